@@ -1,0 +1,31 @@
+"""Registries of the plugin, one child per MMEngine root registry in use.
+
+The scope is the package name, so any MMEngine config can write ``type='cada_plugin.CADA'`` without importing
+anything: MMEngine imports ``cada_plugin.registry`` to resolve the scope and ``locations`` to fill the registry.
+"""
+
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import Registry
+
+SCOPE = "cada_plugin"
+
+
+def _child(name: str, parent: Registry, *locations: str) -> Registry:
+    return Registry(name, parent=parent, scope=SCOPE, locations=[f"{SCOPE}.{location}" for location in locations])
+
+
+MODELS = _child("model", MMENGINE_MODELS, "models", "losses")
+DATASETS = _child("dataset", MMENGINE_DATASETS, "datasets")
+TRANSFORMS = _child("transform", MMENGINE_TRANSFORMS, "datasets.transforms")
+DATA_SAMPLERS = _child("data sampler", MMENGINE_DATA_SAMPLERS, "datasets.samplers")
+METRICS = _child("metric", MMENGINE_METRICS, "evaluation")
+LOOPS = _child("loop", MMENGINE_LOOPS, "engine")
+HOOKS = _child("hook", MMENGINE_HOOKS, "engine")
+TASK_UTILS = _child("task util", MMENGINE_TASK_UTILS, "text")  # tokenizers and attribute taggers
