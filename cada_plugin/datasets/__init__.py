@@ -1,0 +1,10 @@
+"""Data sets of text-to-image person retrieval and everything between a file and a batch."""
+
+from cada_plugin.datasets.base import TextPersonDataset
+from cada_plugin.datasets.cuhk_pedes import CUHKPEDES
+from cada_plugin.datasets.custom import CustomPEDES
+from cada_plugin.datasets.icfg_pedes import ICFGPEDES
+from cada_plugin.datasets.rstpreid import RSTPReid
+from cada_plugin.datasets.ufine6926 import UFine6926
+
+__all__ = ["CUHKPEDES", "ICFGPEDES", "CustomPEDES", "RSTPReid", "TextPersonDataset", "UFine6926"]

@@ -1,0 +1,254 @@
+"""Annotation files of text-to-image person retrieval: reading, and saying everything that is wrong with them at once.
+
+Pure functions on plain Python data; nothing here opens an image.
+"""
+
+import csv
+import io
+import json
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cada_plugin.errors import AnnotationError
+
+SHOWN = 5  # offending records named per kind of problem
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Raw records of one file, in the JSON layout, and where each of them stands."""
+
+    source: Path
+    records: list
+    positions: Sequence[int]
+    unit: str = "record"  # what a position counts: "record" from 0 in a JSON list, "line" from 1 in a CSV file
+
+    @property
+    def has_split(self) -> bool:
+        return any(isinstance(record, dict) and "split" in record for record in self.records)
+
+
+@dataclass
+class Issue:
+    """One kind of problem in an annotation. ``indices`` are list indices of the offending records."""
+
+    kind: str
+    message: str
+    indices: list[int] = field(default_factory=list)
+
+    def describe(self, annotation: Annotation) -> str:
+        """``"3 records: 'id' is not an integer: record 0, 4, 7"``."""
+        if not self.indices:
+            return self.message
+        count = len(self.indices)
+        shown = ", ".join(str(annotation.positions[index]) for index in self.indices[:SHOWN])
+        more = ", ..." if count > SHOWN else ""
+        unit = annotation.unit
+        return f"{count:,} {unit}{'s' if count > 1 else ''}: {self.message} ({unit} {shown}{more})"
+
+
+def read_annotations(path: str | os.PathLike) -> list:
+    """The list in a JSON annotation file (UTF-8, a byte order mark is tolerated).
+
+    Raises:
+        AnnotationError: unreadable, not UTF-8, not JSON, or not a list.
+    """
+    text = _read_text(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        hint = "the file is empty" if not text.strip() else str(error)
+        raise AnnotationError(
+            f"{path} is not JSON ({hint}): download it again; a file cut short or a saved web page looks like this"
+        ) from error
+    if not isinstance(content, list):
+        keys = f" with keys {sorted(content)[:SHOWN]}" if isinstance(content, dict) else ""
+        raise AnnotationError(
+            f"{path} holds a {type(content).__name__}{keys}, expected a list with one record per image: "
+            "use the original annotation file"
+        )
+    return content
+
+
+def read_csv_annotations(path: str | os.PathLike) -> Annotation:
+    """Rows of a CSV file with the columns ``file_path, caption, id`` and, if wanted, ``split, camera_id``.
+
+    One record per row, not merged; ids become integers where they are written as such.
+
+    Raises:
+        AnnotationError: unreadable, not UTF-8, columns missing, or rows that do not fit the header.
+    """
+    records, lines, misfits = [], [], []
+    try:
+        reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
+        columns = [name.strip() for name in reader.fieldnames or []]
+        missing = [name for name in ("file_path", "caption", "id") if name not in columns]
+        if missing or len(set(columns)) != len(columns):
+            raise AnnotationError(
+                f"{path} has the columns {columns}, needed once each and separated by commas: file_path, caption, id "
+                "(optional: split, camera_id)"
+            )
+        reader.fieldnames = columns
+        for row in reader:
+            lines.append(reader.line_num)
+            if None in row or None in row.values():
+                misfits.append(reader.line_num)
+            records.append(_row_to_record(row))
+    except csv.Error as error:
+        raise AnnotationError(f"{path} is not CSV near line {reader.line_num}: {error}: check the quotes") from error
+    if misfits:
+        shown = ", ".join(map(str, misfits[:SHOWN]))
+        raise AnnotationError(
+            f"{path}: {len(misfits):,} rows have more or fewer cells than the header (line {shown}): "
+            'put captions that contain a comma into double quotes, "like, this"'
+        )
+    return Annotation(Path(path), records, lines, unit="line")
+
+
+def _row_to_record(row: dict) -> dict:
+    record: dict[str, Any] = {"captions": [row["caption"]]}
+    for key in ("file_path", "split"):
+        if row.get(key):
+            record[key] = row[key].strip()
+    for key in ("id", "camera_id"):
+        text = (row.get(key) or "").strip()
+        if text:
+            record[key] = int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else text
+    return record
+
+
+def _read_text(path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
+    except OSError as error:
+        raise AnnotationError(f"cannot read the annotation file {path}: {error.strerror or error}") from error
+
+
+def resolve_image_path(image_root: str, path: str) -> str | None:
+    """Absolute normalised path of an image, or None if ``path`` is absolute or leaves ``image_root``.
+
+    Only the text is normalised: symbolic links inside the root are the user's own choice and stay allowed.
+    """
+    unified = path.replace("\\", "/")
+    normal = posixpath.normpath(unified)
+    if posixpath.isabs(unified) or re.match(r"[A-Za-z]:", unified) or normal in (".", "..") or normal.startswith("../"):
+        return None
+    return os.path.normpath(os.path.join(image_root, path))
+
+
+def _is_text(value: Any) -> bool:
+    """A string that can be written as UTF-8 (no lone surrogates) and has no NUL."""
+    return isinstance(value, str) and _UNWRITABLE.search(value) is None
+
+
+def _integer_trouble(value: Any) -> str | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return f'has type {type(value).__name__}, expected an integer (12, not "12")'
+    return None if -(2**63) <= value < 2**63 else "does not fit into 64 bits"
+
+
+def find_issues(
+    annotation: Annotation,
+    image_root: str,
+    *,
+    path_key: str = "file_path",
+    splits: Sequence[str] | None = None,
+    split: str | None = None,
+    split_optional: bool = False,
+    unique_identity: bool = False,
+) -> list[Issue]:
+    """Everything that makes records unusable, grouped by kind; an empty list if all is well.
+
+    Args:
+        image_root: folder that image paths must stay in.
+        path_key: key of the image path, ``file_path`` or ``img_path``.
+        splits: split names that may occur; None allows any.
+        split: split that must have at least one record; None asks for none.
+        split_optional: whether a file without any split is fine (all records then belong to every split).
+        unique_identity: whether one image must not be listed with two ids or in two splits.
+    """
+    issues: dict[tuple[str, str], Issue] = {}
+
+    def add(kind: str, message: str, index: int) -> None:
+        issues.setdefault((kind, message), Issue(kind, message)).indices.append(index)
+
+    if not annotation.records:
+        return [Issue("empty", "the file holds no record")]
+    required = [path_key, "captions", "id"]
+    if annotation.has_split or not split_optional:
+        required.append("split")
+    owners: dict[str, tuple] = {}
+    for index, record in enumerate(annotation.records):
+        if not isinstance(record, dict):
+            add("not_an_object", f"a {type(record).__name__} instead of an object with {', '.join(required)}", index)
+            continue
+        missing = [key for key in required if key not in record]
+        if missing:
+            add("missing_keys", f"no {', '.join(map(repr, missing))}", index)
+        for kind, message in _value_issues(record, image_root, path_key, splits):
+            add(kind, message, index)
+        if unique_identity and not missing and isinstance(record[path_key], str):
+            owner = (record["id"], record.get("split"), record.get("camera_id"))
+            if owners.setdefault(posixpath.normpath(record[path_key]), owner) != owner:
+                add("conflict", "the image is listed before with another id, split or camera_id", index)
+    found = Counter(r["split"] for r in annotation.records if isinstance(r, dict) and isinstance(r.get("split"), str))
+    if split is not None and split not in found and (found or not split_optional):
+        names = ", ".join(f"{name} ({count:,})" for name, count in found.items()) or "none"
+        add_on = "" if found else _NO_SPLIT_HINT
+        issues["empty_split", ""] = Issue("empty_split", f"no record of split {split!r}; splits found: {names}{add_on}")
+    return list(issues.values())
+
+
+_NO_SPLIT_HINT = (
+    ". A file without any split, such as CUHK-PEDES' caption_all.json, is the wrong one: "
+    "use the annotation that has them (CUHK-PEDES: reid_raw.json)"
+)
+
+
+def _value_issues(record: dict, image_root: str, path_key: str, splits: Sequence[str] | None):
+    """Yield (kind, message) for each key that is present but unusable."""
+    path = record.get(path_key, "-")
+    if not _is_text(path) or not path.strip():
+        yield "wrong_type", f"{path_key!r} is not a path"
+    elif resolve_image_path(image_root, path) is None:
+        yield "path_outside", f"{path_key!r} leaves the image folder: write it relative to {image_root}, without '..'"
+    for key in ("id", "camera_id"):
+        optional = key == "camera_id" and record.get(key) is None
+        trouble = None if optional or key not in record else _integer_trouble(record[key])
+        if trouble:
+            yield "wrong_type", f"{key!r} {trouble}"
+    if "captions" in record:
+        captions = record["captions"]
+        if not isinstance(captions, list):
+            yield "wrong_type", f"'captions' has type {type(captions).__name__}, expected a list of texts"
+        elif not captions:
+            yield "no_captions", "'captions' is empty: every image needs one caption at least"
+        elif not all(_is_text(caption) and caption.strip() for caption in captions):
+            yield "bad_caption", "a caption is blank or not text: write one or remove it"
+    if "split" in record:
+        if not isinstance(record["split"], str):
+            yield "wrong_type", f"'split' has type {type(record['split']).__name__}, expected text"
+        elif splits is not None and record["split"] not in splits:
+            yield "unknown_split", f"split {record['split'][:40]!r} is unknown: allowed {', '.join(splits)}"
+    if not isinstance(record.get("is_twin", False), bool):
+        yield "wrong_type", "'is_twin' is neither true nor false"
+
+
+def validate_records(annotation: Annotation, image_root: str, **rules: Any) -> None:
+    """Raise one ``AnnotationError`` that lists every kind of problem; ``rules`` are those of :func:`find_issues`."""
+    issues = find_issues(annotation, image_root, **rules)
+    if issues:
+        raise AnnotationError(
+            f"{annotation.source} cannot be used ({len(annotation.records):,} {annotation.unit}s read):\n"
+            + "\n".join(f"- {issue.describe(annotation)}" for issue in issues)
+            + "\nWhat to do: correct the file or download it again; `python tools/check_data.py` checks all of it."
+        )

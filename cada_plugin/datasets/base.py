@@ -1,0 +1,280 @@
+"""Text-to-image person retrieval data: images of people, each with an identity and captions that describe it.
+
+A training item is one (image, caption) pair, the unit that the losses see. An evaluation item is one image with all its
+captions: the gallery is every image, the queries are every caption. Decoding, augmentation and tokenising are not done
+here but by the transforms of ``pipeline``.
+"""
+
+import hashlib
+import operator
+import os
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from mmengine.dataset import BaseDataset
+
+from cada_plugin.datasets.annotations import Annotation, read_annotations, resolve_image_path, validate_records
+from cada_plugin.datasets.images import raise_for_bad_images, verify_images
+from cada_plugin.errors import AnnotationError, ConfigError
+from cada_plugin.registry import TRANSFORMS
+
+__all__ = ["TextPersonDataset", "mix_seed", "read_annotations", "validate_records"]
+
+
+def mix_seed(seed: int, epoch: int, index: int) -> int:
+    """One well spread 64-bit seed from three integers: neighbouring epochs and samples share nothing."""
+    digest = hashlib.blake2b(struct.pack("<qqq", seed, epoch, index), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+class TextPersonDataset(BaseDataset):
+    """Base of all data sets of the plugin. Subclasses only state facts about a layout, as class attributes.
+
+    Training items hold ``img_path, caption, person_id, label, image_id, camera_id, is_twin, sample_index``; evaluation
+    items hold ``captions`` (a list) instead of ``caption``. ``label`` is the rank of the person id within the split,
+    ``0..num_ids-1``; ``image_id`` the position of the image in the split.
+
+    What a random transform does depends only on (seed, epoch, sample index), whichever worker or process runs it: the
+    CPU generator of torch is seeded from these three around the pipeline and restored after it. Transforms must
+    therefore draw from torch only. No sample is ever skipped or replaced by another one.
+
+    Args:
+        data_root: folder of the data set.
+        split: one of ``SPLITS``.
+        ann_file: annotation file, absolute or relative to ``data_root``; by default the first of ``ANN_FILES`` there.
+        image_dir: folder that image paths are relative to, absolute or relative to ``data_root``.
+        pipeline: transforms, built ones or configs, each taking and returning an item.
+        test_mode: False gives one item per (image, caption), True one per image.
+        captions_per_image: keep only the first n captions of each image; None keeps all. Published protocols keep all.
+        verify_images: decode every image once before the first epoch, remembered in the cache, and name all bad ones.
+        serialize_data: keep the items in one shared byte array, so that workers do not copy them.
+        lazy_init: read nothing until ``full_init`` or the first access.
+
+    Raises:
+        AnnotationError: the annotation is missing or not usable; everything found is listed.
+        ImageError: with ``verify_images``, images are missing or damaged; all are counted, the first ten named.
+        ConfigError: an argument is impossible.
+    """
+
+    NAME = "a text-person data set"
+    ANN_FILES: tuple[str, ...] = ()
+    IMAGE_DIR = "imgs"
+    PATH_KEY = "file_path"
+    SPLITS: tuple[str, ...] | None = ("train", "val", "test")  # None: whatever the file says
+    SPLIT_OPTIONAL = False
+    UNIQUE_IDENTITY = False  # refuse a file that lists one image with two ids; the released ones are taken as they are
+    PUBLISHED: dict[str, tuple[int | None, int, int]] = {}  # split: (ids, images, captions), None where not published
+    OUTDATED_IDS: dict[str, int] = {}  # numbers of ids per split by which an old release is recognised
+    IMAGE_HINTS: dict[str, str] = {}  # top folder: where its images come from
+    IMAGES_FROM = ""  # larger data set that the images were taken from
+
+    def __init__(
+        self,
+        data_root: str | os.PathLike,
+        split: str = "train",
+        ann_file: str | None = None,
+        image_dir: str | None = None,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        captions_per_image: int | None = None,
+        verify_images: bool = True,
+        serialize_data: bool = True,
+        lazy_init: bool = False,
+    ) -> None:
+        if self.SPLITS is not None and split not in self.SPLITS:
+            raise AnnotationError(f"split {split!r} does not exist in {self.NAME}: use one of {', '.join(self.SPLITS)}")
+        if captions_per_image is not None and (not isinstance(captions_per_image, int) or captions_per_image < 1):
+            raise ConfigError(f"captions_per_image={captions_per_image!r}: use an integer from 1, or None for all")
+        root = os.path.abspath(os.path.expanduser(data_root))
+        self.split = split
+        self.captions_per_image = captions_per_image
+        self.verify_images = verify_images
+        self.image_root = self.image_folder(root, image_dir)
+        self._clock = torch.zeros(2, dtype=torch.int64).share_memory_()  # (seed, epoch), seen by running workers
+        self._counts = (0, 0, 0)
+        super().__init__(
+            ann_file=os.fspath(ann_file) if ann_file else "",
+            data_root=root,
+            data_prefix={},
+            serialize_data=serialize_data,
+            # our registry first: a root-level Compose would find our transforms only under their full name
+            pipeline=[TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline],
+            test_mode=test_mode,
+            lazy_init=True,
+        )
+        # not through the base class: it would try to read a file called "train"
+        self._metainfo.update(dataset_name=self.NAME, split=split)
+        if not lazy_init:
+            self.full_init()
+
+    # Facts and files, usable without an instance (the data check does)
+
+    @classmethod
+    def image_folder(cls, root: str, image_dir: str | None = None) -> str:
+        """Absolute folder that the image paths of the annotation are relative to."""
+        return os.path.normpath(os.path.join(root, cls.IMAGE_DIR if image_dir is None else os.fspath(image_dir)))
+
+    @classmethod
+    def find_annotation(cls, root: str, ann_file: str | None = None) -> Path:
+        """The annotation file, given or by default the first of ``ANN_FILES`` in ``root``.
+
+        Raises:
+            AnnotationError: no such folder or file, with the candidates that are there.
+        """
+        folder = Path(root)
+        if not folder.is_dir():
+            raise AnnotationError(f"data_root={root} is not a folder: give the folder that holds {cls.NAME}")
+        names = (ann_file,) if ann_file else cls.ANN_FILES
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        others = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in (".json", ".csv"))
+        hint = ""
+        if "caption_all.json" in others:
+            hint = ". caption_all.json is another file: it has no split and cannot replace it"
+        raise AnnotationError(
+            f"no annotation of {cls.NAME} in {root}: expected {' or '.join(names)}; "
+            f"found {', '.join(others[:10]) or 'no .json or .csv file'}{hint}. Put it there or set ann_file."
+        )
+
+    @classmethod
+    def read_annotation(cls, path: str | os.PathLike) -> Annotation:
+        """Raw records in the JSON layout, not validated, one per image (or per row, see ``merge``)."""
+        records = read_annotations(path)
+        return Annotation(Path(path), records, range(len(records)))
+
+    @classmethod
+    def merge(cls, records: list[dict]) -> list[dict]:
+        """Hook for layouts that spread one image over several raw records; called with valid records only."""
+        return records
+
+    @classmethod
+    def rules(cls) -> dict:
+        """Keyword arguments for ``find_issues`` and ``validate_records`` that follow from the layout."""
+        return {
+            "path_key": cls.PATH_KEY,
+            "splits": cls.SPLITS,
+            "split_optional": cls.SPLIT_OPTIONAL,
+            "unique_identity": cls.UNIQUE_IDENTITY,
+        }
+
+    @classmethod
+    def parse_camera_id(cls, path: str) -> int | None:
+        """Camera from the image name, where the data set writes it there."""
+        return None
+
+    @classmethod
+    def to_record(cls, raw: dict, image_root: str) -> dict:
+        """A valid raw record as ``{img_path, captions, person_id, camera_id, is_twin}``."""
+        path = raw[cls.PATH_KEY]
+        camera_id = raw.get("camera_id")
+        return {
+            "img_path": resolve_image_path(image_root, path),
+            "captions": list(raw["captions"]),
+            "person_id": raw["id"],
+            "camera_id": cls.parse_camera_id(path) if camera_id is None else camera_id,
+            "is_twin": raw.get("is_twin", False),
+        }
+
+    # MMEngine's life cycle
+
+    def load_data_list(self) -> list[dict]:
+        """Read, validate and unfold the annotation; called once by ``full_init``."""
+        path = self.find_annotation(self.data_root, self.ann_file)
+        self.ann_file = str(path)
+        annotation = self.read_annotation(path)
+        validate_records(annotation, self.image_root, split=self.split, **self.rules())
+        raw = [r for r in annotation.records if r.get("split", self.split) == self.split]
+        records = [self.to_record(r, self.image_root) for r in self.merge(raw)]
+        for record in records:
+            record["captions"] = record["captions"][: self.captions_per_image]
+        if self.verify_images:
+            paths = {record["img_path"]: None for record in records}
+            raise_for_bad_images(verify_images(paths), len(paths))
+        labels = {person: label for label, person in enumerate(sorted({r["person_id"] for r in records}))}
+        self._counts = (len(labels), len(records), sum(len(r["captions"]) for r in records))
+        items = []
+        for image_id, record in enumerate(records):
+            item = {**record, "label": labels[record["person_id"]], "image_id": image_id}
+            if self.test_mode:
+                items.append(item)
+            else:
+                captions = item.pop("captions")
+                items.extend({**item, "caption": caption} for caption in captions)
+        return items
+
+    def get_data_info(self, idx: int) -> dict:
+        """Item ``idx`` before the pipeline."""
+        item = super().get_data_info(idx)
+        item["sample_index"] = item.pop("sample_idx")
+        return item
+
+    def __getitem__(self, idx: int) -> dict:
+        """Item ``idx`` after the pipeline; never another one in its place.
+
+        Raises:
+            IndexError: outside ``-len(self)..len(self)-1``.
+            ImageError: the image cannot be read any more.
+            ConfigError: a transform returned None.
+        """
+        index, length = operator.index(idx), len(self)
+        if not -length <= index < length:
+            raise IndexError(f"sample {index} of {length}")
+        index %= length
+        seed, epoch = self._clock.tolist()
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed: that reseeds CUDA too, and without workers would repeat the model's dropout masks.
+            torch.default_generator.manual_seed(mix_seed(seed, epoch, index))
+            item = self.prepare_data(index)
+        if item is None:
+            path = self.get_data_info(index)["img_path"]
+            raise ConfigError(
+                f"the pipeline returned None for sample {index} ({path}): every transform must return the item, "
+                "because skipping samples would change results silently"
+            )
+        return item
+
+    def set_epoch(self, epoch: int, seed: int | None = None) -> None:
+        """Choose the random state of the coming epoch, also for workers that already run. ``seed`` None keeps it."""
+        self._clock[1] = epoch
+        if seed is not None:
+            self._clock[0] = seed
+
+    def _copy_without_annotation(self, memo: dict | None = None) -> "TextPersonDataset":
+        other = super()._copy_without_annotation({} if memo is None else memo)
+        other._clock = self._clock.clone().share_memory_()  # a deep copy is private to its process
+        return other
+
+    @property
+    def num_ids(self) -> int:
+        """Identities of the whole split: the number of classes for ``label``, also in a subset."""
+        self.full_init()
+        return self._counts[0]
+
+    @property
+    def num_images(self) -> int:
+        """Images of the whole split."""
+        self.full_init()
+        return self._counts[1]
+
+    @property
+    def num_captions(self) -> int:
+        """Captions of the whole split that are in use."""
+        self.full_init()
+        return self._counts[2]
+
+    @property
+    def records(self) -> list[dict]:
+        """One ``{img_path, captions, person_id, camera_id, is_twin}`` per image, built anew on each access."""
+        records: dict[int, dict] = {}
+        for index in range(len(self)):
+            item = self.get_data_info(index)
+            captions = item["captions"] if self.test_mode else [item["caption"]]
+            if item["image_id"] in records:
+                records[item["image_id"]]["captions"].extend(captions)
+            else:
+                kept = {key: item[key] for key in ("img_path", "person_id", "camera_id", "is_twin")}
+                records[item["image_id"]] = {**kept, "captions": captions}
+        return list(records.values())

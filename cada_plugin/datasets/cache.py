@@ -1,0 +1,44 @@
+"""Small JSON files that remember slow results between runs. A cache, never a source of truth: it may be deleted."""
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+def cache_dir() -> Path:
+    """Folder of the plugin's caches: ``$CADA_CACHE`` if set, else ``~/.cache/cada_plugin``. It need not exist yet."""
+    return Path(os.environ.get("CADA_CACHE") or "~/.cache/cada_plugin").expanduser()
+
+
+def read_json(name: str) -> Any | None:
+    """Content of the cache file ``name``; None if it is absent or unreadable (it is then simply computed again)."""
+    try:
+        return json.loads((cache_dir() / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_json(name: str, content: Any) -> None:
+    """Write the cache file ``name`` in one step, so that a reader or a second process never sees half a file.
+
+    A cache that cannot be written (read-only home, full disk) costs time, not the run: it is logged and ignored.
+    """
+    folder = cache_dir()
+    temporary = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=name, suffix=".tmp")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+        os.replace(temporary, folder / name)
+    except OSError as error:
+        logger.warning("cannot write the cache %s: %s. Set CADA_CACHE to a writable folder.", folder / name, error)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)

@@ -1,0 +1,165 @@
+"""Writes procedural pedestrians to disk in CUHK-PEDES' own layout, so that the ordinary loader reads them.
+
+``reid_raw.json`` (a list of records), ``imgs/<camera>/<person>_<image>.jpg`` and ``procedural.json``, which says with
+what arguments and by which version of the generator the folder was made.
+"""
+
+import json
+import re
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cada_plugin.datasets.procedural.attributes import DrawnIdentity, draw_identities
+from cada_plugin.datasets.procedural.captions import describe
+from cada_plugin.datasets.procedural.render import CAMERAS, VIEWS, render_person
+from cada_plugin.errors import ConfigError
+
+VERSION = 2
+"""Raised whenever the same arguments would draw other pixels or say other words."""
+
+SPLITS = ("train", "val", "test")
+JPEG_QUALITY = 90
+# A twin's caption that leaves out what tells the twins apart cannot be answered; people do leave it out at times.
+TWIN_MENTION = 0.85
+VIEW_SHARES = (0.4, 0.3, 0.3)
+
+
+def build_procedural(
+    root: str | Path,
+    *,
+    seed: int,
+    identities: dict[str, int],
+    images_per_identity: int = 3,
+    captions_per_image: int = 2,
+    twin_fraction: float = 0.4,
+    nuisance: float = 0.5,
+    pool: str = "main",
+) -> None:
+    """Draw the people of every split and write them under ``root``; the same arguments write the same bytes.
+
+    ``identities`` maps split (train, val, test) to a number of people; ids run from 1, train first. ``twin_fraction``
+    and ``nuisance`` are in [0, 1], the latter scales pose, background, colour cast, blur, noise and occlusion. Sets of
+    different ``pool`` ('main', 'pretrain') have no person in common, whatever their seeds.
+
+    The work happens in a hidden sibling of ``root`` that is renamed at the end, so ``root`` is whole or absent. A
+    ``root`` that was made with the same arguments is left alone; ConfigError for one made with others, for a folder
+    that is something else, and for impossible arguments.
+    """
+    root = Path(root).expanduser().absolute()
+    arguments = {
+        "seed": seed,
+        "identities": {split: int(identities[split]) for split in SPLITS if split in identities},
+        "images_per_identity": images_per_identity,
+        "captions_per_image": captions_per_image,
+        "twin_fraction": twin_fraction,
+        "nuisance": nuisance,
+        "pool": pool,
+        "version": VERSION,
+    }
+    _check_arguments(identities, arguments)
+    if _is_built(root, arguments):
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = root.parent / f".{root.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        _write(partial, arguments)
+        try:
+            partial.rename(root)
+        except OSError:
+            # Another process of the same job may have finished first; then its folder is ours, byte for byte.
+            if not _is_built(root, arguments):
+                raise
+    finally:
+        # Only ever our own unfinished folder; after the rename it is gone already.
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_arguments(identities: dict[str, int], arguments: dict) -> None:
+    unknown = sorted(set(identities) - set(SPLITS))
+    if unknown or not identities:
+        raise ConfigError(f"identities={identities!r}: expected numbers of people for some of {', '.join(SPLITS)}")
+    if min(identities.values()) < 0 or sum(identities.values()) == 0:
+        raise ConfigError(f"identities={identities!r}: expected numbers of at least 0, not all of them 0")
+    for name, least in (("seed", 0), ("images_per_identity", 1), ("captions_per_image", 1)):
+        if arguments[name] < least:
+            raise ConfigError(f"{name}={arguments[name]} is too small: it must be at least {least}")
+    if not 0 <= arguments["nuisance"] <= 1:
+        raise ConfigError(f"nuisance={arguments['nuisance']} is outside [0, 1]: 0 draws studio pictures, 1 the hardest")
+
+
+def _is_built(root: Path, arguments: dict) -> bool:
+    """Whether ``root`` holds exactly this set already. ConfigError where it holds anything else."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    advice = "Delete the folder yourself if nobody needs it, or choose another data_root"
+    try:
+        built = json.loads((root / "procedural.json").read_text(encoding="utf-8"))
+        differing = [k for k in sorted({*built, *arguments}) if built.get(k) != arguments.get(k)]
+    except (OSError, ValueError, TypeError):
+        raise ConfigError(
+            f"{root} exists but has no readable procedural.json, so it is not a folder of procedural pedestrians, and "
+            f"nothing is overwritten. {advice}."
+        ) from None
+    if differing:
+        lines = "; ".join(f"{k}: there {built.get(k)!r}, asked for {arguments.get(k)!r}" for k in differing)
+        raise ConfigError(f"{root} holds procedural pedestrians made with other arguments ({lines}). {advice}.")
+    return True
+
+
+def _draw(arguments: dict) -> dict[str, list[DrawnIdentity]]:
+    taken: set[str] = set()
+    return {
+        split: draw_identities(
+            np.random.default_rng((arguments["seed"], SPLITS.index(split))),
+            number,
+            arguments["pool"],
+            arguments["twin_fraction"],
+            taken,
+        )
+        for split, number in arguments["identities"].items()
+    }
+
+
+def _write(folder: Path, arguments: dict) -> None:
+    splits = _draw(arguments)
+    images = folder / "imgs"
+    for camera in CAMERAS:
+        (images / camera).mkdir(parents=True)
+    people = [(split, drawn) for split, members in splits.items() for drawn in members]
+    records = []
+    for index, (split, drawn) in enumerate(tqdm(people, desc="drawing pedestrians", unit="person", delay=1)):
+        for image_index in range(arguments["images_per_identity"]):
+            # One generator per picture and one for its captions: neither depends on the order of the work.
+            rng = np.random.default_rng((arguments["seed"], index, image_index, 0))
+            view = VIEWS[int(rng.choice(len(VIEWS), p=VIEW_SHARES))]
+            camera = list(CAMERAS)[image_index % len(CAMERAS)]
+            file_path = f"{camera}/{index + 1:05d}_{image_index}.jpg"
+            picture = render_person(drawn.identity, rng, arguments["nuisance"], view=view, camera=camera)
+            picture.save(images / file_path, quality=JPEG_QUALITY)
+            rng = np.random.default_rng((arguments["seed"], index, image_index, 1))
+            captions = [
+                describe(
+                    drawn.identity,
+                    rng,
+                    must_mention=drawn.differs if rng.random() < TWIN_MENTION else (),
+                    view=view,
+                )
+                for _ in range(arguments["captions_per_image"])
+            ]
+            records.append(
+                {
+                    "split": split,
+                    "captions": captions,
+                    "file_path": file_path,
+                    "processed_tokens": [re.findall(r"[a-z]+(?:-[a-z]+)*", c.lower()) for c in captions],
+                    "id": index + 1,
+                    "is_twin": drawn.twin is not None,
+                    "attributes": drawn.identity.as_dict(),
+                }
+            )
+    (folder / "reid_raw.json").write_text(json.dumps(records), encoding="utf-8")
+    (folder / "procedural.json").write_text(json.dumps(arguments, indent=2), encoding="utf-8")

@@ -1,0 +1,240 @@
+"""CADA, Cross-Modal Adaptive Dual Association (Lin et al., arXiv 2312.01745), on one page.
+
+Three associations of images and captions: *global*, between the embeddings of the two encoders; *ATP*, text tokens to
+image patches, a decoder in which a caption asks an image and says whether they match, as a whole and group by group;
+*ARA*, image regions to attribute words, a second decoder that names masked words from the image. The first ranks a whole
+gallery, the match head of the second re-ranks its head, the third only teaches.
+
+Shape letters: B pairs of this process, A pairs of all processes, T text tokens, S image tokens, C width, D embedding.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cada_plugin.errors import ConfigError
+from cada_plugin.models.cross_modal import ImageMemory, init_bert_weights
+from cada_plugin.models.distributed import gather, get_world_size, max_over_processes, mean_over_processes
+from cada_plugin.models.grouping import GROUPINGS, group_means, position_groups, token_groups
+from cada_plugin.models.negatives import STRATEGIES, choose_negatives
+from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
+from cada_plugin.registry import MODELS, TASK_UTILS
+
+
+@MODELS.register_module()
+class CADA(TextImageRetriever):
+    """The model. Sub-modules are given as configs.
+
+    Args:
+        visual_encoder: gives tokens (B, S, C_image) and has ``width``; see ``ViTEncoder``.
+        text_encoder: text encoder and fusion decoder; see ``CrossModalBert``. ``vocab_size`` and ``image_width`` come
+            from the tokenizer and the image encoder.
+        tokenizer: see ``CaptionTokenizer``; the data pipeline uses the same.
+        text_decoder: attribute decoder of ARA, see ``AttributeDecoder``; None together with ``loss_ara``.
+        embed_dim: size D of the common space.
+        loss_global, loss_atp, loss_ara: see ``cada_plugin.losses``; None leaves the association out.
+        grouping: ``position`` (released), ``tokens`` or ``phrases``, see :mod:`cada_plugin.models.grouping`.
+        num_groups: number of token groups; None with ``phrases``, where each phrase is one.
+        negatives: ``hardest`` (released: largest similarity of *unnormalised* projections) or ``drawn`` (with
+            probability softmax(temperature * cosine)).
+        negative_temperature: for ``drawn``, its value at the start and at the end of the run, linear in between.
+        data_preprocessor: see ``PersonDataPreprocessor``.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` or None.
+    """
+
+    def __init__(
+        self,
+        visual_encoder: dict,
+        text_encoder: dict,
+        tokenizer: dict,
+        text_decoder: dict | None = None,
+        embed_dim: int = 256,
+        loss_global: dict | None = None,
+        loss_atp: dict | None = None,
+        loss_ara: dict | None = None,
+        grouping: str = "position",
+        num_groups: int | None = 2,
+        negatives: str = "hardest",
+        negative_temperature: tuple[float, float] = (0.0, 20.0),
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        _check_options(grouping, num_groups, negatives, text_decoder, loss_ara)
+        self.tokenizer = TASK_UTILS.build(tokenizer)
+        self.visual_encoder = MODELS.build(visual_encoder)
+        shared = {"vocab_size": len(self.tokenizer), "image_width": self.visual_encoder.width}
+        self.text_encoder = MODELS.build({**shared, **text_encoder})
+        width = self.text_encoder.width
+        self.vision_proj = nn.Linear(self.visual_encoder.width, embed_dim)
+        self.text_proj = nn.Linear(width, embed_dim)
+        self.itm_head = nn.Linear(width, 2)
+        self.itm_local_head = nn.Linear(width, 2)
+        for head in (self.vision_proj, self.text_proj, self.itm_head, self.itm_local_head):
+            init_bert_weights(head)
+        self.text_decoder = None if text_decoder is None else MODELS.build({**shared, **text_decoder})
+        self.loss_global, self.loss_atp, self.loss_ara = (
+            None if cfg is None else MODELS.build(cfg) for cfg in (loss_global, loss_atp, loss_ara)
+        )
+        if self.loss_atp is None:  # an untrained head must neither re-rank nor wait for gradients
+            self.itm_head.requires_grad_(False)
+            self.itm_local_head.requires_grad_(False)
+            for layer in self.text_encoder.encoder.layer:
+                layer.crossattention.requires_grad_(False)
+        self.can_match = self.loss_atp is not None
+        self.grouping, self.num_groups = grouping, num_groups
+        self.negatives, self.negative_temperature = negatives, tuple(negative_temperature)
+        self.progress = 0.0
+
+    # ------------------------------------------------------------------ retrieval
+
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        tokens = self.visual_encoder(images)  # (B, S, C_image)
+        return ImageFeatures(F.normalize(self.vision_proj(tokens[:, 0]).float(), dim=-1), tokens)
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
+        states = self.text_encoder(input_ids, attention_mask, first_only=True)  # (Q, 1, C)
+        embed = F.normalize(self.text_proj(states[:, 0]).float(), dim=-1)
+        return TextFeatures(embed, input_ids, attention_mask)
+
+    def image_memory(self, tokens: Tensor) -> ImageMemory:
+        return self.text_encoder.image_memory(tokens)
+
+    def match(self, texts: TextFeatures, memory: ImageMemory, pairs: Tensor) -> Tensor:
+        """Raw "match" logits (P,); one image asked by many texts shares its keys and values without a copy."""
+        text, image = pairs.unbind(1)
+        if memory.num_images > 1:
+            memory = memory.select(image)
+        fused = self.fuse(texts.input_ids[text], texts.attention_mask[text], memory, first_only=True)
+        return self.itm_head(fused[:, 0])[:, 1].float()
+
+    def fuse(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        memory: ImageMemory,
+        first_only: bool = False,
+        maps: list[Tensor] | None = None,
+    ) -> Tensor:
+        """States (P, T, C) of captions that start with ``[ENC]`` and ask the images of ``memory``."""
+        input_ids = torch.cat([torch.full_like(input_ids[:, :1], self.tokenizer.enc_id), input_ids[:, 1:]], 1)
+        return self.text_encoder(input_ids, attention_mask, memory, first_only=first_only, maps=maps)
+
+    # ------------------------------------------------------------------ training
+
+    def set_progress(self, progress: float) -> None:
+        self.progress = progress
+
+    def loss(self, inputs: dict, data_samples: list) -> dict[str, Tensor]:
+        """``loss_global``, ``loss_atp`` and ``loss_ara`` of one batch, as far as they are configured.
+
+        Args:
+            inputs: ``images`` (B, 3, H, W), ``input_ids`` (B, T), ``attention_mask`` (B, T), for ARA ``masked_ids`` and
+                ``masked_positions`` (B, T), for phrase groups ``phrase_index`` (B, T).
+            data_samples: B samples with ``person_id``.
+        """
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        person_ids = self._person_ids(data_samples, ids.device)  # (B,)
+        image_tokens = self.visual_encoder(inputs["images"])  # (B, S, C_image)
+        image_proj = self.vision_proj(image_tokens[:, 0])  # (B, D)
+        text_proj = self.text_proj(self.text_encoder(ids, mask, first_only=True)[:, 0])  # (B, D)
+        images, texts, people = gather(image_proj.float()), gather(text_proj.float()), gather(person_ids)  # (A, D), (A,)
+
+        losses = {}
+        if self.loss_global is not None:
+            losses["loss_global"] = self.loss_global(F.normalize(images, dim=-1), F.normalize(texts, dim=-1), people)
+        if self.loss_atp is not None:
+            same = person_ids[:, None] == people[None, :]  # (B, A)
+            hard_image = self._choose(text_proj, images, same)
+            hard_text = self._choose(image_proj, texts, same)
+            losses["loss_atp"] = self._associate_tokens(inputs, image_tokens, hard_image, hard_text)
+        if self.loss_ara is not None:
+            losses["loss_ara"] = self._associate_regions(inputs, image_tokens)
+        return losses
+
+    def _choose(self, own: Tensor, others: Tensor, same: Tensor) -> Tensor:
+        if self.negatives == "hardest":
+            return choose_negatives(own.detach().float() @ others.detach().T, same)
+        start, end = self.negative_temperature
+        cosine = F.normalize(own.detach().float(), dim=-1) @ F.normalize(others.detach(), dim=-1).T
+        return choose_negatives(cosine, same, "drawn", start + (end - start) * self.progress)
+
+    def _associate_tokens(self, inputs: dict, image_tokens: Tensor, hard_image: Tensor, hard_text: Tensor) -> Tensor:
+        """ATP: true pairs, captions with a wrong image, images with a wrong caption, fused as one batch of 3 B."""
+        B = len(image_tokens)
+        own = torch.arange(B, device=image_tokens.device)
+        ids, mask, phrases = self._padded_texts(inputs)  # (B, T) each
+        wrong_ids, wrong_mask, wrong_phrases = (gather(x)[hard_text] for x in (ids, mask, phrases))
+        if get_world_size() == 1:
+            memory = self.image_memory(image_tokens)
+        else:  # wrong images of other processes come as tokens: their keys and values are made here
+            memory = self.image_memory(torch.cat([image_tokens, gather(image_tokens)[hard_image]]))
+            hard_image = own + B
+        ids, mask, phrases = (
+            torch.cat(x) for x in ((ids, ids, wrong_ids), (mask, mask, wrong_mask), (phrases, phrases, wrong_phrases))
+        )  # (3B, T)
+        states = self.fuse(ids, mask, memory.select(torch.cat([own, hard_image, own])))  # (3B, T, C)
+        means, exists = self.group_states(states, mask, phrases)
+        matched = torch.arange(3 * B, device=ids.device) < B
+        return self.loss_atp(
+            self.itm_head(states[:, 0]), matched, self.itm_local_head(means), exists, mean_over_processes(exists.sum())
+        )
+
+    def group_states(self, states: Tensor, mask: Tensor, phrases: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean states (P, G, C) of the token groups of fused captions (P, T, C), and which groups exist (P, G)."""
+        if self.grouping == "phrases":
+            return group_means(states, phrases, self.tokenizer.max_length // 2)  # no caption has more phrases
+        if self.grouping == "tokens":
+            return group_means(states, token_groups(mask, self.num_groups), self.num_groups)
+        return group_means(states, position_groups(mask, self.num_groups), self.num_groups)
+
+    def _padded_texts(self, inputs: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids, mask and phrase numbers at a length that all processes share, and that ``position`` groups are cut from."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        phrases = inputs.get("phrase_index", torch.full_like(ids, -1))
+        if self.grouping == "phrases" and "phrase_index" not in inputs:
+            raise ConfigError("grouping='phrases' needs phrase_index: add dict(type='TagAttributes') to the pipeline")
+        if self.grouping == "position":
+            length = self.tokenizer.max_length
+        else:
+            length = max_over_processes(ids.shape[1], ids.device)
+        missing = length - ids.shape[1]
+        pad = self.tokenizer.pad_id
+        return F.pad(ids, (0, missing), value=pad), F.pad(mask, (0, missing)), F.pad(phrases, (0, missing), value=-1)
+
+    def _associate_regions(self, inputs: dict, image_tokens: Tensor) -> Tensor:
+        """ARA: the vocabulary head sees masked positions only."""
+        if "masked_ids" not in inputs:
+            raise ConfigError("loss_ara needs masked captions: add dict(type='MaskAttributes') to the pipeline, or set loss_ara=None")
+        where = inputs["masked_positions"]
+        memory = self.text_decoder.bert.image_memory(image_tokens)
+        logits = self.text_decoder(inputs["masked_ids"], inputs["attention_mask"], memory, where)  # (M, V)
+        return self.loss_ara(logits, inputs["input_ids"][where], mean_over_processes(where.sum()))
+
+    def _person_ids(self, data_samples: list, device: torch.device) -> Tensor:
+        person_ids = torch.tensor([sample.person_id for sample in data_samples])
+        if self.loss_atp is not None and bool((person_ids == person_ids[0]).all()):  # on the CPU: no synchronisation
+            if get_world_size() == 1:
+                raise ConfigError(
+                    f"all {len(person_ids)} pairs of the batch show person {int(person_ids[0])}, so ATP has no negatives: "
+                    "use a larger batch_size, a shuffling sampler, or IdentitySampler with more than one identity a batch"
+                )
+        return person_ids.to(device, non_blocking=True)
+
+
+def _check_options(
+    grouping: str, num_groups: int | None, negatives: str, text_decoder: dict | None, loss_ara: dict | None
+) -> None:
+    if grouping not in GROUPINGS:
+        raise ConfigError(f"grouping={grouping!r}: use one of {', '.join(GROUPINGS)}")
+    if (grouping == "phrases") != (num_groups is None):
+        raise ConfigError(
+            f"grouping={grouping!r} with num_groups={num_groups}: phrases make their own groups (num_groups=None), "
+            "position and tokens need a number"
+        )
+    if num_groups is not None and num_groups < 1:
+        raise ConfigError(f"num_groups={num_groups}: use 1 or more")
+    if negatives not in STRATEGIES:
+        raise ConfigError(f"negatives={negatives!r}: use one of {', '.join(STRATEGIES)}")
+    if (text_decoder is None) != (loss_ara is None):
+        raise ConfigError("text_decoder and loss_ara belong together: set both or neither")

@@ -1,0 +1,248 @@
+"""BERT with cross-attention: text tokens ask, image tokens answer. The decoder of CADA's ATP and ARA, and its hot path.
+
+One stack of post-norm BERT layers serves as text encoder (no image: cross-attention is skipped) and as fusion decoder.
+The keys and values that a layer makes of an image depend on the image alone, so they are computed once per image, as an
+:class:`ImageMemory`, and shared by all texts that meet it. Captions are only as long as the longest of their batch.
+Parameter names are BLIP's. Shape letters: P texts (pairs), T text tokens, C width, H heads, D width of a head, I images,
+S = 1+N image tokens.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cada_plugin.errors import ConfigError
+from cada_plugin.registry import MODELS
+
+
+class ImageMemory(NamedTuple):
+    """Keys and values of I images for every layer: two lists of (I, H, S, D) tensors, one entry per layer."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    @property
+    def num_images(self) -> int:
+        return self.keys[0].shape[0]
+
+    def select(self, index: Tensor) -> "ImageMemory":
+        """Memory row ``index[p]`` for text p; ``index`` is (P,) long."""
+        return ImageMemory([k[index] for k in self.keys], [v[index] for v in self.values])
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    B, T, C = x.shape
+    return x.view(B, T, heads, C // heads).transpose(1, 2)  # (B, H, T, D)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    B, H, T, D = x.shape
+    return x.transpose(1, 2).reshape(B, T, H * D)
+
+
+class _Projections(nn.Module):
+    """Query of the text, key and value of text or image, under BERT's names."""
+
+    def __init__(self, width: int, memory_width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(memory_width, width)
+        self.value = nn.Linear(memory_width, width)
+
+
+class _Output(nn.Module):
+    """Linear, dropout, residual, LayerNorm: the end of every BERT block."""
+
+    def __init__(self, width_in: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width_in, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.self = _Projections(width, width)
+        self.output = _Output(width, width, dropout)
+        self.heads, self.dropout = heads, dropout
+
+    def forward(self, x: Tensor, mask: Tensor, first_only: bool = False) -> Tensor:
+        """x (P, T, C), mask bool broadcastable to (P, H, T, T) -> (P, T, C), or (P, 1, C) with ``first_only``."""
+        asking = x[:, :1] if first_only else x
+        q, k, v = self.self.query(asking), self.self.key(x), self.self.value(x)
+        q, k, v = (split_heads(t, self.heads) for t in (q, k, v))  # (P, H, T, D)
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.output(merge_heads(attended), asking)
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, width: int, heads: int, dropout: float, memory_width: int) -> None:
+        super().__init__()
+        self.self = _Projections(width, memory_width)
+        self.output = _Output(width, width, dropout)
+        self.heads, self.dropout = heads, dropout
+
+    def memory(self, image_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(I, S, C_image) -> keys and values, each (I, H, S, D)."""
+        return split_heads(self.self.key(image_tokens), self.heads), split_heads(self.self.value(image_tokens), self.heads)
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, maps: list[Tensor] | None = None) -> Tensor:
+        """x (P, T, C) asks images given as key, value (I, H, S, D) -> (P, T, C).
+
+        P is a multiple of I and texts are grouped by image: texts [i*P/I, (i+1)*P/I) ask image i. All tokens of a
+        group ask in one product, so several texts on one image cost no copy of its keys and values.
+        """
+        P, T, C = x.shape
+        num_images = key.shape[0]
+        q = split_heads(self.self.query(x).reshape(num_images, P // num_images * T, C), self.heads)
+        dropout = self.dropout if self.training else 0.0
+        if maps is None:
+            attended = F.scaled_dot_product_attention(q, key, value, dropout_p=dropout)
+        else:  # the fused kernel does not give its weights away
+            weights = (q @ key.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+            maps.append(weights.detach())
+            attended = weights @ value
+        return self.output(merge_heads(attended).reshape(P, T, C), x)
+
+
+class _Intermediate(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, 4 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.dense(x))
+
+
+class CrossModalLayer(nn.Module):
+    """Self-attention, cross-attention if there is an image, feed-forward."""
+
+    def __init__(self, width: int, heads: int, dropout: float, image_width: int) -> None:
+        super().__init__()
+        self.attention = SelfAttention(width, heads, dropout)
+        self.crossattention = CrossAttention(width, heads, dropout, image_width)
+        self.intermediate = _Intermediate(width)
+        self.output = _Output(4 * width, width, dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        memory: tuple[Tensor, Tensor] | None = None,
+        first_only: bool = False,
+        maps: list[Tensor] | None = None,
+    ) -> Tensor:
+        x = self.attention(x, mask, first_only)
+        if memory is not None:
+            x = self.crossattention(x, *memory, maps)
+        return self.output(self.intermediate(x), x)
+
+
+class _Embeddings(nn.Module):
+    """Word and position embeddings; BLIP's BERT has no token types."""
+
+    def __init__(self, vocab_size: int, width: int, max_positions: int, dropout: float) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(vocab_size, width, padding_idx=0)
+        self.position_embeddings = nn.Embedding(max_positions, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+        # a buffer only because released checkpoints carry it
+        self.register_buffer("position_ids", torch.arange(max_positions)[None])
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        words = self.word_embeddings(input_ids)  # (P, T, C)
+        positions = self.position_embeddings.weight[: input_ids.shape[1]]
+        return self.dropout(self.LayerNorm(words + positions))
+
+
+class _Encoder(nn.Module):
+    def __init__(self, width: int, depth: int, heads: int, dropout: float, image_width: int) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(CrossModalLayer(width, heads, dropout, image_width) for _ in range(depth))
+
+
+@MODELS.register_module()
+class CrossModalBert(nn.Module):
+    """Text encoder and fusion decoder with one set of weights.
+
+    Args:
+        vocab_size: number of word pieces, ``[DEC]`` and ``[ENC]`` included.
+        width, depth, heads: of the transformer; the feed-forward is four times ``width``.
+        image_width: width of the image tokens.
+        max_positions: longest text in tokens.
+        dropout: of embeddings, attention weights and block outputs.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 30524,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        image_width: int = 768,
+        max_positions: int = 512,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ConfigError(f"width={width} is not a multiple of heads={heads}")
+        self.width, self.max_positions, self.vocab_size = width, max_positions, vocab_size
+        self.embeddings = _Embeddings(vocab_size, width, max_positions, dropout)
+        self.encoder = _Encoder(width, depth, heads, dropout, image_width)
+        self.apply(init_bert_weights)
+
+    def image_memory(self, image_tokens: Tensor) -> ImageMemory:
+        """Image tokens (I, S, C_image) -> their keys and values for every layer."""
+        pairs = [layer.crossattention.memory(image_tokens) for layer in self.encoder.layer]
+        return ImageMemory([key for key, _ in pairs], [value for _, value in pairs])
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        memory: ImageMemory | None = None,
+        causal: bool = False,
+        first_only: bool = False,
+        maps: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Hidden states (P, T, C) of texts, fused with images where ``memory`` is given.
+
+        Args:
+            input_ids: (P, T) long.
+            attention_mask: (P, T) bool, True for real tokens; only they are attended to.
+            memory: of I images, P a multiple of I, texts grouped by image (see :class:`CrossAttention`).
+            causal: each token sees itself and the tokens before it.
+            first_only: return only the first token, (P, 1, C); the last layer then computes nothing else.
+            maps: a list that receives each layer's cross-attention weights (I, H, P/I*T, S); takes the slower path.
+        """
+        T = input_ids.shape[1]
+        if self.max_positions < T:
+            raise ConfigError(f"a text has {T} tokens, the text encoder only {self.max_positions} positions")
+        mask = attention_mask[:, None, None, :]  # (P, 1, 1, T)
+        if causal:
+            mask = mask & torch.ones(T, T, dtype=torch.bool, device=mask.device).tril()  # (P, 1, T, T)
+        x = self.embeddings(input_ids)
+        last = len(self.encoder.layer) - 1
+        for i, layer in enumerate(self.encoder.layer):
+            first = first_only and i == last
+            kv = None if memory is None else (memory.keys[i], memory.values[i])
+            x = layer(x, mask[:, :, :1] if first else mask, kv, first, maps)
+        return x
+
+
+def init_bert_weights(module: nn.Module) -> None:
+    """BERT's initialisation: normal with deviation 0.02, zero biases and padding row."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        nn.init.zeros_(module.weight.data[module.padding_idx])

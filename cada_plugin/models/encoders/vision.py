@@ -1,0 +1,90 @@
+"""Image encoder: timm's Vision Transformer with a class token, as BLIP uses it (pre-norm, final norm)."""
+
+import timm.layers
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from cada_plugin.errors import ConfigError
+from cada_plugin.registry import MODELS
+
+
+class ConvStem(nn.Module):
+    """Patch embedding as a stack of stride-2 3x3 convolutions with batch norm (Xiao et al., "Early convolutions help
+    transformers see better", NeurIPS 2021). Learns from little data where one large linear patch projection does not.
+
+    Takes timm's ``embed_layer`` arguments; ``patch_size`` must be a power of two, the stride of the stack.
+    """
+
+    def __init__(self, img_size: tuple[int, int], patch_size: int, in_chans: int, embed_dim: int, **_: object) -> None:
+        super().__init__()
+        steps = patch_size.bit_length() - 1
+        if patch_size != 2**steps or steps < 2:
+            raise ConfigError(f"stem='conv' needs a patch_size that is a power of two from 4, got {patch_size}")
+        self.patch_size, self.img_size = (patch_size, patch_size), img_size
+        self.grid_size = (img_size[0] // patch_size, img_size[1] // patch_size)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        widths = [in_chans, *(embed_dim // 2 ** (steps - 1 - i) for i in range(steps))]
+        layers: list[nn.Module] = []
+        for width_in, width in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Conv2d(width_in, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        self.proj = nn.Sequential(*layers, nn.Conv2d(embed_dim, embed_dim, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, N, C)."""
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+@MODELS.register_module()
+class ViTEncoder(VisionTransformer):
+    """timm ViT that returns all its tokens; parameter names are timm's, hence BLIP's ``visual_encoder.*``.
+
+    Args:
+        image_size: (H, W) in pixels, multiples of ``patch_size``.
+        patch_size: side of a patch in pixels.
+        width, depth, heads: of the transformer; the feed-forward is four times ``width``.
+        stem: ``patch`` (one strided convolution, BLIP's) or ``conv`` (:class:`ConvStem`).
+        drop_path: stochastic depth rate of the last layer, rising linearly from 0.
+        checkpointing: recompute activations in the backward pass: less memory, about a third more time.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (224, 224),
+        patch_size: int = 16,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        stem: str = "patch",
+        drop_path: float = 0.0,
+        checkpointing: bool = False,
+    ) -> None:
+        height, width_px = image_size
+        if height % patch_size or width_px % patch_size:
+            raise ConfigError(f"image_size={tuple(image_size)} (H, W) must be a multiple of patch_size={patch_size}")
+        stems = {"patch": timm.layers.PatchEmbed, "conv": ConvStem}
+        if stem not in stems:
+            raise ConfigError(f"stem={stem!r}: use one of {', '.join(stems)}")
+        super().__init__(
+            img_size=(height, width_px),
+            patch_size=patch_size,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            num_classes=0,
+            global_pool="",
+            drop_path_rate=drop_path,
+            embed_layer=stems[stem],
+        )
+        self.width = width
+        self.set_grad_checkpointing(checkpointing)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) -> tokens (B, 1+N, C), the class token first."""
+        height, width = self.patch_embed.img_size
+        if images.shape[-2:] != torch.Size((height, width)):
+            raise ConfigError(
+                f"images are {tuple(images.shape[-2:])} (H, W) but the encoder was built for {(height, width)}: "
+                "set the pipeline's resize and visual_encoder.image_size to the same size"
+            )
+        return self.forward_features(images)

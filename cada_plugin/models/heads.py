@@ -1,0 +1,73 @@
+"""Attribute decoder: a second BERT with cross-attention that names masked words from an image (ARA)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cada_plugin.models.cross_modal import CrossModalBert, ImageMemory, init_bert_weights
+from cada_plugin.registry import MODELS
+
+
+class _Transform(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.LayerNorm(F.gelu(self.dense(x)))
+
+
+class _Predictions(nn.Module):
+    """BERT's masked-language-model head; its matrix is the word embedding's."""
+
+    def __init__(self, word_embeddings: nn.Embedding) -> None:
+        super().__init__()
+        vocab_size, width = word_embeddings.weight.shape
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.transform = _Transform(width)
+        self.decoder = nn.Linear(width, vocab_size)
+        self.apply(init_bert_weights)
+        self.decoder.weight = word_embeddings.weight
+        self.decoder.bias = self.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.transform(x))
+
+
+class _Cls(nn.Module):
+    def __init__(self, word_embeddings: nn.Embedding) -> None:
+        super().__init__()
+        self.predictions = _Predictions(word_embeddings)
+
+
+@MODELS.register_module()
+class AttributeDecoder(nn.Module):
+    """BERT with cross-attention and a vocabulary head, under the released names ``bert.*`` and ``cls.predictions.*``.
+
+    Args:
+        causal: each token sees only the tokens before it. The released code kept BLIP's causal decoder, so a masked word
+            is predicted from the words before it and the image; False lets it see the whole caption, as the paper says.
+        bert: arguments of :class:`CrossModalBert`.
+    """
+
+    def __init__(self, causal: bool = True, **bert: object) -> None:
+        super().__init__()
+        self.causal = causal
+        self.bert = CrossModalBert(**bert)
+        self.cls = _Cls(self.bert.embeddings.word_embeddings)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, memory: ImageMemory, positions: Tensor | None = None
+    ) -> Tensor:
+        """Vocabulary logits of masked captions.
+
+        Args:
+            input_ids: (B, T) with ``[MASK]`` in place of attribute words.
+            attention_mask: (B, T) bool.
+            memory: of the B images, from ``self.bert.image_memory``.
+            positions: (B, T) bool, True where to predict: scores only these M positions, giving (M, V); None scores all
+                of them, (B, T, V).
+        """
+        states = self.bert(input_ids, attention_mask, memory, causal=self.causal)  # (B, T, C)
+        return self.cls.predictions(states if positions is None else states[positions])

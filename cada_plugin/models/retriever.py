@@ -1,0 +1,65 @@
+"""The retriever contract: what evaluation, re-ranking, search and benchmarks ask of every model, CADA or baseline."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mmengine.model import BaseModel
+from torch import Tensor
+
+
+class ImageFeatures(NamedTuple):
+    """``embed`` (B, D) l2-normalised; ``tokens`` (B, 1+N, C) for matching, None where the model does not re-rank."""
+
+    embed: Tensor
+    tokens: Tensor | None
+
+
+class TextFeatures(NamedTuple):
+    """``embed`` (Q, D) l2-normalised; ids and mask (Q, T), what matching needs of a caption."""
+
+    embed: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+
+
+class TextImageRetriever(BaseModel):
+    """Base of all models. Subclasses write ``encode_image``, ``encode_text`` and ``loss``, and for models that re-rank
+    ``image_memory`` and ``match``.
+
+    ``forward`` has MMEngine's modes: ``loss`` gives the losses of a training batch, ``tensor`` and ``predict`` the
+    :class:`ImageFeatures` and :class:`TextFeatures` of a batch.
+    """
+
+    can_match: bool = False
+    tokenizer: Callable
+
+    def forward(self, inputs: dict, data_samples: list | None = None, mode: str = "tensor") -> dict | tuple:
+        if mode == "loss":
+            return self.loss(inputs, data_samples)
+        if mode in ("tensor", "predict"):
+            return self.encode_image(inputs["images"]), self.encode_text(inputs["input_ids"], inputs["attention_mask"])
+        raise ValueError(f"mode={mode!r}: use 'loss', 'tensor' or 'predict'")
+
+    @abstractmethod
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        """Normalised images (B, 3, H, W)."""
+
+    @abstractmethod
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
+        """Ids (Q, T) long and mask (Q, T) bool."""
+
+    @abstractmethod
+    def loss(self, inputs: dict, data_samples: list) -> dict[str, Tensor]:
+        """Losses by name; every name contains ``loss`` and MMEngine adds them up."""
+
+    def image_memory(self, tokens: Tensor) -> object:
+        """What matching needs of images (I, 1+N, C), computed once per image."""
+        raise NotImplementedError(f"{type(self).__name__} does not re-rank (can_match is False)")
+
+    def match(self, texts: TextFeatures, memory: object, pairs: Tensor) -> Tensor:
+        """Match logits (P,) of ``pairs`` (P, 2) long: rows of ``texts`` and of ``memory``."""
+        raise NotImplementedError(f"{type(self).__name__} does not re-rank (can_match is False)")
+
+    def set_progress(self, progress: float) -> None:
+        """Told before every training iteration how much of the run is done, 0 to 1. For schedules inside a model."""

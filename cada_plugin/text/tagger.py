@@ -1,0 +1,85 @@
+"""Part-of-speech taggers that tell attribute words (adjectives and nouns) from the rest of a caption.
+
+Each has ``tag(words) -> Penn tags`` and a ``name`` that says what made the tags, so that a cache of them can be keyed.
+"""
+
+import json
+from functools import lru_cache
+from importlib import resources
+
+from cada_plugin.errors import MissingExtraError
+from cada_plugin.registry import TASK_UTILS
+
+
+@lru_cache(maxsize=1)
+def _lexicon() -> dict[str, str]:
+    text = resources.files("cada_plugin.text").joinpath("lexicon.json").read_text(encoding="utf-8")
+    return {word: tag for tag, words in json.loads(text).items() for word in words}
+
+
+@TASK_UTILS.register_module()
+class LexiconTagger:
+    """Word list shipped with the plugin: needs nothing, knows the usual words of person captions; ``and``/``or`` are CC,
+    every unknown word is IN."""
+
+    name = "lexicon"
+    cacheable = False  # one dictionary look-up a word: a cache would cost more
+
+    def tag(self, words: list[str]) -> list[str]:
+        lexicon = _lexicon()
+        return ["CC" if word in ("and", "or") else lexicon.get(word, "IN") for word in words]
+
+
+@TASK_UTILS.register_module()
+class NLTKTagger:
+    """NLTK's averaged perceptron, what the released code uses. ``pip install "cada_plugin[nltk]"``."""
+
+    name = "nltk"
+    cacheable = True
+
+    def __init__(self) -> None:
+        try:
+            import nltk
+        except ImportError as error:
+            raise MissingExtraError('tagger NLTKTagger needs NLTK: pip install "cada_plugin[nltk]"') from error
+        try:
+            nltk.pos_tag(["word"])
+        except LookupError as error:
+            raise MissingExtraError(
+                "NLTK's tagger data is missing: run  python -m nltk.downloader averaged_perceptron_tagger_eng"
+            ) from error
+        self._pos_tag = nltk.pos_tag
+
+    def tag(self, words: list[str]) -> list[str]:
+        return [tag for _, tag in self._pos_tag(words)]
+
+
+@TASK_UTILS.register_module()
+class SpacyTagger:
+    """spaCy's tagger. ``pip install "cada_plugin[spacy]"``.
+
+    Args:
+        model: an installed spaCy pipeline with a tagger.
+    """
+
+    cacheable = True
+
+    def __init__(self, model: str = "en_core_web_sm") -> None:
+        self.name = f"spacy-{model}"
+        try:
+            import spacy
+        except ImportError as error:
+            raise MissingExtraError('tagger SpacyTagger needs spaCy: pip install "cada_plugin[spacy]"') from error
+        try:
+            self._pipeline = spacy.load(model, exclude=["parser", "ner", "lemmatizer"])
+        except OSError as error:
+            raise MissingExtraError(
+                f"spaCy's model {model} is missing: run  python -m spacy download {model}"
+            ) from error
+        self._doc = spacy.tokens.Doc
+
+    def tag(self, words: list[str]) -> list[str]:
+        doc = self._doc(self._pipeline.vocab, words=words)
+        for _, component in self._pipeline.pipeline:
+            doc = component(doc)
+        return [token.tag_ for token in doc]

@@ -1,0 +1,108 @@
+"""Tiny data sets in each layout, for tests: ``write_cuhk(tmp_path)`` and so on write files and return the records.
+
+``train``, ``val`` and ``test`` are numbers of people, each with ``images`` images. To spoil a data set, change the
+returned records and call ``write_json``.
+"""
+
+import csv
+import json
+from pathlib import Path
+
+from PIL import Image
+
+CUHK_FOLDERS = ("CUHK01", "CUHK03", "Market", "cam_a", "cam_b", "test_query", "train_query")
+
+
+def write_image(path: Path, shade: int = 128) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 16), (shade % 256, 90, 160)).save(path)
+
+
+def write_json(path: Path, content) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def caption(person: int, image: int, turn: int) -> str:
+    return f"Person {person} wears a coat, seen in image {image}, told the {('first', 'second')[turn]} time."
+
+
+def _people(splits: dict[str, int], first_id: int, images: int):
+    person = first_id
+    for split, ids in splits.items():
+        for _ in range(ids):
+            for image in range(images):
+                yield split, person, image
+            person += 1
+
+
+def write_cuhk(root: Path, train: int = 3, val: int = 1, test: int = 2, images: int = 2) -> list[dict]:
+    records = []
+    splits = {"train": train, "val": val, "test": test}
+    for number, (split, person, image) in enumerate(_people(splits, 1, images)):
+        file_path = f"{CUHK_FOLDERS[number % len(CUHK_FOLDERS)]}/{person:04d}_{image}.png"
+        write_image(root / "imgs" / file_path, number)
+        captions = [caption(person, image, turn) for turn in range(2)]
+        records.append(
+            {"split": split, "captions": captions, "file_path": file_path, "processed_tokens": [], "id": person}
+        )
+    write_json(root / "reid_raw.json", records)
+    return records
+
+
+def write_icfg(
+    root: Path, ann_file: str = "ICFG-PEDES.json", train: int = 3, test: int = 2, images: int = 2
+) -> list[dict]:
+    records = []
+    for number, (split, person, image) in enumerate(_people({"train": train, "test": test}, 0, images)):
+        file_path = f"{('train', 'test')[number % 2]}/{person:04d}/{person:04d}_000_01_{image}.jpg"
+        write_image(root / "imgs" / file_path, number)
+        captions = [caption(person, image, 0)]
+        records.append(
+            {"split": split, "captions": captions, "file_path": file_path, "processed_tokens": [], "id": person}
+        )
+    write_json(root / ann_file, records)
+    return records
+
+
+def write_rstp(root: Path, train: int = 3, val: int = 1, test: int = 1, images: int = 5) -> list[dict]:
+    records = []
+    for number, (split, person, image) in enumerate(_people({"train": train, "val": val, "test": test}, 0, images)):
+        img_path = f"{person:04d}_c{image + 1}_{number:04d}.jpg"
+        write_image(root / "imgs" / img_path, number)
+        captions = [caption(person, image, turn) for turn in range(2)]
+        records.append({"id": person, "img_path": img_path, "captions": captions, "split": split})
+    write_json(root / "data_captions.json", records)
+    return records
+
+
+def write_ufine(root: Path, train: int = 3, test: int = 2, images: int = 2) -> list[dict]:
+    records = []
+    for number, (split, person, image) in enumerate(_people({"train": train, "test": test}, 1, images)):
+        file_path = f"images/{number + 1}.jpg"
+        write_image(root / file_path, number)
+        captions = [caption(person, image, turn) for turn in range(2)]
+        records.append({"split": split, "id": person, "file_path": file_path, "captions": captions})
+    write_json(root / "UFine6926_Annotations_1024.json", records)
+    return records
+
+
+def write_custom(root: Path, train: int = 3, test: int = 2, images: int = 2) -> list[dict]:
+    records = []
+    for number, (split, person, image) in enumerate(_people({"train": train, "test": test}, 10, images)):
+        file_path = f"shop/{person}_{image}.png"
+        write_image(root / file_path, number)
+        captions = [caption(person, image, turn) for turn in range(2)]
+        records.append({"file_path": file_path, "captions": captions, "id": person, "split": split, "camera_id": image})
+    write_json(root / "annotations.json", records)
+    return records
+
+
+def write_custom_csv(root: Path, rows: list[dict], encoding: str = "utf-8") -> None:
+    """One row per caption; images are written too."""
+    for row in rows:
+        write_image(root / row["file_path"])
+    with open(root / "annotations.csv", "w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
