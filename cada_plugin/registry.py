@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
@@ -28,4 +29,5 @@ DATA_SAMPLERS = _child("data sampler", MMENGINE_DATA_SAMPLERS, "datasets.sampler
 METRICS = _child("metric", MMENGINE_METRICS, "evaluation")
 LOOPS = _child("loop", MMENGINE_LOOPS, "engine")
 HOOKS = _child("hook", MMENGINE_HOOKS, "engine")
+OPTIM_WRAPPERS = _child("optimizer wrapper", MMENGINE_OPTIM_WRAPPERS, "engine")
 TASK_UTILS = _child("task util", MMENGINE_TASK_UTILS, "text")  # tokenizers and attribute taggers

@@ -1,10 +1,21 @@
 """Data sets of text-to-image person retrieval and everything between a file and a batch."""
 
 from cada_plugin.datasets.base import TextPersonDataset
+from cada_plugin.datasets.collate import person_collate
 from cada_plugin.datasets.cuhk_pedes import CUHKPEDES
 from cada_plugin.datasets.custom import CustomPEDES
 from cada_plugin.datasets.icfg_pedes import ICFGPEDES
+from cada_plugin.datasets.procedural.dataset import ProceduralPEDES
 from cada_plugin.datasets.rstpreid import RSTPReid
 from cada_plugin.datasets.ufine6926 import UFine6926
 
-__all__ = ["CUHKPEDES", "ICFGPEDES", "CustomPEDES", "RSTPReid", "TextPersonDataset", "UFine6926"]
+__all__ = [
+    "CUHKPEDES",
+    "ICFGPEDES",
+    "CustomPEDES",
+    "ProceduralPEDES",
+    "RSTPReid",
+    "TextPersonDataset",
+    "UFine6926",
+    "person_collate",
+]

@@ -203,6 +203,10 @@ class TextPersonDataset(BaseDataset):
             else:
                 captions = item.pop("captions")
                 items.extend({**item, "caption": caption} for caption in captions)
+        captions = [caption for record in records for caption in record["captions"]]
+        for transform in self.pipeline.transforms:
+            if hasattr(transform, "prepare"):  # such as part-of-speech tags, made once and not in the training step
+                transform.prepare(captions)
         return items
 
     def get_data_info(self, idx: int) -> dict:

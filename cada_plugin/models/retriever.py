@@ -4,8 +4,14 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor
+
+from cada_plugin.checkpoints.load import fit_state_dict, load_checkpoint
+from cada_plugin.compat import allow_mmengine_checkpoints
+
+_OUR_INIT_KEYS = {"type", "checkpoint", "map_location", "old_grid"}  # with a ``prefix`` it is MMEngine's business
 
 
 class ImageFeatures(NamedTuple):
@@ -29,10 +35,36 @@ class TextImageRetriever(BaseModel):
 
     ``forward`` has MMEngine's modes: ``loss`` gives the losses of a training batch, ``tensor`` and ``predict`` the
     :class:`ImageFeatures` and :class:`TextFeatures` of a batch.
+
+    Args:
+        data_preprocessor: see ``PersonDataPreprocessor``.
+        init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` with any format of :mod:`cada_plugin.checkpoints`; there,
+            ``old_grid=(rows, columns)`` says how the checkpoint's image patches lie, where their number does not.
     """
 
     can_match: bool = False
     tokenizer: Callable
+
+    def __init__(self, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        allow_mmengine_checkpoints()
+        self.register_load_state_dict_pre_hook(fit_state_dict)
+
+    def init_weights(self) -> None:
+        """MMEngine's initialisation, with ``Pretrained`` weights read by :func:`load_checkpoint`.
+
+        Does nothing where weights were loaded already: MMEngine's would draw timm's image encoder anew.
+        """
+        if self.is_init:
+            return
+        cfg = self.init_cfg
+        if not (isinstance(cfg, dict) and cfg.get("type") == "Pretrained" and cfg.keys() <= _OUR_INIT_KEYS):
+            super().init_weights()
+            return
+        self.init_cfg = None
+        super().init_weights()
+        self.init_cfg = cfg
+        print_log(str(load_checkpoint(self, cfg["checkpoint"], old_grid=cfg.get("old_grid"))), logger="current")
 
     def forward(self, inputs: dict, data_samples: list | None = None, mode: str = "tensor") -> dict | tuple:
         if mode == "loss":

@@ -6,15 +6,17 @@ the collate function pads to the longest caption of a batch.
 
 import os
 import re
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.logging import print_log
 from transformers import AutoTokenizer, BertTokenizerFast
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.registry import TASK_UTILS
 
 DECODE_TOKEN, ENCODE_TOKEN = "[DEC]", "[ENC]"
+_SHIPPED = {"procedural": str(Path(__file__).with_name("procedural_vocab.txt"))}
 _BLANKED = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
 _WORD = re.compile(r"\w+(?:[-']\w+)*|[^\w\s]")
 
@@ -31,7 +33,6 @@ class EncodedCaption(NamedTuple):
     input_ids: list[int]
     word_index: list[int]
     words: list[str]
-    truncated: bool
 
 
 @TASK_UTILS.register_module()
@@ -40,18 +41,17 @@ class CaptionTokenizer:
 
     Args:
         vocab: a ``vocab.txt``, a folder with a Hugging Face BERT tokenizer, or a name transformers can resolve
-            (``bert-base-uncased``; needs the hub or its cache).
+            (``bert-base-uncased``; needs the hub or its cache). ``procedural`` is the small vocabulary of the drawn
+            pedestrians, which ships with the plugin.
         max_words: words kept of a caption.
-        max_length: ids kept, ``[CLS]`` and ``[SEP]`` included. A longer caption is cut before its ``[SEP]``; the number
-            of cut captions is in ``num_truncated`` and the first one is reported in the log.
+        max_length: ids kept, ``[CLS]`` and ``[SEP]`` included. A longer caption is cut before its ``[SEP]``.
     """
 
     def __init__(self, vocab: str = "bert-base-uncased", max_words: int = 72, max_length: int = 73) -> None:
         if max_length < 3:
             raise ConfigError(f"max_length={max_length} leaves no room for a word between [CLS] and [SEP]: use 3 or more")
         self.vocab, self.max_words, self.max_length = vocab, max_words, max_length
-        self.num_truncated = 0
-        self._tokenizer = self._load(vocab)
+        self._tokenizer = self._load(_SHIPPED.get(vocab, vocab))
         self._tokenizer.add_special_tokens({"additional_special_tokens": [DECODE_TOKEN, ENCODE_TOKEN]})
         ids = self._tokenizer.convert_tokens_to_ids
         self.pad_id, self.mask_id, self.sep_id = ids("[PAD]"), ids("[MASK]"), ids("[SEP]")
@@ -80,26 +80,24 @@ class CaptionTokenizer:
 
     def encode(self, caption: str) -> EncodedCaption:
         """Clean and tokenise one caption."""
-        words = _WORD.findall(clean_caption(caption, self.max_words))
+        words = self.split(caption)
         encoding = self._tokenizer(words, is_split_into_words=True, add_special_tokens=True, verbose=False)
         ids, word_index = list(encoding["input_ids"]), encoding.word_ids()
-        truncated = len(ids) > self.max_length or len(caption.split()) > self.max_words
         if len(ids) > self.max_length:
             ids = [*ids[: self.max_length - 1], self.sep_id]
             word_index = [*word_index[: self.max_length - 1], None]
-        if truncated:
-            self._report_truncation(caption)
-        return EncodedCaption(ids, [-1 if w is None else w for w in word_index], words, truncated)
+        return EncodedCaption(ids, [-1 if w is None else w for w in word_index], words)
+
+    def split(self, caption: str) -> list[str]:
+        """Words and marks of the cleaned caption, the units that taggers see."""
+        return _WORD.findall(clean_caption(caption, self.max_words))
 
     def decode(self, ids: list[int]) -> list[str]:
         """Word pieces of ids, for pictures and logs."""
         return self._tokenizer.convert_ids_to_tokens(ids)
 
-    def _report_truncation(self, caption: str) -> None:
-        self.num_truncated += 1
-        if self.num_truncated == 1:
-            print_log(
-                f"A caption exceeds {self.max_words} words or {self.max_length} tokens and is cut at its end "
-                f"(reported once; later ones are only counted): {caption[:80]!r}...",
-                logger="current",
-            )
+    def count_truncated(self, captions: list[str]) -> int:
+        """How many captions ``encode`` would cut; tokenises all at once, about 20,000 captions a second."""
+        ids = self._tokenizer([clean_caption(caption) for caption in captions], verbose=False)["input_ids"]
+        words = (len(clean_caption(caption, sys.maxsize).split()) for caption in captions)
+        return sum(len(i) > self.max_length or w > self.max_words for i, w in zip(ids, words, strict=True))

@@ -1,0 +1,157 @@
+"""Parameter names of other people's weights, to and from CADA's. Pure functions on state dicts.
+
+CADA's names are BLIP's, so most of this is about Hugging Face's BLIP, which renamed the image encoder, and about plain
+BERT, which has token types where BLIP's BERT has none. Shapes are fitted in :mod:`cada_plugin.checkpoints.fit`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import isqrt
+from typing import Literal
+
+from torch import Tensor
+
+from cada_plugin.errors import CheckpointError
+
+Format = Literal["cada", "blip", "hf-blip", "bert", "plain"]
+FORMAT_NAMES = {
+    "cada": "CADA",
+    "blip": "BLIP",
+    "hf-blip": "Hugging Face BLIP",
+    "bert": "BERT",
+    "plain": "the model's own",
+}
+
+# BLIP's pre-training keeps momentum copies, queues of negatives and a temperature
+_TRAINING_ONLY = re.compile(
+    r"(visual_encoder|text_encoder|vision_proj|text_proj)_m\.|(temp|image_queue|text_queue|idx_queue|queue_ptr|ptr_queue)$"
+)
+_BERT_PREFIX = re.compile(r"^(0\.)?(auto_model\.|bert\.)")  # sentence-transformers, BertForMaskedLM
+_BERT_UNUSED = re.compile(r"pooler\.|cls\.seq_relationship\.|embeddings\.position_ids$")
+_WORDS, _POSITIONS, _TYPES = (f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type"))
+_VISION = (  # Hugging Face, CADA
+    ("vision_model.embeddings.class_embedding", "visual_encoder.cls_token"),
+    ("vision_model.embeddings.position_embedding", "visual_encoder.pos_embed"),
+    ("vision_model.embeddings.patch_embedding.", "visual_encoder.patch_embed.proj."),
+    ("vision_model.post_layernorm.", "visual_encoder.norm."),
+    ("vision_model.encoder.layers.", "visual_encoder.blocks."),
+    (".layer_norm1.", ".norm1."),
+    (".layer_norm2.", ".norm2."),
+    (".self_attn.qkv.", ".attn.qkv."),
+    (".self_attn.projection.", ".attn.proj."),
+)
+_HF_BLIP_PARTS = ("visual_encoder.", "text_encoder.", "vision_proj.", "text_proj.", "itm_head.")
+
+
+@dataclass
+class Conversion:
+    """``state`` under its new names, the ``format`` it came in, source names that were ``dropped`` on purpose, and
+    ``notes`` on values that changed."""
+
+    state: dict[str, Tensor]
+    format: Format
+    dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def detect_format(state: Mapping[str, Tensor]) -> Format:
+    """Whose names these are. ``plain`` is none of the known: the names are then taken as they are."""
+    parts = {name.split(".")[0] for name in state}
+    if "vision_model" in parts:
+        return "hf-blip"
+    if "visual_encoder" in parts and "itm_local_head" in parts:
+        return "cada"
+    if "visual_encoder" in parts and parts & {"itm_head", "text_decoder", "visual_encoder_m"}:
+        return "blip"
+    bare = {_BERT_PREFIX.sub("", name) for name in state}
+    if _WORDS in bare and "encoder.layer.0.attention.self.query.weight" in bare:
+        return "bert"
+    return "plain"
+
+
+def to_cada(state: Mapping[str, Tensor]) -> Conversion:
+    """Any known format under CADA's names.
+
+    Momentum copies, queues, poolers and the like are dropped. BERT's type-0 row is added to every position embedding:
+    our text encoder has no token types and gives the same hidden states that way. ``itm_local_head`` exists in no
+    foreign format and stays absent; the released code trains it from scratch too.
+    """
+    kind = detect_format(state)
+    return _CONVERTERS[kind](state, kind)
+
+
+def to_hf_blip(state: Mapping[str, Tensor]) -> Conversion:
+    """Weights with CADA's names under those of ``transformers.BlipForImageTextRetrieval``.
+
+    The group match head and the attribute decoder have no place there and are dropped.
+
+    Raises:
+        CheckpointError: no image encoder, or one that Hugging Face's BLIP cannot be (not square, convolutional stem).
+    """
+    positions = state.get("visual_encoder.pos_embed")
+    if positions is None:
+        raise CheckpointError("these weights have no image encoder (visual_encoder.*): Hugging Face's BLIP needs one")
+    patches = positions.shape[1] - 1
+    if isqrt(patches) ** 2 != patches:
+        raise CheckpointError(
+            f"the image encoder has {patches} patches, not a square number, but Hugging Face's BLIP takes square "
+            "images only: convert weights of a square image size"
+        )
+    if "visual_encoder.patch_embed.proj.weight" not in state:
+        raise CheckpointError("the image encoder has a convolutional stem, which Hugging Face's BLIP does not have")
+    result = Conversion({}, "cada")
+    for name, tensor in state.items():
+        if not name.startswith(_HF_BLIP_PARTS) or name.endswith(".position_ids"):
+            result.dropped.append(name)
+            continue
+        result.state[_rename(name, ((cada, hf) for hf, cada in _VISION), "visual_encoder.")] = tensor
+    return result
+
+
+def _rename(name: str, pairs, only_below: str) -> str:
+    if name.startswith(only_below):
+        for old, new in pairs:
+            name = name.replace(old, new)
+    return name
+
+
+def _from_blip(state: Mapping[str, Tensor], kind: Format) -> Conversion:
+    kept = {name: tensor for name, tensor in state.items() if not _TRAINING_ONLY.match(name)}
+    return Conversion(kept, kind, [name for name in state if name not in kept])
+
+
+def _from_hf_blip(state: Mapping[str, Tensor], kind: Format) -> Conversion:
+    return Conversion({_rename(name, _VISION, "vision_model."): tensor for name, tensor in state.items()}, kind)
+
+
+def _from_bert(state: Mapping[str, Tensor], kind: Format) -> Conversion:
+    result = Conversion({}, kind)
+    bare = {}
+    for name, tensor in state.items():
+        short = _BERT_PREFIX.sub("", name)
+        short = short.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        if _BERT_UNUSED.match(short):
+            result.dropped.append(name)
+        else:
+            bare[short] = tensor
+    types = bare.pop(_TYPES, None)
+    if types is not None and _POSITIONS in bare:
+        bare[_POSITIONS] = bare[_POSITIONS] + types[0]
+        result.notes.append("the token-type embedding of type 0 was added to the position embeddings")
+    for name, tensor in bare.items():
+        result.state[("text_decoder." if name.startswith("cls.") else "text_encoder.") + name] = tensor
+    return result
+
+
+def _as_is(state: Mapping[str, Tensor], kind: Format) -> Conversion:
+    return Conversion(dict(state), kind)
+
+
+_CONVERTERS: dict[Format, Callable[[Mapping[str, Tensor], Format], Conversion]] = {
+    "cada": _from_blip,
+    "blip": _from_blip,
+    "hf-blip": _from_hf_blip,
+    "bert": _from_bert,
+    "plain": _as_is,
+}

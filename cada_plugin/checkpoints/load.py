@@ -1,0 +1,162 @@
+"""Loading weights into a model, with a report of what was and was not found.
+
+Three doors, one loader. ``load_checkpoint`` and ``load_into_runner`` are ours. In a config, ``init_cfg=dict(
+type='Pretrained', checkpoint=PATH)`` of a :class:`~cada_plugin.models.TextImageRetriever` comes here through its
+``init_weights``. ``load_from=PATH`` of a plain MMEngine Runner reads the file by itself (restricted unpickling is
+torch's default) and then fills the model, whose pre-hook :func:`fit_state_dict` converts and checks the weights; for
+``.safetensors`` and for folders, written with a slash at the end, MMEngine is given our reader.
+"""
+
+import logging
+import os
+from dataclasses import dataclass, field
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModule, is_model_wrapper
+from mmengine.runner import CheckpointLoader, Runner
+from torch import Tensor, nn
+
+from cada_plugin.checkpoints.convert import FORMAT_NAMES, Conversion
+from cada_plugin.checkpoints.fit import Grid, fit_state
+from cada_plugin.checkpoints.io import read_weights
+from cada_plugin.errors import CheckpointError
+
+
+@dataclass
+class LoadReport:
+    """What a checkpoint gave a model. ``missing`` are the model's names, ``unexpected`` converted ones, ``dropped`` the
+    source's, which are of no use outside its training; ``resized`` and ``notes`` describe values that changed."""
+
+    source: str
+    format: str
+    loaded: int
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {self.loaded} tensors loaded ({FORMAT_NAMES[self.format]} names)"]
+        for title, names in (
+            ("not in the checkpoint, left as they were", self.missing),
+            ("not in the model, ignored", self.unexpected),
+            ("only for the source's training, dropped", self.dropped),
+        ):
+            if names:
+                lines.append(f"  {title}: {group_names(names)}")
+        lines += [f"  resized: {text}" for text in self.resized]
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def group_names(names: list[str]) -> str:
+    """``itm_local_head.* (2), temp``: names counted by their first part; cross-attention, which no BERT has, apart."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        part = name.split(".")[0] + ("...crossattention" if ".crossattention." in name else "")
+        groups.setdefault(part, []).append(name)
+    return ", ".join(f"{part}.* ({len(all_)})" if len(all_) > 1 else all_[0] for part, all_ in groups.items())
+
+
+def load_checkpoint(
+    model: nn.Module, path: str | os.PathLike, strict: bool = False, old_grid: Grid | None = None
+) -> LoadReport:
+    """Fill a model with the weights of a file or folder, in place.
+
+    Formats: released CADA, our own, MMEngine's, BLIP, Hugging Face BLIP, BERT; other models take files with their own
+    names. Image positions are resized to the model's image size.
+
+    Args:
+        model: a CADA, one of its encoders, or any module. An MMEngine module counts as initialised afterwards, so that
+            a Runner does not initialise it again.
+        path: see :func:`~cada_plugin.checkpoints.io.read_weights`.
+        strict: a missing or unexpected name is an error.
+        old_grid: (rows, columns) of the checkpoint's image patches, only needed where their number leaves it open.
+
+    Raises:
+        CheckpointError: the file cannot be read, belongs to another architecture, fits nowhere, or ``strict`` fails.
+            The model is unchanged then.
+    """
+    target = model.state_dict()
+    state = read_weights(path)
+    try:
+        result, resized = fit_state(state, target, _grids(model), old_grid and tuple(old_grid))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    report = _report(str(path), result, resized, target)
+    if strict and (report.missing or report.unexpected):
+        raise CheckpointError(
+            f"{path} does not fit exactly (strict=True). Missing: {group_names(report.missing) or 'nothing'}; "
+            f"unexpected: {group_names(report.unexpected) or 'nothing'}. Load with strict=False to accept that"
+        )
+    for name, tensor in result.state.items():
+        if name in target:
+            target[name].copy_(tensor)
+    if isinstance(model, BaseModule):
+        model.is_init = True
+    return report
+
+
+def load_into_runner(runner: Runner, path: str | os.PathLike, strict: bool = False) -> LoadReport:
+    """:func:`load_checkpoint` for the model of a Runner, before ``train``, ``val`` or ``test``; logs the report. The
+    Runner then loads nothing else: leave ``load_from`` unset, and do not use this to resume."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    report = load_checkpoint(model, path, strict)
+    runner._has_loaded = True
+    runner.logger.info(str(report))
+    return report
+
+
+def fit_state_dict(module: nn.Module, state_dict: dict, prefix: str, *_: object) -> None:
+    """A ``load_state_dict`` pre-hook: turns any known format into ``module``'s names and shapes, in place.
+
+    Weights of the model itself pass unchanged. Acts where ``module`` is the one being loaded, not a part of another.
+
+    Raises:
+        CheckpointError: the weights fit nowhere or belong to another architecture, where MMEngine would only warn.
+    """
+    if prefix or not state_dict:
+        return
+    target = module.state_dict()
+    result, resized = fit_state(state_dict, target, _grids(module))
+    if resized or result.notes or result.format not in ("cada", "plain"):
+        report = _report(type(module).__name__, result, resized, target)
+        print_log(str(report), logger="current", level=logging.INFO)
+    state_dict.clear()
+    state_dict.update(result.state)
+
+
+def _grids(model: nn.Module) -> dict[str, Grid]:
+    """(rows, columns) of patches by the name of each image position embedding with a class token."""
+    grids = {}
+    for name, module in model.named_modules():
+        positions, patches = getattr(module, "pos_embed", None), getattr(module, "patch_embed", None)
+        if isinstance(positions, Tensor) and hasattr(patches, "grid_size"):
+            rows, columns = patches.grid_size
+            if positions.shape[1] == 1 + rows * columns:
+                grids[f"{name}.pos_embed".lstrip(".")] = (rows, columns)
+    return grids
+
+
+def _report(source: str, result: Conversion, resized: list[str], target: dict[str, Tensor]) -> LoadReport:
+    common = [name for name in target if name in result.state]
+    filled = {target[name].data_ptr() for name in common}  # a tied matrix has two names and one memory
+    return LoadReport(
+        source,
+        result.format,
+        loaded=len(common),
+        missing=[name for name in target if name not in result.state and target[name].data_ptr() not in filled],
+        unexpected=[name for name in result.state if name not in target],
+        resized=resized,
+        dropped=result.dropped,
+        notes=result.notes,
+    )
+
+
+def load_from_weights(filename: str, map_location: object = None) -> dict[str, Tensor]:
+    """Our reader as an MMEngine checkpoint backend; the model moves the tensors to its device."""
+    return {"state_dict": read_weights(filename)}
+
+
+CheckpointLoader.register_scheme(r"(?!\S+://).*(\.safetensors|/)$", load_from_weights, force=True)

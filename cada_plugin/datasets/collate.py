@@ -1,0 +1,31 @@
+"""Items to a batch: captions are padded to the longest of the batch, never further."""
+
+import torch
+from mmengine.registry import FUNCTIONS
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+_PADDING = {"masked_ids": 0, "masked_positions": False, "phrase_index": -1}
+
+
+@FUNCTIONS.register_module()
+def person_collate(items: list[dict]) -> dict:
+    """Stack what ``PackPersonInputs`` made of B items.
+
+    Returns:
+        ``inputs`` with ``images`` (B, 3, H, W) uint8, ``input_ids`` (Q, T) long padded with 0, ``attention_mask`` (Q, T)
+        bool and in training ``masked_ids``, ``masked_positions``, ``phrase_index`` (B, T); Q = B in training, else the
+        number of all captions, image by image. ``data_samples``, a list of B.
+    """
+    inputs = [item["inputs"] for item in items]
+    captions = [ids for one in inputs for ids in one["input_ids"]]
+    lengths = torch.tensor([len(ids) for ids in captions])
+    batch: dict[str, Tensor] = {
+        "images": torch.stack([one["image"] for one in inputs]),
+        "input_ids": pad_sequence(captions, batch_first=True),
+        "attention_mask": torch.arange(int(lengths.max())) < lengths[:, None],
+    }
+    for key, value in _PADDING.items():
+        if key in inputs[0]:
+            batch[key] = pad_sequence([one[key] for one in inputs], batch_first=True, padding_value=value)
+    return {"inputs": batch, "data_samples": [item["data_samples"] for item in items]}

@@ -1,0 +1,28 @@
+"""Procedural pedestrians as a data set: drawn where they are missing, then read by CUHK-PEDES' loader."""
+
+from mmengine.dist import barrier, is_main_process
+
+from cada_plugin.datasets.cuhk_pedes import CUHKPEDES
+from cada_plugin.datasets.procedural.build import build_procedural
+from cada_plugin.registry import DATASETS
+
+
+@DATASETS.register_module()
+class ProceduralPEDES(CUHKPEDES):
+    """Drawn stand-in for CUHK-PEDES that needs no download. Numbers measured on it say nothing about real photographs.
+
+    Args:
+        data_root: folder of the set; drawn there first if it does not exist.
+        build: arguments of :func:`build_procedural`, which the folder must have been made with.
+        kwargs: of :class:`TextPersonDataset`.
+    """
+
+    NAME = "ProceduralPEDES"
+    PUBLISHED = {}
+    IMAGE_HINTS = {}
+
+    def __init__(self, data_root: str, build: dict, **kwargs: object) -> None:
+        if is_main_process():
+            build_procedural(data_root, **build)
+        barrier()
+        super().__init__(data_root, **kwargs)

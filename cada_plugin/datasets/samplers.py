@@ -1,0 +1,145 @@
+"""Batches of P identities with K items each, what losses that compare people within a batch ask for."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from mmengine.dist import get_dist_info, sync_random_seed
+from torch.utils.data import Sampler
+
+from cada_plugin.errors import ConfigError
+from cada_plugin.registry import DATA_SAMPLERS
+
+
+@DATA_SAMPLERS.register_module()
+class IdentitySampler(Sampler):
+    """P = batch_size / num_instances identities per batch, K = num_instances items of each, side by side.
+
+    The semantics are those of torchreid's ``RandomIdentitySampler``: every epoch deals the items of an identity into
+    groups of K (leftovers sit out; an identity of fewer than K items gets one group drawn with replacement), and each
+    batch takes one group of each of P random identities. An item is what the data set calls one: in training a pair of
+    image and caption, so that a group can hold two captions of one image.
+
+    Ours and not a wrapper, because torchreid's class draws from the global generators of ``random`` and numpy (every
+    draw elsewhere would change the batches, and processes would disagree), knows no ranks and counts items that it
+    never yields. Here an epoch depends on (seed, epoch) alone, and has as many batches as can be formed at all, the
+    same number in every epoch: identities with as many groups left as there are batches to come are taken first.
+
+    Several processes share one global batch: rank r of W takes the r-th part of P identities out of P * W different
+    ones, and one process with ``batch_size * W`` would see exactly the union.
+
+        train_dataloader = dict(
+            batch_size=64, drop_last=True, sampler=dict(type='IdentitySampler', num_instances=4, batch_size=64), ...)
+
+    Args:
+        dataset: a data set of the plugin, or any with MMEngine's ``get_data_info`` that tells a ``person_id``.
+        batch_size: items per batch and process; must equal that of the data loader.
+        num_instances: K.
+        seed: the same in all processes; None agrees on a random one, as MMEngine's samplers do.
+        shuffle: False repeats the batches of epoch 0 in every epoch, for debugging.
+
+    Raises:
+        ConfigError: ``batch_size`` is no multiple of ``num_instances``, the global batch needs more identities than
+            there are, or the data set does not tell person ids.
+    """
+
+    def __init__(
+        self,
+        dataset,
+        batch_size: int,
+        num_instances: int = 2,
+        seed: int | None = None,
+        shuffle: bool = True,
+    ) -> None:
+        if num_instances < 1 or batch_size < 1 or batch_size % num_instances:
+            raise ConfigError(
+                f"batch_size={batch_size} is not a multiple of num_instances={num_instances}: every identity of a "
+                "batch has exactly num_instances items, so choose for example "
+                f"batch_size={max(1, batch_size // max(1, num_instances)) * max(1, num_instances)}"
+            )
+        self.rank, self.world_size = get_dist_info()
+        self.seed = sync_random_seed() if seed is None else seed
+        self.shuffle = shuffle
+        self.epoch = 0
+        self.num_instances = num_instances
+        self.ids_per_rank = batch_size // num_instances
+        self.ids_per_batch = self.ids_per_rank * self.world_size
+
+        person_ids = _person_ids(dataset)
+        _, label, counts = np.unique(person_ids, return_inverse=True, return_counts=True)
+        if len(counts) < self.ids_per_batch:
+            raise ConfigError(
+                f"batch_size={batch_size} with num_instances={num_instances} on {self.world_size} process(es) needs "
+                f"{self.ids_per_batch} different identities per step, but the data set has {len(counts)}: lower "
+                "batch_size or raise num_instances"
+            )
+        self._members = np.split(np.argsort(label, kind="stable"), np.cumsum(counts)[:-1])  # indices per identity
+        self._groups = np.maximum(counts // num_instances, 1)  # (identities,) groups of K per epoch
+        self.num_batches = _most_batches(self._groups, self.ids_per_batch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the batches of the coming epoch; MMEngine's ``DistSamplerSeedHook`` calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Items per process and epoch, exactly; a multiple of ``batch_size``."""
+        return self.num_batches * self.ids_per_rank * self.num_instances
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self.seed, self.epoch if self.shuffle else 0))
+        dealt = [self._deal(members, rng) for members in self._members]
+        left = self._groups.copy()
+        mine = slice(self.rank * self.ids_per_rank, (self.rank + 1) * self.ids_per_rank)
+        for batches_left in range(self.num_batches, 0, -1):
+            chosen = _choose(left, batches_left, self.ids_per_batch, rng)
+            left[chosen] -= 1
+            for identity in chosen[mine]:
+                yield from dealt[identity][left[identity]].tolist()
+
+    def _deal(self, members: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Groups (n, K) of one identity's items."""
+        k = self.num_instances
+        if len(members) < k:
+            return rng.choice(members, (1, k))
+        return rng.permutation(members)[: len(members) // k * k].reshape(-1, k)
+
+
+def _choose(left: np.ndarray, batches_left: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Random identities of the next batch, given the groups that each has left.
+
+    Those that must be in every batch to come, or lose a group, go first. Only this keeps the promised number of
+    batches; without it a few identities with many items would be left over at the end.
+    """
+    urgent = np.flatnonzero(left >= batches_left)
+    if len(urgent) >= number:
+        chosen = rng.choice(urgent, number, replace=False)
+    else:
+        others = np.flatnonzero((left > 0) & (left < batches_left))
+        chosen = np.concatenate([urgent, rng.choice(others, number - len(urgent), replace=False)])
+    return rng.permutation(chosen)  # so that no rank gets all the urgent ones
+
+
+def _most_batches(groups: np.ndarray, number: int) -> int:
+    """Largest M such that M batches of ``number`` different identities exist: sum_i min(groups_i, M) >= M * number."""
+    low, high = 0, int(groups.sum()) // number
+    while low < high:  # if M batches exist, so do M - 1
+        middle = (low + high + 1) // 2
+        if np.minimum(groups, middle).sum() >= middle * number:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _person_ids(dataset) -> np.ndarray:
+    """Person of each item (N,), without decoding an image."""
+    if not hasattr(dataset, "get_data_info"):
+        raise ConfigError(
+            f"IdentitySampler cannot ask {type(dataset).__name__} for person ids: use a data set of the plugin, or one "
+            "whose get_data_info(index) returns a dict with 'person_id'"
+        )
+    try:
+        return np.array([dataset.get_data_info(index)["person_id"] for index in range(len(dataset))])
+    except KeyError:
+        raise ConfigError(
+            f"get_data_info of {type(dataset).__name__} gives no 'person_id': add it to the items"
+        ) from None

@@ -1,0 +1,14 @@
+"""From a record to tensors, in the loader's workers: decode, augment (uint8 stays uint8), tokenise, mask, pack."""
+
+from .image import LoadPersonImage, TorchvisionTransform
+from .packing import PackPersonInputs
+from .text import EncodeCaptions, MaskAttributes, TagAttributes
+
+__all__ = [
+    "EncodeCaptions",
+    "LoadPersonImage",
+    "MaskAttributes",
+    "PackPersonInputs",
+    "TagAttributes",
+    "TorchvisionTransform",
+]

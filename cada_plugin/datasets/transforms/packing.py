@@ -1,0 +1,21 @@
+"""The last transform: tensors for the model, a data sample for the metric."""
+
+import torch
+
+from cada_plugin.registry import TRANSFORMS
+from cada_plugin.structures import PersonDataSample
+
+_META = ("sample_index", "person_id", "label", "image_id", "img_path", "camera_id", "is_twin")
+_PER_TOKEN = {"masked_ids": torch.long, "masked_positions": torch.bool, "phrase_index": torch.long}
+
+
+@TRANSFORMS.register_module()
+class PackPersonInputs:
+    """Item -> ``{'inputs': {'image', 'input_ids': [one tensor per caption], ...}, 'data_samples': PersonDataSample}``."""
+
+    def __call__(self, item: dict) -> dict:
+        inputs = {"image": item["image"], "input_ids": [torch.tensor(e.input_ids) for e in item["encoded"]]}
+        inputs.update({k: torch.tensor(item[k], dtype=dtype) for k, dtype in _PER_TOKEN.items() if k in item})
+        captions = item["captions"] if "captions" in item else [item["caption"]]
+        meta = {"captions": captions, **{key: item[key] for key in _META}}
+        return {"inputs": inputs, "data_samples": PersonDataSample(metainfo=meta)}

@@ -1,0 +1,121 @@
+"""Caption transforms: word pieces, attribute tags, and the masking that ARA learns from."""
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from mmengine.logging import print_log
+from tqdm import tqdm
+
+from cada_plugin.datasets.cache import read_json, write_json
+from cada_plugin.errors import ConfigError
+from cada_plugin.registry import TASK_UTILS, TRANSFORMS
+from cada_plugin.text import phrase_spans
+from cada_plugin.text.chunks import ATTRIBUTE_TAGS
+
+
+@TRANSFORMS.register_module()
+class EncodeCaptions:
+    """``caption`` or ``captions`` to ``encoded``, a list of ``EncodedCaption``.
+
+    Args:
+        tokenizer: config of the model's tokenizer.
+    """
+
+    def __init__(self, tokenizer: dict) -> None:
+        self.tokenizer = TASK_UTILS.build(tokenizer)
+
+    def prepare(self, captions: list[str]) -> None:
+        """Report, once per data set, how many captions are longer than the model reads."""
+        cut = self.tokenizer.count_truncated(captions)
+        if cut:
+            print_log(
+                f"{cut:,} of {len(captions):,} captions exceed {self.tokenizer.max_words} words or "
+                f"{self.tokenizer.max_length} tokens: they are cut before their last token",
+                logger="current",
+            )
+
+    def __call__(self, item: dict) -> dict:
+        captions = item["captions"] if "captions" in item else [item["caption"]]
+        return {**item, "encoded": [self.tokenizer.encode(caption) for caption in captions]}
+
+
+@TRANSFORMS.register_module()
+class TagAttributes:
+    """Part-of-speech of every word piece (that of its word) and the number of its attribute phrase.
+
+    Adds ``piece_tags`` (list of Penn tags, "" for ``[CLS]`` and ``[SEP]``) and ``phrase_index`` (list, -1 outside of
+    phrases). Training items only. Tags are made once per caption: the data set calls ``prepare`` before workers start.
+
+    Args:
+        tagger: config of a tagger of :mod:`cada_plugin.text.tagger`.
+        tokenizer: config of the model's tokenizer; the tagger sees the words that it sees.
+    """
+
+    def __init__(self, tagger: dict, tokenizer: dict) -> None:
+        self.tagger = TASK_UTILS.build(tagger)
+        self.tokenizer = TASK_UTILS.build(tokenizer)
+        self._cache: dict[str, list[str]] = {}
+
+    def prepare(self, captions: Iterable[str]) -> None:
+        """Tag captions ahead; the tags are kept in the cache folder between runs."""
+        if not self.tagger.cacheable:
+            return
+        captions = sorted(set(captions))
+        digest = hashlib.blake2b("\n".join([self.tagger.name, *captions]).encode(), digest_size=12).hexdigest()
+        name = f"tags-{self.tagger.name}-{digest}.json"
+        self._cache = read_json(name) or {}
+        if len(self._cache) != len(captions):
+            progress = tqdm(captions, desc=f"tagging captions ({self.tagger.name})", delay=2)
+            self._cache = {caption: self.tagger.tag(self.tokenizer.split(caption)) for caption in progress}
+            write_json(name, self._cache)
+
+    def __call__(self, item: dict) -> dict:
+        encoded = item["encoded"][0]
+        tags = self._cache.get(item["caption"]) or self.tagger.tag(encoded.words)
+        phrase_of = {}
+        for number, (start, end) in enumerate(phrase_spans(tags)):
+            phrase_of.update(dict.fromkeys(range(start, end), number))
+        return {
+            **item,
+            "piece_tags": ["" if word < 0 else tags[word] for word in encoded.word_index],
+            "phrase_index": [phrase_of.get(word, -1) for word in encoded.word_index],
+        }
+
+
+@TRANSFORMS.register_module()
+class MaskAttributes:
+    """Replace attribute words by ``[MASK]``: adds ``masked_ids`` and ``masked_positions`` (bool), lists over pieces.
+
+    ``[CLS]`` and ``[SEP]`` are never masked (the released code can mask the final ``[SEP]``).
+
+    Args:
+        tokenizer: config of the model's tokenizer.
+        unit: ``words`` masks each word piece tagged JJ, NN, NNS, NNP or NNPS on its own (released); ``phrases`` masks
+            whole attribute phrases.
+        probability: of masking one unit; released values are 0.4 for words and 0.8 for phrases.
+    """
+
+    UNITS = ("words", "phrases")
+
+    def __init__(self, tokenizer: dict, unit: str = "words", probability: float = 0.4) -> None:
+        if unit not in self.UNITS:
+            raise ConfigError(f"MaskAttributes unit={unit!r}: use one of {', '.join(self.UNITS)}")
+        if not 0 <= probability <= 1:
+            raise ConfigError(f"MaskAttributes probability={probability}: use a number from 0 to 1")
+        self.mask_id = TASK_UTILS.build(tokenizer).mask_id
+        self.unit, self.probability = unit, probability
+
+    def __call__(self, item: dict) -> dict:
+        if "piece_tags" not in item:
+            raise ConfigError("MaskAttributes needs tags: put dict(type='TagAttributes', tagger=...) before it")
+        ids = item["encoded"][0].input_ids
+        if self.unit == "words":
+            drawn = torch.rand(len(ids)) < self.probability
+            masked = [bool(d) and tag in ATTRIBUTE_TAGS for d, tag in zip(drawn, item["piece_tags"], strict=True)]
+        else:
+            drawn = torch.rand(max(item["phrase_index"]) + 1) < self.probability
+            masked = [phrase >= 0 and bool(drawn[phrase]) for phrase in item["phrase_index"]]
+        masked_ids = [self.mask_id if m else i for i, m in zip(ids, masked, strict=True)]
+        return {**item, "masked_ids": masked_ids, "masked_positions": masked}
+

@@ -1,0 +1,17 @@
+"""What a Runner of MMEngine uses of the plugin: loops, hooks, re-ranking."""
+
+from .hooks import EpochSeedHook, ProgressHook
+from .loops import RetrievalTestLoop, RetrievalValLoop
+from .optim import BF16OptimWrapper
+from .rerank import match_shortlists
+from .runner import CalmRunner
+
+__all__ = [
+    "BF16OptimWrapper",
+    "CalmRunner",
+    "EpochSeedHook",
+    "ProgressHook",
+    "RetrievalTestLoop",
+    "RetrievalValLoop",
+    "match_shortlists",
+]

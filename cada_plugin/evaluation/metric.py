@@ -1,0 +1,99 @@
+"""Text-to-image retrieval metrics of both stages in one MMEngine metric."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+
+from cada_plugin.errors import ConfigError
+from cada_plugin.evaluation.ranking import average_ranks, rank_queries
+from cada_plugin.evaluation.result import RetrievalResult
+from cada_plugin.evaluation.significance import paired_bootstrap
+from cada_plugin.evaluation.torchreid_ranker import torchreid_rank_metrics
+from cada_plugin.registry import METRICS
+
+
+@METRICS.register_module()
+class TextToImageRetrieval(BaseMetric):
+    """R@k, mAP and mINP in percent: ``t2i_global/R1`` for stage 1, and where the model re-ranks ``t2i/R1`` for the final
+    list, ``t2i_match/R1`` for the shortlist ordered by the match logit alone.
+
+    ``.../R1_twins`` are the same over the queries whose person has a near-twin, where a data set marks such.
+    ``t2i/R1_gain_p`` is the p-value of the gain in R@1 of re-ranking: a paired bootstrap over queries.
+
+    Takes one element per data-set item, so that the padding of several processes can be cut; carries sample indices and
+    checks that each item arrives once.
+
+    Args:
+        topk: the k of R@k.
+        ranker: ``builtin`` or ``torchreid`` (its ``evaluate_rank``; slower, same numbers).
+        collect_device: see BaseMetric.
+    """
+
+    default_prefix = ""
+
+    def __init__(self, topk: Sequence[int] = (1, 5, 10), ranker: str = "builtin", collect_device: str = "cpu") -> None:
+        super().__init__(collect_device=collect_device)
+        if ranker not in ("builtin", "torchreid"):
+            raise ConfigError(f"ranker={ranker!r}: use 'builtin' or 'torchreid'")
+        self.topk, self.ranker = tuple(topk), ranker
+        self.result: RetrievalResult | None = None
+
+    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
+        self.results.extend(data_samples)
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        self.result = gather_result(results)
+        metrics = {f"t2i_global/{k}": v for k, v in self._rank(self.result.cosine).items()}
+        if self.result.shortlist is not None:
+            metrics |= {f"t2i/{k}": v for k, v in self._rank(self.result.reranked).items()}
+            metrics |= {f"t2i_match/{k}": v for k, v in self._rank(self.result.match_only).items()}
+            metrics["t2i/R1_gain_p"] = self._gain_p_value()
+        return metrics
+
+    def _ranks(self, scores: Callable) -> dict[str, np.ndarray]:
+        return rank_queries(scores, self.result.query_ids, self.result.gallery_ids)
+
+    def _rank(self, scores: Callable) -> dict[str, float]:
+        if self.ranker == "torchreid":
+            rows = torch.cat([scores(i, i + 1024) for i in range(0, len(self.result.query_ids), 1024)])
+            return torchreid_rank_metrics(rows, self.result.query_ids, self.result.gallery_ids, self.topk)
+        ranks, twins = self._ranks(scores), self.result.query_twins.numpy()
+        metrics = average_ranks(ranks, self.topk)
+        if twins.any():
+            of_twins = average_ranks({key: value[twins] for key, value in ranks.items()}, self.topk)
+            metrics |= {f"{key}_twins": value for key, value in of_twins.items()}
+        return metrics
+
+    def _gain_p_value(self) -> float:
+        hits = [self._ranks(rows)["first_rank"] == 0 for rows in (self.result.cosine, self.result.reranked)]
+        return paired_bootstrap(*(h.astype(float) for h in hits))["p_value"]
+
+
+def gather_result(results: list[dict]) -> RetrievalResult:
+    """One :class:`RetrievalResult` of the elements of all data-set items, ordered by ``sample_index``."""
+    results = sorted(results, key=lambda r: r["sample_index"])
+    indices = [r["sample_index"] for r in results]
+    if indices != list(range(len(indices))):
+        raise ConfigError(
+            f"evaluation needs every item of the data set exactly once, got {len(indices)} items of which "
+            f"{len(set(indices))} differ: use an unshuffled DefaultSampler and drop_last=False"
+        )
+    counts = torch.tensor([len(r["captions"]) for r in results])
+    images = torch.arange(len(results)).repeat_interleave(counts)
+    gallery_ids = torch.tensor([r["person_id"] for r in results])
+    reranked = "match_logits" in results[0]
+    return RetrievalResult(
+        text_embed=torch.cat([r["text_embed"] for r in results]),
+        image_embed=torch.stack([r["image_embed"] for r in results]),
+        query_ids=gallery_ids[images],
+        gallery_ids=gallery_ids,
+        query_images=images,
+        query_twins=torch.tensor([r["is_twin"] for r in results])[images],
+        captions=[caption for r in results for caption in r["captions"]],
+        img_paths=[r["img_path"] for r in results],
+        shortlist=torch.cat([r["shortlist"] for r in results]) if reranked else None,
+        match_logits=torch.cat([r["match_logits"] for r in results]) if reranked else None,
+        cosine_weight=results[0].get("cosine_weight", 1.0),
+    )

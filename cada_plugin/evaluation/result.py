@@ -1,0 +1,65 @@
+"""The outcome of a two-stage retrieval, as scores that are made in chunks and never all at once."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Put below every shortlisted image, in their stage-1 order (released value).
+BEYOND_SHORTLIST = -100.0
+
+
+@dataclass
+class RetrievalResult:
+    """Q captions against G images.
+
+    Attributes:
+        text_embed: (Q, D) and image_embed: (G, D), l2-normalised, on the CPU.
+        query_ids: (Q,) and gallery_ids: (G,), person ids.
+        query_images: (Q,) gallery index of the image that a caption was written for.
+        query_twins: (Q,) bool, the person has a near-twin in the gallery.
+        captions, img_paths: Q and G strings.
+        shortlist: (Q, K) gallery indices of the K best by cosine; None without re-ranking.
+        match_logits: (Q, K) raw match logits of the shortlist.
+        cosine_weight: of the cosine beside the match logit in the final score; 1 in the released code.
+    """
+
+    text_embed: Tensor
+    image_embed: Tensor
+    query_ids: Tensor
+    gallery_ids: Tensor
+    query_images: Tensor
+    query_twins: Tensor
+    captions: list[str]
+    img_paths: list[str]
+    shortlist: Tensor | None = None
+    match_logits: Tensor | None = None
+    cosine_weight: float = 1.0
+
+    def cosine(self, start: int, stop: int) -> Tensor:
+        """Stage-1 scores (n, G) of queries [start, stop)."""
+        return self.text_embed[start:stop] @ self.image_embed.T
+
+    def reranked(self, start: int, stop: int) -> Tensor:
+        """Final scores (n, G): match logit + weight * cosine on the shortlist, cosine - 100 beyond it."""
+        return self._with_shortlist(start, stop, self.cosine_weight)
+
+    def match_only(self, start: int, stop: int) -> Tensor:
+        """As ``reranked`` with the match logit alone: added to the cosine, a dead match head hides."""
+        return self._with_shortlist(start, stop, 0.0)
+
+    def _with_shortlist(self, start: int, stop: int, cosine_weight: float) -> Tensor:
+        cosine = self.cosine(start, stop)
+        shortlist = self.shortlist[start:stop]
+        final = self.match_logits[start:stop] + cosine_weight * cosine.gather(1, shortlist)
+        return (cosine + BEYOND_SHORTLIST).scatter_(1, shortlist, final)
+
+    def top(self, query: int, k: int, reranked: bool = True) -> tuple[Tensor, Tensor]:
+        """The k best scores of one query and their gallery indices."""
+        rows = self.reranked if reranked and self.shortlist is not None else self.cosine
+        return rows(query, query + 1)[0].topk(min(k, len(self.gallery_ids)))
+
+
+def stage_one_shortlist(text_embed: Tensor, image_embed: Tensor, k: int, chunk: int = 1024) -> Tensor:
+    """(Q, K) gallery indices of the k largest cosines, best first; made chunk by chunk."""
+    return torch.cat([(rows @ image_embed.T).topk(k).indices for rows in text_embed.split(chunk)])

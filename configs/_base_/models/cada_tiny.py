@@ -1,0 +1,23 @@
+# CADA at the size that two CPU cores train in minutes; for the procedural set.
+__bert = dict(width=128, depth=3, heads=4, max_positions=64, dropout=0.1)
+
+model = dict(
+    type='CADA',
+    data_preprocessor=dict(
+        type='PersonDataPreprocessor',
+        mean=(122.7709383, 116.7460125, 104.09373615),
+        std=(68.5005327, 66.6321579, 70.32316305),
+    ),
+    visual_encoder=dict(
+        type='ViTEncoder', patch_size=16, width=128, depth=2, heads=4, stem='conv'),
+    text_encoder=dict(type='CrossModalBert', **__bert),
+    text_decoder=dict(type='AttributeDecoder', causal=False, **__bert),
+    embed_dim=128,
+    loss_global=dict(type='GlobalAssociationLoss', scale=50.0),
+    loss_atp=dict(type='MatchingLoss'),
+    loss_ara=dict(type='MaskedAttributeLoss', weight=1.0),
+    grouping='tokens',
+    num_groups=2,
+    negatives='drawn',
+    negative_temperature=(0.0, 20.0),
+)

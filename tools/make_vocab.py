@@ -1,0 +1,41 @@
+"""Write the small WordPiece vocabulary of the procedural configs: the generator's words, the lexicon, single letters.
+
+    python tools/make_vocab.py cada_plugin/text/procedural_vocab.txt
+"""
+
+import argparse
+import json
+import string
+import sys
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from transformers.models.bert.tokenization_bert import BertTokenizer
+
+from cada_plugin.datasets.procedural.attributes import draw_identities
+from cada_plugin.datasets.procedural.captions import describe
+from cada_plugin.text import clean_caption
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args(argv)
+    rng = np.random.default_rng(0)
+    people = draw_identities(rng, 4000, "pretrain", 0.0)
+    text = [clean_caption(describe(person.identity, rng)) for person in people]
+    lexicon = json.loads(resources.files("cada_plugin.text").joinpath("lexicon.json").read_text(encoding="utf-8"))
+    text += [word for words in lexicon.values() for word in words]
+    split = BertTokenizer(vocab={token: i for i, token in enumerate(SPECIAL)}).backend_tokenizer.pre_tokenizer
+    words = {word for line in text for word, _ in split.pre_tokenize_str(line)}
+    characters = string.ascii_lowercase + string.digits
+    words |= {*characters, *"-',&/", *(f"##{c}" for c in characters)}
+    args.out.write_text("\n".join([*SPECIAL, *sorted(words)]) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
