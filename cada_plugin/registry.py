@@ -13,7 +13,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 
 SCOPE = "cada_plugin"
 
@@ -31,3 +31,12 @@ LOOPS = _child("loop", MMENGINE_LOOPS, "engine")
 HOOKS = _child("hook", MMENGINE_HOOKS, "engine")
 OPTIM_WRAPPERS = _child("optimizer wrapper", MMENGINE_OPTIM_WRAPPERS, "engine")
 TASK_UTILS = _child("task util", MMENGINE_TASK_UTILS, "text")  # tokenizers and attribute taggers
+
+
+def build_part(registry: Registry, cfg: dict) -> object:
+    """Build a part of one of our objects: names without a scope are the plugin's, whatever the host's default scope.
+
+    So a foreign config says ``cada_plugin.`` once, at the outermost type; its own parts it names with its own scope.
+    """
+    with DefaultScope.overwrite_default_scope(SCOPE):
+        return registry.build(cfg)

@@ -41,11 +41,13 @@ def tiny_cada(image_size=(32, 32), **changes) -> CADA:
 
 
 def shake(model: nn.Module, seed: int = 1) -> nn.Module:
-    """Random weights large enough that a wrong one shows in every output."""
+    """Random weights large enough that a wrong one shows in every output; norms stay near 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            is_norm = parameter.ndim == 1 and name.endswith("weight")
+            parameter.copy_(1 + 0.2 * noise if is_norm else 0.4 * noise)
     return model.eval()
 
 

@@ -87,7 +87,7 @@ def test_tokenizer_gives_reference_ids(case, expected, tokenizer):
 def test_features(model, expected):
     mask = expected["attention_mask"].bool()
     image_hidden = model.visual_encoder(expected["image"])
-    text_hidden = model.text_encoder(expected["input_ids"], mask)
+    text_hidden = model.text_encoder(expected["input_ids"], mask, compute_padding=True)
     torch.testing.assert_close(image_hidden, expected["image_hidden"], atol=1e-4, rtol=0)
     torch.testing.assert_close(text_hidden, expected["text_hidden"], atol=1e-4, rtol=0)
     torch.testing.assert_close(model.vision_proj(image_hidden[:, 0]), expected["image_feat"], atol=1e-4, rtol=0)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ def naive(similarity, query_ids, gallery_ids, topk=(1, 5, 10)):
     """The definitions, with python loops and a stable sort."""
     hits, aps, inps = {k: [] for k in topk}, [], []
     for scores, person in zip(np.asarray(similarity).tolist(), query_ids, strict=True):
-        ranking = sorted(range(len(scores)), key=lambda g: -scores[g])  # noqa: B023  # stable: ties in gallery order
+        ranking = sorted(range(len(scores)), key=lambda g: -scores[g])  # stable: ties in gallery order
         relevant = [rank for rank, g in enumerate(ranking, 1) if gallery_ids[g] == person]
         for k in topk:
             hits[k].append(relevant[0] <= k)
@@ -113,7 +114,8 @@ def test_torchreid_is_imported_without_a_warning_and_only_when_used():
         "import sys; from cada_plugin.evaluation import torchreid_rank_metrics as f; "
         "assert 'torchreid' not in sys.modules; f(__import__('numpy').eye(2), [1, 2], [1, 2], topk=(1,))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert "Cython" not in done.stderr + done.stdout
 
 

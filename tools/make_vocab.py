@@ -1,6 +1,6 @@
 """Write the small WordPiece vocabulary of the procedural configs: the generator's words, the lexicon, single letters.
 
-    python tools/make_vocab.py cada_plugin/text/procedural_vocab.txt
+python tools/make_vocab.py cada_plugin/text/procedural_vocab.txt
 """
 
 import argparse

@@ -140,7 +140,7 @@ def _fit_shapes(
     square = result.format in ("blip", "hf-blip")
     for name in [name for name in result.state if name in target]:
         tensor, wanted = result.state[name], target[name].shape
-        same_width = tensor.ndim == len(wanted) and tensor.shape[-1] == wanted[-1]
+        same_width = tensor.ndim == len(wanted) and tensor.shape[-1:] == wanted[-1:]  # a count has no axis
         if name in grids and same_width:
             old = old_grid or find_grid(tensor.shape[1] - 1, grids[name], square)
             if old != grids[name] or tensor.shape != wanted:

@@ -54,7 +54,9 @@ def group_names(names: list[str]) -> str:
     """``itm_local_head.* (2), temp``: names counted by their first part; cross-attention, which no BERT has, apart."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        part = name.split(".")[0] + ("...crossattention" if ".crossattention." in name else "")
+        part = name.split(".")[0]
+        if ".crossattention." in name and not part.endswith("_m"):
+            part += "...crossattention"
         groups.setdefault(part, []).append(name)
     return ", ".join(f"{part}.* ({len(all_)})" if len(all_) > 1 else all_[0] for part, all_ in groups.items())
 

@@ -18,7 +18,7 @@ from mmengine.dataset import BaseDataset
 from cada_plugin.datasets.annotations import Annotation, read_annotations, resolve_image_path, validate_records
 from cada_plugin.datasets.images import raise_for_bad_images, verify_images
 from cada_plugin.errors import AnnotationError, ConfigError
-from cada_plugin.registry import TRANSFORMS
+from cada_plugin.registry import TRANSFORMS, build_part
 
 __all__ = ["TextPersonDataset", "mix_seed", "read_annotations", "validate_records"]
 
@@ -100,7 +100,7 @@ class TextPersonDataset(BaseDataset):
             data_prefix={},
             serialize_data=serialize_data,
             # our registry first: a root-level Compose would find our transforms only under their full name
-            pipeline=[TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline],
+            pipeline=[build_part(TRANSFORMS, step) if isinstance(step, dict) else step for step in pipeline],
             test_mode=test_mode,
             lazy_init=True,
         )

@@ -1,6 +1,6 @@
 """What a Runner of MMEngine uses of the plugin: loops, hooks, re-ranking."""
 
-from .hooks import EpochSeedHook, ProgressHook
+from .hooks import EpochSeedHook, ProgressHook, RankedGalleryHook
 from .loops import RetrievalTestLoop, RetrievalValLoop
 from .optim import BF16OptimWrapper
 from .rerank import match_shortlists
@@ -11,6 +11,7 @@ __all__ = [
     "CalmRunner",
     "EpochSeedHook",
     "ProgressHook",
+    "RankedGalleryHook",
     "RetrievalTestLoop",
     "RetrievalValLoop",
     "match_shortlists",

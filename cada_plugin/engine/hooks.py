@@ -1,6 +1,7 @@
-"""Hooks: random state by epoch, progress of the run, a progress bar, the ranked-gallery sheet."""
+"""Hooks: random state by epoch, progress of the run with a bar, the ranked-gallery sheet."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 from cada_plugin.datasets.base import mix_seed
+from cada_plugin.evaluation import RetrievalResult, TextToImageRetrieval
 from cada_plugin.registry import HOOKS
+from cada_plugin.visualization import Row, draw_ranked_galleries
 
 
 @HOOKS.register_module()
@@ -58,3 +61,40 @@ class ProgressHook(Hook):
     def after_train(self, runner: Runner) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+@HOOKS.register_module()
+class RankedGalleryHook(Hook):
+    """After a test, draws ``ranked_gallery.png`` in the work dir: captions, their best images, green and red frames.
+
+    Args:
+        num_queries: captions shown, spread evenly over the split so that nobody picked them.
+        topk: images per caption.
+    """
+
+    def __init__(self, num_queries: int = 8, topk: int = 8) -> None:
+        self.num_queries, self.topk = num_queries, topk
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        found = [m.result for m in runner.test_evaluator.metrics if isinstance(m, TextToImageRetrieval)]
+        if not is_main_process() or not found:
+            return
+        rows = ranked_rows(found[0], self.num_queries, self.topk)
+        prefix = "t2i_global" if found[0].shortlist is None else "t2i"
+        title = f"{'Stage 1' if found[0].shortlist is None else 'Re-ranked'}: R@1 {metrics[f'{prefix}/R1']:.1f}, mAP {metrics[f'{prefix}/mAP']:.1f}"
+        path = draw_ranked_galleries(rows, Path(runner.work_dir) / "ranked_gallery.png", topk=self.topk, title=title)
+        runner.logger.info(f"ranked gallery drawn: {path}")
+
+
+def ranked_rows(result: RetrievalResult, num_queries: int, topk: int) -> list[Row]:
+    """Rows of the ranked-gallery sheet for ``num_queries`` captions spread evenly over all."""
+    rows = []
+    for query in np.linspace(0, len(result.captions) - 1, min(num_queries, len(result.captions))).astype(int).tolist():
+        scores, images = result.top(query, topk)
+        hits = [
+            (result.img_paths[image], int(result.gallery_ids[image]), score)
+            for score, image in zip(scores.tolist(), images.tolist(), strict=True)
+        ]
+        truth = result.img_paths[int(result.query_images[query])]
+        rows.append(Row(result.captions[query], int(result.query_ids[query]), hits, truth))
+    return rows

@@ -14,7 +14,7 @@ from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from cada_plugin.checkpoints import load_checkpoint
+from cada_plugin.checkpoints import load_into_runner
 from cada_plugin.compat import allow_mmengine_checkpoints
 from cada_plugin.errors import CADAError, ConfigError
 
@@ -24,9 +24,15 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", help="where logs, checkpoints and pictures go (default: work_dirs/<config name>)")
     parser.add_argument("--amp", action="store_true", help="bf16 autocast where the device has it")
     parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="override settings: train_cfg.max_epochs=3"
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override settings: train_cfg.max_epochs=3",
     )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="several processes")
+    parser.add_argument(
+        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="several processes"
+    )
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
@@ -56,14 +62,14 @@ def train(args: argparse.Namespace) -> None:
         config.load_from = None if args.resume == "auto" else args.resume
     runner = build_runner(config)
     if weights and not args.resume:
-        load_weights(runner, weights)
+        load_into_runner(runner, weights)
     runner.train()
     if "test_dataloader" not in config:
         return
     best = runner.message_hub.runtime_info.get("best_ckpt")
     if best:
         runner.logger.info(f"testing the best epoch on the validation split, {best}")
-        load_weights(runner, best)
+        load_into_runner(runner, best)
     else:
         runner.logger.info("testing the last epoch: this data set has no validation split to choose one on")
     runner.test()
@@ -75,7 +81,7 @@ def test(args: argparse.Namespace) -> None:
     config.resume, config.load_from = False, None
     config.test_cfg.amp = args.amp
     runner = build_runner(config)
-    load_weights(runner, args.checkpoint)
+    load_into_runner(runner, args.checkpoint)
     metrics = runner.test()
     if args.out and is_main_process():
         write_json(Path(args.out), metrics)
@@ -109,12 +115,6 @@ def build_runner(config: Config) -> Runner:
             torch.distributed.init_process_group("gloo")
         config.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
     return RUNNERS.get(config.get("runner_type", "CalmRunner")).from_cfg(config)
-
-
-def load_weights(runner: Runner, path: str) -> None:
-    """Weights of any known format into the Runner's model, with a report in the log."""
-    model = runner.model.module if hasattr(runner.model, "module") else runner.model
-    runner.logger.info(str(load_checkpoint(model, path)))
 
 
 def write_json(path: Path, content: dict) -> None:

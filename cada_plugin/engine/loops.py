@@ -45,11 +45,15 @@ class _RetrievalLoop(BaseLoop):
         super().__init__(runner, dataloader)
         dataset = self.dataloader.dataset
         if not getattr(dataset, "test_mode", False):
-            raise ConfigError(f"{self.mode}_dataloader.dataset needs test_mode=True: one item per image with all captions")
+            raise ConfigError(
+                f"{self.mode}_dataloader.dataset needs test_mode=True: one item per image with all captions"
+            )
         if rerank_topk < 0:
             raise ConfigError(f"rerank_topk={rerank_topk}: use 0 (no re-ranking) or more")
         if rerank_topk > len(dataset):
-            raise ConfigError(f"rerank_topk={rerank_topk} exceeds the gallery ({len(dataset)} images): lower it or add images")
+            raise ConfigError(
+                f"rerank_topk={rerank_topk} exceeds the gallery ({len(dataset)} images): lower it or add images"
+            )
         self.evaluator = evaluator if isinstance(evaluator, Evaluator) else runner.build_evaluator(evaluator)
         for metric in self.evaluator.metrics:
             metric.collect_dir = metric.collect_dir or f"{runner.work_dir}/.collect_{self.mode}"
@@ -87,7 +91,9 @@ class _RetrievalLoop(BaseLoop):
         items, tokens = self._encode(model)
         if not self._reranks(model):
             return items
-        everyone = all_gather_object([{k: i[k] for k in ("sample_index", "image_embed", "text_embed", "input_ids")} for i in items])
+        everyone = all_gather_object(
+            [{k: i[k] for k in ("sample_index", "image_embed", "text_embed", "input_ids")} for i in items]
+        )
         owner: dict[int, tuple[int, int, dict]] = {}  # sample: process, row, item; padding repeats items
         for rank, theirs in enumerate(everyone):
             for row, item in enumerate(theirs):
@@ -100,7 +106,9 @@ class _RetrievalLoop(BaseLoop):
         logits = match_shortlists(model, texts, tokens, rows, shortlist, progress=is_main_process())
         logits = torch.stack(all_gather_object(logits)).nan_to_num(-torch.inf).amax(0)  # each pair has one owner
         counts = [len(item["input_ids"]) for _, _, item in gallery]
-        logits_of = dict(zip(sorted(owner), zip(shortlist.split(counts), logits.split(counts), strict=True), strict=True))
+        logits_of = dict(
+            zip(sorted(owner), zip(shortlist.split(counts), logits.split(counts), strict=True), strict=True)
+        )
         for item in items:
             item["shortlist"], item["match_logits"] = logits_of[item["sample_index"]]
             item["cosine_weight"] = self.cosine_weight
@@ -110,7 +118,9 @@ class _RetrievalLoop(BaseLoop):
         """Elements of this process, and its images' tokens (I, S, C) on the CPU if they will be matched."""
         items: list[dict] = []
         tokens: list[Tensor] = []
-        bar = tqdm(self.dataloader, desc=f"encoding {self.mode} split", delay=2, disable=not is_main_process(), leave=False)
+        bar = tqdm(
+            self.dataloader, desc=f"encoding {self.mode} split", delay=2, disable=not is_main_process(), leave=False
+        )
         for index, batch in enumerate(bar):
             self.runner.call_hook(f"before_{self.mode}_iter", batch_idx=index, data_batch=batch)
             inputs = model.data_preprocessor(batch, False)["inputs"]

@@ -12,12 +12,18 @@ ROWS = (
 
 def retrieval_table(metrics: dict[str, float], caption: str) -> str:
     """Metrics in percent as a text table; rows that were not measured are left out."""
-    lines = ["", caption, f"{'':34}" + "".join(f"{name.replace('R', 'R@') if name[1].isdigit() else name:>8}" for name in COLUMNS)]
+    lines = [
+        "",
+        caption,
+        f"{'':34}" + "".join(f"{name.replace('R', 'R@') if name[1].isdigit() else name:>8}" for name in COLUMNS),
+    ]
     for prefix, suffix, title in ROWS:
         values = [metrics.get(f"{prefix}/{column}{suffix}") for column in COLUMNS]
         if values[0] is not None:
             lines.append(f"{title:34}" + "".join(f"{value:8.2f}" for value in values))
     if "t2i/R1_gain_p" in metrics:
         gain = metrics["t2i/R1"] - metrics["t2i_global/R1"]
-        lines.append(f"re-ranking changes R@1 by {gain:+.2f} (paired bootstrap over queries, p = {metrics['t2i/R1_gain_p']:.4f})")
+        lines.append(
+            f"re-ranking changes R@1 by {gain:+.2f} (paired bootstrap over queries, p = {metrics['t2i/R1_gain_p']:.4f})"
+        )
     return "\n".join(lines)

@@ -9,7 +9,15 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 # Records for the file alone: long dumps, and one-line metrics that the retrieval table shows better.
-_FILE_ONLY = ("\n----", "Config:", "Hooks will be executed", "Epoch(val)", "Epoch(test)", "Exp name:", "Checkpoints will be")
+_FILE_ONLY = (
+    "\n----",
+    "Config:",
+    "Hooks will be executed",
+    "Epoch(val)",
+    "Epoch(test)",
+    "Exp name:",
+    "Checkpoints will be",
+)
 
 
 class _AboveTheBar:

@@ -1,7 +1,17 @@
-"""Retrieval metrics and what can be said from them. Nothing here runs a model."""
+"""Retrieval metrics: pure functions on scores, and the MMEngine metric around them."""
 
-from cada_plugin.evaluation.ranking import average_ranks, rank_metrics, rank_queries
-from cada_plugin.evaluation.significance import paired_bootstrap
-from cada_plugin.evaluation.torchreid_ranker import torchreid_rank_metrics
+from .metric import TextToImageRetrieval
+from .ranking import average_ranks, rank_metrics, rank_queries
+from .result import RetrievalResult
+from .significance import paired_bootstrap
+from .torchreid_ranker import torchreid_rank_metrics
 
-__all__ = ["average_ranks", "paired_bootstrap", "rank_metrics", "rank_queries", "torchreid_rank_metrics"]
+__all__ = [
+    "RetrievalResult",
+    "TextToImageRetrieval",
+    "average_ranks",
+    "paired_bootstrap",
+    "rank_metrics",
+    "rank_queries",
+    "torchreid_rank_metrics",
+]

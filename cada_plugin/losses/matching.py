@@ -28,7 +28,9 @@ def matching_loss(
     loss = F.cross_entropy(pair_logits.float(), labels)
     if group_logits is None:
         return loss
-    each = F.cross_entropy(group_logits.float().movedim(-1, 1), labels[:, None].expand(group_mask.shape), reduction="none")
+    each = F.cross_entropy(
+        group_logits.float().movedim(-1, 1), labels[:, None].expand(group_mask.shape), reduction="none"
+    )
     total = group_mask.sum() if group_total is None else group_total
     return loss + (each * group_mask).sum() / torch.as_tensor(total, device=each.device).clamp_min(1e-6)
 

@@ -18,7 +18,7 @@ from cada_plugin.models.distributed import gather, get_world_size, max_over_proc
 from cada_plugin.models.grouping import GROUPINGS, group_means, position_groups, token_groups
 from cada_plugin.models.negatives import STRATEGIES, choose_negatives
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
-from cada_plugin.registry import MODELS, TASK_UTILS
+from cada_plugin.registry import MODELS, TASK_UTILS, build_part
 
 
 @MODELS.register_module()
@@ -61,10 +61,10 @@ class CADA(TextImageRetriever):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         _check_options(grouping, num_groups, negatives, text_decoder, loss_ara)
-        self.tokenizer = TASK_UTILS.build(tokenizer)
-        self.visual_encoder = MODELS.build(visual_encoder)
+        self.tokenizer = build_part(TASK_UTILS, tokenizer)
+        self.visual_encoder = build_part(MODELS, visual_encoder)
         shared = {"vocab_size": len(self.tokenizer), "image_width": self.visual_encoder.width}
-        self.text_encoder = MODELS.build({**shared, **text_encoder})
+        self.text_encoder = build_part(MODELS, {**shared, **text_encoder})
         width = self.text_encoder.width
         self.vision_proj = nn.Linear(self.visual_encoder.width, embed_dim)
         self.text_proj = nn.Linear(width, embed_dim)
@@ -72,9 +72,9 @@ class CADA(TextImageRetriever):
         self.itm_local_head = nn.Linear(width, 2)
         for head in (self.vision_proj, self.text_proj, self.itm_head, self.itm_local_head):
             init_bert_weights(head)
-        self.text_decoder = None if text_decoder is None else MODELS.build({**shared, **text_decoder})
+        self.text_decoder = None if text_decoder is None else build_part(MODELS, {**shared, **text_decoder})
         self.loss_global, self.loss_atp, self.loss_ara = (
-            None if cfg is None else MODELS.build(cfg) for cfg in (loss_global, loss_atp, loss_ara)
+            None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_global, loss_atp, loss_ara)
         )
         if self.loss_atp is None:  # an untrained head must neither re-rank nor wait for gradients
             self.itm_head.requires_grad_(False)
@@ -118,7 +118,10 @@ class CADA(TextImageRetriever):
     ) -> Tensor:
         """States (P, T, C) of captions that start with ``[ENC]`` and ask the images of ``memory``."""
         input_ids = torch.cat([torch.full_like(input_ids[:, :1], self.tokenizer.enc_id), input_ids[:, 1:]], 1)
-        return self.text_encoder(input_ids, attention_mask, memory, first_only=first_only, maps=maps)
+        padding = self.grouping == "position" and not first_only  # these groups average padded positions as well
+        return self.text_encoder(
+            input_ids, attention_mask, memory, first_only=first_only, compute_padding=padding, maps=maps
+        )
 
     # ------------------------------------------------------------------ training
 
@@ -138,7 +141,11 @@ class CADA(TextImageRetriever):
         image_tokens = self.visual_encoder(inputs["images"])  # (B, S, C_image)
         image_proj = self.vision_proj(image_tokens[:, 0])  # (B, D)
         text_proj = self.text_proj(self.text_encoder(ids, mask, first_only=True)[:, 0])  # (B, D)
-        images, texts, people = gather(image_proj.float()), gather(text_proj.float()), gather(person_ids)  # (A, D), (A,)
+        images, texts, people = (
+            gather(image_proj.float()),
+            gather(text_proj.float()),
+            gather(person_ids),
+        )  # (A, D), (A,)
 
         losses = {}
         if self.loss_global is not None:
@@ -205,7 +212,9 @@ class CADA(TextImageRetriever):
     def _associate_regions(self, inputs: dict, image_tokens: Tensor) -> Tensor:
         """ARA: the vocabulary head sees masked positions only."""
         if "masked_ids" not in inputs:
-            raise ConfigError("loss_ara needs masked captions: add dict(type='MaskAttributes') to the pipeline, or set loss_ara=None")
+            raise ConfigError(
+                "loss_ara needs masked captions: add dict(type='MaskAttributes') to the pipeline, or set loss_ara=None"
+            )
         where = inputs["masked_positions"]
         memory = self.text_decoder.bert.image_memory(image_tokens)
         logits = self.text_decoder(inputs["masked_ids"], inputs["attention_mask"], memory, where)  # (M, V)

@@ -32,6 +32,31 @@ class ImageMemory(NamedTuple):
         return ImageMemory([k[index] for k in self.keys], [v[index] for v in self.values])
 
 
+class Packing(NamedTuple):
+    """Where N packed tokens stand in P texts of T positions: linear layers compute no padding, attention sees rectangles.
+
+    ``index`` (N,) holds positions p*T + t in order; None stands for all P*T of them.
+    """
+
+    P: int
+    T: int
+    index: Tensor | None
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(P, T, C) -> (N, C)."""
+        x = x.reshape(self.P * self.T, -1)
+        return x if self.index is None else x[self.index]
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """(N, C) -> (P, T, C), zeros where nothing was computed."""
+        if self.index is not None:
+            x = x.new_zeros(self.P * self.T, x.shape[-1]).index_copy(0, self.index, x)
+        return x.view(self.P, self.T, -1)
+
+    def firsts(self) -> "Packing":
+        return Packing(self.P, 1, None)
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
     B, T, C = x.shape
     return x.view(B, T, heads, C // heads).transpose(1, 2)  # (B, H, T, D)
@@ -72,14 +97,15 @@ class SelfAttention(nn.Module):
         self.output = _Output(width, width, dropout)
         self.heads, self.dropout = heads, dropout
 
-    def forward(self, x: Tensor, mask: Tensor, first_only: bool = False) -> Tensor:
-        """x (P, T, C), mask bool broadcastable to (P, H, T, T) -> (P, T, C), or (P, 1, C) with ``first_only``."""
-        asking = x[:, :1] if first_only else x
-        q, k, v = self.self.query(asking), self.self.key(x), self.self.value(x)
-        q, k, v = (split_heads(t, self.heads) for t in (q, k, v))  # (P, H, T, D)
+    def forward(self, x: Tensor, packing: Packing, mask: Tensor, first_only: bool = False) -> Tensor:
+        """x (N, C), mask bool broadcastable to (P, H, T, T) -> (N, C), or (P, C) with ``first_only``."""
+        asking, places = (packing.unpack(x)[:, 0], packing.firsts()) if first_only else (x, packing)
+        q = split_heads(places.unpack(self.self.query(asking)), self.heads)  # (P, H, T, D)
+        k = split_heads(packing.unpack(self.self.key(x)), self.heads)
+        v = split_heads(packing.unpack(self.self.value(x)), self.heads)
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.output(merge_heads(attended), asking)
+        return self.output(places.pack(merge_heads(attended)), asking)
 
 
 class CrossAttention(nn.Module):
@@ -91,17 +117,19 @@ class CrossAttention(nn.Module):
 
     def memory(self, image_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """(I, S, C_image) -> keys and values, each (I, H, S, D)."""
-        return split_heads(self.self.key(image_tokens), self.heads), split_heads(self.self.value(image_tokens), self.heads)
+        return tuple(split_heads(projection(image_tokens), self.heads) for projection in (self.self.key, self.self.value))
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """x (P, T, C) asks images given as key, value (I, H, S, D) -> (P, T, C).
+    def forward(
+        self, x: Tensor, packing: Packing, key: Tensor, value: Tensor, maps: list[Tensor] | None = None
+    ) -> Tensor:
+        """x (N, C) of P texts asks images given as key, value (I, H, S, D) -> (N, C).
 
-        P is a multiple of I and texts are grouped by image: texts [i*P/I, (i+1)*P/I) ask image i. All tokens of a
-        group ask in one product, so several texts on one image cost no copy of its keys and values.
+        I is P, image p for text p; or 1, one image for all texts: then all their tokens ask it in one product, without
+        a copy of its keys and values and without padding.
         """
-        P, T, C = x.shape
-        num_images = key.shape[0]
-        q = split_heads(self.self.query(x).reshape(num_images, P // num_images * T, C), self.heads)
+        q = self.self.query(x)
+        shared = len(key) == 1
+        q = split_heads(q[None] if shared else packing.unpack(q), self.heads)  # (I, H, T or N, D)
         dropout = self.dropout if self.training else 0.0
         if maps is None:
             attended = F.scaled_dot_product_attention(q, key, value, dropout_p=dropout)
@@ -109,7 +137,8 @@ class CrossAttention(nn.Module):
             weights = (q @ key.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
             maps.append(weights.detach())
             attended = weights @ value
-        return self.output(merge_heads(attended).reshape(P, T, C), x)
+        attended = merge_heads(attended)
+        return self.output(attended[0] if shared else packing.pack(attended), x)
 
 
 class _Intermediate(nn.Module):
@@ -134,14 +163,15 @@ class CrossModalLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
+        packing: Packing,
         mask: Tensor,
         memory: tuple[Tensor, Tensor] | None = None,
         first_only: bool = False,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
-        x = self.attention(x, mask, first_only)
+        x = self.attention(x, packing, mask, first_only)  # (N, C)
         if memory is not None:
-            x = self.crossattention(x, *memory, maps)
+            x = self.crossattention(x, packing.firsts() if first_only else packing, *memory, maps)
         return self.output(self.intermediate(x), x)
 
 
@@ -211,6 +241,7 @@ class CrossModalBert(nn.Module):
         memory: ImageMemory | None = None,
         causal: bool = False,
         first_only: bool = False,
+        compute_padding: bool = False,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
         """Hidden states (P, T, C) of texts, fused with images where ``memory`` is given.
@@ -218,24 +249,29 @@ class CrossModalBert(nn.Module):
         Args:
             input_ids: (P, T) long.
             attention_mask: (P, T) bool, True for real tokens; only they are attended to.
-            memory: of I images, P a multiple of I, texts grouped by image (see :class:`CrossAttention`).
+            memory: of P images, one per text, or of one image that all texts ask.
             causal: each token sees itself and the tokens before it.
             first_only: return only the first token, (P, 1, C); the last layer then computes nothing else.
-            maps: a list that receives each layer's cross-attention weights (I, H, P/I*T, S); takes the slower path.
+            compute_padding: padding has states too, which the released ``position`` groups average; else they are 0.
+            maps: a list that receives each layer's cross-attention weights (P, H, T, S), or (1, H, N, S) over the N real
+                tokens where there is one image; takes the slower path.
         """
-        T = input_ids.shape[1]
+        P, T = input_ids.shape
         if self.max_positions < T:
             raise ConfigError(f"a text has {T} tokens, the text encoder only {self.max_positions} positions")
+        if memory is not None and memory.num_images not in (1, P):
+            raise ValueError(f"{P} texts ask {memory.num_images} images: give one image per text (select), or one for all")
         mask = attention_mask[:, None, None, :]  # (P, 1, 1, T)
         if causal:
             mask = mask & torch.ones(T, T, dtype=torch.bool, device=mask.device).tril()  # (P, 1, T, T)
-        x = self.embeddings(input_ids)
+        packing = Packing(P, T, None if compute_padding else attention_mask.flatten().nonzero().squeeze(1))
+        x = packing.pack(self.embeddings(input_ids))  # (N, C)
         last = len(self.encoder.layer) - 1
         for i, layer in enumerate(self.encoder.layer):
             first = first_only and i == last
             kv = None if memory is None else (memory.keys[i], memory.values[i])
-            x = layer(x, mask[:, :, :1] if first else mask, kv, first, maps)
-        return x
+            x = layer(x, packing, mask[:, :, :1] if first else mask, kv, first, maps)
+        return (packing.firsts() if first_only else packing).unpack(x)
 
 
 def init_bert_weights(module: nn.Module) -> None:

@@ -69,5 +69,6 @@ class AttributeDecoder(nn.Module):
             positions: (B, T) bool, True where to predict: scores only these M positions, giving (M, V); None scores all
                 of them, (B, T, V).
         """
-        states = self.bert(input_ids, attention_mask, memory, causal=self.causal)  # (B, T, C)
-        return self.cls.predictions(states if positions is None else states[positions])
+        every = positions is None
+        states = self.bert(input_ids, attention_mask, memory, causal=self.causal, compute_padding=every)  # (B, T, C)
+        return self.cls.predictions(states if every else states[positions])

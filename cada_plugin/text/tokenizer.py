@@ -49,7 +49,9 @@ class CaptionTokenizer:
 
     def __init__(self, vocab: str = "bert-base-uncased", max_words: int = 72, max_length: int = 73) -> None:
         if max_length < 3:
-            raise ConfigError(f"max_length={max_length} leaves no room for a word between [CLS] and [SEP]: use 3 or more")
+            raise ConfigError(
+                f"max_length={max_length} leaves no room for a word between [CLS] and [SEP]: use 3 or more"
+            )
         self.vocab, self.max_words, self.max_length = vocab, max_words, max_length
         self._tokenizer = self._load(_SHIPPED.get(vocab, vocab))
         self._tokenizer.add_special_tokens({"additional_special_tokens": [DECODE_TOKEN, ENCODE_TOKEN]})

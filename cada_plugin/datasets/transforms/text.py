@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from cada_plugin.datasets.cache import read_json, write_json
 from cada_plugin.errors import ConfigError
-from cada_plugin.registry import TASK_UTILS, TRANSFORMS
+from cada_plugin.registry import TASK_UTILS, TRANSFORMS, build_part
 from cada_plugin.text import phrase_spans
 from cada_plugin.text.chunks import ATTRIBUTE_TAGS
 
@@ -23,7 +23,7 @@ class EncodeCaptions:
     """
 
     def __init__(self, tokenizer: dict) -> None:
-        self.tokenizer = TASK_UTILS.build(tokenizer)
+        self.tokenizer = build_part(TASK_UTILS, tokenizer)
 
     def prepare(self, captions: list[str]) -> None:
         """Report, once per data set, how many captions are longer than the model reads."""
@@ -53,8 +53,8 @@ class TagAttributes:
     """
 
     def __init__(self, tagger: dict, tokenizer: dict) -> None:
-        self.tagger = TASK_UTILS.build(tagger)
-        self.tokenizer = TASK_UTILS.build(tokenizer)
+        self.tagger = build_part(TASK_UTILS, tagger)
+        self.tokenizer = build_part(TASK_UTILS, tokenizer)
         self._cache: dict[str, list[str]] = {}
 
     def prepare(self, captions: Iterable[str]) -> None:
@@ -103,7 +103,7 @@ class MaskAttributes:
             raise ConfigError(f"MaskAttributes unit={unit!r}: use one of {', '.join(self.UNITS)}")
         if not 0 <= probability <= 1:
             raise ConfigError(f"MaskAttributes probability={probability}: use a number from 0 to 1")
-        self.mask_id = TASK_UTILS.build(tokenizer).mask_id
+        self.mask_id = build_part(TASK_UTILS, tokenizer).mask_id
         self.unit, self.probability = unit, probability
 
     def __call__(self, item: dict) -> dict:
@@ -118,4 +118,3 @@ class MaskAttributes:
             masked = [phrase >= 0 and bool(drawn[phrase]) for phrase in item["phrase_index"]]
         masked_ids = [self.mask_id if m else i for i, m in zip(ids, masked, strict=True)]
         return {**item, "masked_ids": masked_ids, "masked_positions": masked}
-

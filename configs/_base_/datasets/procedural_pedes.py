@@ -7,6 +7,7 @@ tokenizer = dict(type='CaptionTokenizer', vocab='procedural', max_length=56)
 train_pipeline = [
     dict(type='LoadPersonImage'),
     dict(type='torchvision/Resize', size=image_size),
+    dict(type='torchvision/RandomHorizontalFlip', p=0.5),
     dict(type='torchvision/Pad', padding=4, fill=(123, 117, 104)),
     dict(type='torchvision/RandomCrop', size=image_size),
     dict(type='EncodeCaptions', tokenizer=tokenizer),

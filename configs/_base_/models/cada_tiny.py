@@ -1,5 +1,5 @@
 # CADA at the size that two CPU cores train in minutes; for the procedural set.
-__bert = dict(width=128, depth=3, heads=4, max_positions=64, dropout=0.1)
+__bert = dict(width=128, depth=3, heads=4, max_positions=64, dropout=0.0)
 
 model = dict(
     type='CADA',

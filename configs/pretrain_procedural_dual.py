@@ -1,0 +1,32 @@
+# First half of the start weights of cada_procedural.py: the two encoders alone, by the global association.
+# The people are of another seed and another pool than those of cada_procedural.py: nobody is in both.
+_base_ = [
+    '_base_/datasets/procedural_pedes.py',
+    '_base_/models/cada_tiny.py',
+    '_base_/default_runtime.py',
+]
+data_root = 'data/procedural_pedes_pretrain'
+build = dict(_delete_=True, seed=2, identities=dict(train=3000, val=100, test=100), images_per_identity=3, pool='pretrain')
+train_dataloader = dict(dataset=dict(data_root=data_root, build=build))
+val_dataloader = dict(dataset=dict(data_root=data_root, build=build))
+test_dataloader = dict(dataset=dict(data_root=data_root, build=build))
+
+model = dict(
+    tokenizer={{_base_.tokenizer}},
+    visual_encoder=dict(image_size={{_base_.image_size}}),
+    text_decoder=None,
+    loss_atp=None,
+    loss_ara=None,
+)
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    clip_grad=dict(max_norm=5.0),
+)
+# More than 1e-3 leaves the contrastive loss at ln(batch): see the README.
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, begin=0, end=150, by_epoch=False),
+    dict(type='CosineAnnealingLR', T_max=8, end=8, by_epoch=True, convert_to_iter_based=True),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=4)
+default_hooks = dict(checkpoint=dict(save_best='t2i_global/R1'))
