@@ -3,9 +3,9 @@
 # leaves its base rate when it begins from nothing.
 _base_ = ['pretrain_procedural_dual.py']
 model = dict(
-    text_decoder=dict(type='AttributeDecoder', causal=False, width=128, depth=3, heads=4, max_positions=64, dropout=0.0),
-    loss_atp=dict(type='MatchingLoss'),
-    loss_ara=dict(type='MaskedAttributeLoss', weight=1.0),
+    text_decoder=dict(_delete_=True, type='AttributeDecoder', causal=False, width=128, depth=3, heads=4, max_positions=64, dropout=0.0),
+    loss_atp=dict(_delete_=True, type='MatchingLoss'),
+    loss_ara=dict(_delete_=True, type='MaskedAttributeLoss', weight=1.0),
 )
 load_from = 'work_dirs/pretrain_procedural_dual/epoch_8.pth'
 optim_wrapper = dict(optimizer=dict(lr=8e-4))

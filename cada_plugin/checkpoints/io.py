@@ -22,6 +22,8 @@ FOLDER_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+SHIPPED = "cada_plugin://"  # weights that come with the plugin, wherever it is installed
+WEIGHTS = Path(__file__).parents[1] / "weights"
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _NAME_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 _REFUSED = re.compile(r"(?:GLOBAL|callable|class|type|got) (?:<class ')?([A-Za-z_][\w.]*\.\w+)")
@@ -33,11 +35,14 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     Args:
         path: ``.pth``, ``.pt``, ``.bin`` or ``.safetensors``, or a Hugging Face folder (sharded ones too). Wrappers
             (``{'model': ...}``, ``{'state_dict': ...}``) and the prefixes of DistributedDataParallel and torch.compile
-            are taken off; everything that is not a tensor is left out.
+            are taken off; everything that is not a tensor is left out. ``cada_plugin://NAME`` is a file that ships with
+            the plugin.
 
     Raises:
         CheckpointError: there is no such file, it is empty, damaged or not a checkpoint, or it would have to run code.
     """
+    if str(path).startswith(SHIPPED):
+        path = WEIGHTS / str(path).removeprefix(SHIPPED)
     path = Path(path).expanduser()
     if "://" in str(path) or re.match(r"\w{2,}:/\w", str(path)):
         raise CheckpointError(f"{path} is an address: download the file and give its local path")

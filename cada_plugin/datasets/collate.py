@@ -13,9 +13,9 @@ def person_collate(items: list[dict]) -> dict:
     """Stack what ``PackPersonInputs`` made of B items.
 
     Returns:
-        ``inputs`` with ``images`` (B, 3, H, W) uint8, ``input_ids`` (Q, T) long padded with 0, ``attention_mask`` (Q, T)
-        bool and in training ``masked_ids``, ``masked_positions``, ``phrase_index`` (B, T); Q = B in training, else the
-        number of all captions, image by image. ``data_samples``, a list of B.
+        ``inputs`` with ``images`` (B, 3, H, W) uint8, ``input_ids`` (Q, T) long padded with 0, ``attention_mask``
+        (Q, T) bool and in training ``masked_ids``, ``masked_positions``, ``phrase_index`` (B, T); Q = B in training,
+        else the number of all captions, image by image. ``data_samples``, a list of B.
     """
     inputs = [item["inputs"] for item in items]
     captions = [ids for one in inputs for ids in one["input_ids"]]

@@ -47,7 +47,7 @@ def load_person_image(path: str | os.PathLike) -> Image.Image:
             raise ImageError(_too_large(path, f"{width} x {height} pixels"))
         try:
             image.load()
-            return _to_rgb(_upright(image))
+            return to_rgb(_upright(image))
         except Exception as error:  # decoders raise anything on damaged data: OSError, SyntaxError, struct.error ...
             raise ImageError(
                 f"{path}: truncated or damaged ({error}): copy it again from the data set, or re-encode it"
@@ -75,7 +75,8 @@ def _too_large(path, got: str) -> str:
     )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode of Pillow as 8-bit RGB."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip everything above 255 to white
         grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8  # (H, W)
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")

@@ -1,6 +1,6 @@
 """What a Runner of MMEngine uses of the plugin: loops, hooks, re-ranking."""
 
-from .hooks import EpochSeedHook, ProgressHook, RankedGalleryHook
+from .hooks import EpochSeedHook, PendingValidationHook, ProgressHook, RankedGalleryHook
 from .loops import RetrievalTestLoop, RetrievalValLoop
 from .optim import BF16OptimWrapper
 from .rerank import match_shortlists
@@ -10,6 +10,7 @@ __all__ = [
     "BF16OptimWrapper",
     "CalmRunner",
     "EpochSeedHook",
+    "PendingValidationHook",
     "ProgressHook",
     "RankedGalleryHook",
     "RetrievalTestLoop",

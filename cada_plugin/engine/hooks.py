@@ -8,7 +8,7 @@ import torch
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from tqdm import tqdm
 
 from cada_plugin.datasets.base import mix_seed
@@ -24,14 +24,43 @@ class EpochSeedHook(Hook):
     priority = "VERY_HIGH"
 
     def before_train_epoch(self, runner: Runner) -> None:
-        seed = runner.seed or 0
-        mixed = mix_seed(seed, runner.epoch, get_rank())
+        self._seed(runner)
+        dataset = runner.train_dataloader.dataset
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(runner.epoch, runner.seed or 0)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        # Again, because a loader that starts its workers draws a number and one whose workers persist does not.
+        if batch_idx == 0:
+            self._seed(runner)
+
+    def _seed(self, runner: Runner) -> None:
+        mixed = mix_seed(runner.seed or 0, runner.epoch, get_rank())
         torch.manual_seed(mixed)
         np.random.seed(mixed % 2**32)  # noqa: NPY002 - samplers of other codebases draw from the global state
         random.seed(mixed)
-        dataset = runner.train_dataloader.dataset
-        if hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(runner.epoch, seed)
+
+
+@HOOKS.register_module()
+class PendingValidationHook(Hook):
+    """Validates at the start of a resumed run if the first one was stopped between its checkpoint and the validation.
+
+    MMEngine writes the checkpoint of an epoch first and would then go on with the next one, so that an epoch that nobody
+    validated could not become the best. Repeats a validation whose end is in no checkpoint: that costs time, no number.
+    """
+
+    priority = "LOWEST"  # after CheckpointHook has found the best checkpoint of the first run
+
+    def before_train(self, runner: Runner) -> None:
+        loop = runner.train_loop
+        if runner.val_loop is None or runner.epoch < max(loop.val_begin, 1) or not isinstance(loop, EpochBasedTrainLoop):
+            return
+        due = runner.epoch % loop.val_interval == 0 or runner.epoch == runner.max_epochs
+        if due and runner.message_hub.runtime_info.get("validated_epoch") != runner.epoch:
+            runner.val_loop.run()
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        runner.message_hub.update_info("validated_epoch", runner.epoch)
 
 
 @HOOKS.register_module()
@@ -80,8 +109,8 @@ class RankedGalleryHook(Hook):
         if not is_main_process() or not found:
             return
         rows = ranked_rows(found[0], self.num_queries, self.topk)
-        prefix = "t2i_global" if found[0].shortlist is None else "t2i"
-        title = f"{'Stage 1' if found[0].shortlist is None else 'Re-ranked'}: R@1 {metrics[f'{prefix}/R1']:.1f}, mAP {metrics[f'{prefix}/mAP']:.1f}"
+        prefix, stage = ("t2i_global", "Stage 1") if found[0].shortlist is None else ("t2i", "Re-ranked")
+        title = f"{stage}: R@1 {metrics[f'{prefix}/R1']:.1f}, mAP {metrics[f'{prefix}/mAP']:.1f}"
         path = draw_ranked_galleries(rows, Path(runner.work_dir) / "ranked_gallery.png", topk=self.topk, title=title)
         runner.logger.info(f"ranked gallery drawn: {path}")
 

@@ -38,7 +38,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_tool(tool: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Run a tool; an error that the user can act on becomes one message and exit status 2, not a traceback."""
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of dependencies: nobody who trains can act on them
+    #warnings.filterwarnings("ignore", category=FutureWarning)  # of dependencies: nobody who trains can act on them
     try:
         tool(args)
     except (CADAError, KeyboardInterrupt) as error:
@@ -101,7 +101,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def use_amp(config: Config) -> None:
-    """Train under bf16 autocast; a GPU without bf16 is refused rather than given fp16, whose range the losses exceed."""
+    """Train under bf16 autocast; a GPU without bf16 is refused and not given fp16, whose range the losses exceed."""
     if torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
         raise ConfigError("--amp needs a device with bf16: leave the flag out")
     config.optim_wrapper.type = "BF16OptimWrapper"

@@ -80,7 +80,8 @@ class _RetrievalLoop(BaseLoop):
         stages = f"re-ranked with k = {self.rerank_topk}" if self._reranks(model) else "stage 1 only"
         return (
             f"{dataset.metainfo.get('dataset_name', type(dataset).__name__)} {dataset.metainfo.get('split', '')}: "
-            f"gallery {dataset.num_images:,} images of {dataset.num_ids:,} people, {dataset.num_captions:,} queries, {stages}"
+            f"gallery {dataset.num_images:,} images of {dataset.num_ids:,} people, "
+            f"{dataset.num_captions:,} queries, {stages}"
         )
 
     def _reranks(self, model: TextImageRetriever) -> bool:

@@ -16,8 +16,8 @@ from cada_plugin.registry import METRICS
 
 @METRICS.register_module()
 class TextToImageRetrieval(BaseMetric):
-    """R@k, mAP and mINP in percent: ``t2i_global/R1`` for stage 1, and where the model re-ranks ``t2i/R1`` for the final
-    list, ``t2i_match/R1`` for the shortlist ordered by the match logit alone.
+    """R@k, mAP and mINP in percent: ``t2i_global/R1`` for stage 1, and where the model re-ranks ``t2i/R1`` for the
+    final list, ``t2i_match/R1`` for the shortlist ordered by the match logit alone.
 
     ``.../R1_twins`` are the same over the queries whose person has a near-twin, where a data set marks such.
     ``t2i/R1_gain_p`` is the p-value of the gain in R@1 of re-ranking: a paired bootstrap over queries.

@@ -49,15 +49,19 @@ class RetrievalResult:
         return self._with_shortlist(start, stop, 0.0)
 
     def _with_shortlist(self, start: int, stop: int, cosine_weight: float) -> Tensor:
-        cosine = self.cosine(start, stop)
-        shortlist = self.shortlist[start:stop]
-        final = self.match_logits[start:stop] + cosine_weight * cosine.gather(1, shortlist)
-        return (cosine + BEYOND_SHORTLIST).scatter_(1, shortlist, final)
+        rows = slice(start, stop)
+        return final_scores(self.cosine(start, stop), self.shortlist[rows], self.match_logits[rows], cosine_weight)
 
     def top(self, query: int, k: int, reranked: bool = True) -> tuple[Tensor, Tensor]:
         """The k best scores of one query and their gallery indices."""
         rows = self.reranked if reranked and self.shortlist is not None else self.cosine
         return rows(query, query + 1)[0].topk(min(k, len(self.gallery_ids)))
+
+
+def final_scores(cosine: Tensor, shortlist: Tensor, match_logits: Tensor, cosine_weight: float) -> Tensor:
+    """(Q, G) scores: match logit + weight * cosine on the shortlist (Q, K), cosine - 100 beyond it."""
+    matched = match_logits + cosine_weight * cosine.gather(1, shortlist)
+    return (cosine + BEYOND_SHORTLIST).scatter_(1, shortlist, matched)
 
 
 def stage_one_shortlist(text_embed: Tensor, image_embed: Tensor, k: int, chunk: int = 1024) -> Tensor:

@@ -1,4 +1,4 @@
-"""Global association: image and caption embeddings follow the identity structure of the batch (CADA, "NDF" in its code)."""
+"""Global association: image and caption embeddings follow the batch's identity structure (CADA, "NDF" in its code)."""
 
 import torch
 import torch.nn.functional as F

@@ -2,8 +2,8 @@
 
 Three associations of images and captions: *global*, between the embeddings of the two encoders; *ATP*, text tokens to
 image patches, a decoder in which a caption asks an image and says whether they match, as a whole and group by group;
-*ARA*, image regions to attribute words, a second decoder that names masked words from the image. The first ranks a whole
-gallery, the match head of the second re-ranks its head, the third only teaches.
+*ARA*, image regions to attribute words, a second decoder that names masked words from the image. The first ranks a
+whole gallery, the match head of the second re-ranks its head, the third only teaches.
 
 Shape letters: B pairs of this process, A pairs of all processes, T text tokens, S image tokens, C width, D embedding.
 """
@@ -196,7 +196,7 @@ class CADA(TextImageRetriever):
         return group_means(states, position_groups(mask, self.num_groups), self.num_groups)
 
     def _padded_texts(self, inputs: dict) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids, mask and phrase numbers at a length that all processes share, and that ``position`` groups are cut from."""
+        """Ids, mask and phrase numbers at a length that all processes share and ``position`` groups are cut from."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         phrases = inputs.get("phrase_index", torch.full_like(ids, -1))
         if self.grouping == "phrases" and "phrase_index" not in inputs:
@@ -222,12 +222,12 @@ class CADA(TextImageRetriever):
 
     def _person_ids(self, data_samples: list, device: torch.device) -> Tensor:
         person_ids = torch.tensor([sample.person_id for sample in data_samples])
-        if self.loss_atp is not None and bool((person_ids == person_ids[0]).all()):  # on the CPU: no synchronisation
-            if get_world_size() == 1:
-                raise ConfigError(
-                    f"all {len(person_ids)} pairs of the batch show person {int(person_ids[0])}, so ATP has no negatives: "
-                    "use a larger batch_size, a shuffling sampler, or IdentitySampler with more than one identity a batch"
-                )
+        alone = self.loss_atp is not None and get_world_size() == 1
+        if alone and bool((person_ids == person_ids[0]).all()):  # on the CPU: no synchronisation
+            raise ConfigError(
+                f"all {len(person_ids)} pairs of the batch show person {int(person_ids[0])}, so ATP has no negatives: "
+                "use a larger batch_size, a shuffling sampler, or IdentitySampler with more than one identity a batch"
+            )
         return person_ids.to(device, non_blocking=True)
 
 

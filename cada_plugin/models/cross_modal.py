@@ -3,8 +3,8 @@
 One stack of post-norm BERT layers serves as text encoder (no image: cross-attention is skipped) and as fusion decoder.
 The keys and values that a layer makes of an image depend on the image alone, so they are computed once per image, as an
 :class:`ImageMemory`, and shared by all texts that meet it. Captions are only as long as the longest of their batch.
-Parameter names are BLIP's. Shape letters: P texts (pairs), T text tokens, C width, H heads, D width of a head, I images,
-S = 1+N image tokens.
+Parameter names are BLIP's. Shape letters: P texts (pairs), T text tokens, C width, H heads, D width of a head,
+I images, S = 1+N image tokens.
 """
 
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class ImageMemory(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """Where N packed tokens stand in P texts of T positions: linear layers compute no padding, attention sees rectangles.
+    """Where N packed tokens stand in P texts of T positions: linear layers skip padding, attention sees rectangles.
 
     ``index`` (N,) holds positions p*T + t in order; None stands for all P*T of them.
     """
@@ -117,7 +117,7 @@ class CrossAttention(nn.Module):
 
     def memory(self, image_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """(I, S, C_image) -> keys and values, each (I, H, S, D)."""
-        return tuple(split_heads(projection(image_tokens), self.heads) for projection in (self.self.key, self.self.value))
+        return tuple(split_heads(project(image_tokens), self.heads) for project in (self.self.key, self.self.value))
 
     def forward(
         self, x: Tensor, packing: Packing, key: Tensor, value: Tensor, maps: list[Tensor] | None = None
@@ -253,14 +253,16 @@ class CrossModalBert(nn.Module):
             causal: each token sees itself and the tokens before it.
             first_only: return only the first token, (P, 1, C); the last layer then computes nothing else.
             compute_padding: padding has states too, which the released ``position`` groups average; else they are 0.
-            maps: a list that receives each layer's cross-attention weights (P, H, T, S), or (1, H, N, S) over the N real
-                tokens where there is one image; takes the slower path.
+            maps: a list that receives each layer's cross-attention weights (P, H, T, S), or (1, H, N, S) over the N
+                real tokens where there is one image; takes the slower path.
         """
         P, T = input_ids.shape
         if self.max_positions < T:
             raise ConfigError(f"a text has {T} tokens, the text encoder only {self.max_positions} positions")
         if memory is not None and memory.num_images not in (1, P):
-            raise ValueError(f"{P} texts ask {memory.num_images} images: give one image per text (select), or one for all")
+            raise ValueError(
+                f"{P} texts ask {memory.num_images} images: give one image per text (select), or one for all"
+            )
         mask = attention_mask[:, None, None, :]  # (P, 1, 1, T)
         if causal:
             mask = mask & torch.ones(T, T, dtype=torch.bool, device=mask.device).tril()  # (P, 1, T, T)

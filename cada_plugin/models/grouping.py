@@ -1,8 +1,8 @@
 """Groups of text tokens that ATP classifies beside the whole caption.
 
 A grouping is a (P, T) long tensor that says to which group a token belongs, -1 for none. ``position`` is the released
-code's: equal stretches of the *padded* sequence, padding included. ``tokens`` splits the real tokens evenly. ``phrases``
-makes every attribute phrase a group; the text pipeline finds them.
+code's: equal stretches of the *padded* sequence, padding included. ``tokens`` splits the real tokens evenly.
+``phrases`` makes every attribute phrase a group; the text pipeline finds them.
 """
 
 import torch

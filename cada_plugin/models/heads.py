@@ -46,8 +46,9 @@ class AttributeDecoder(nn.Module):
     """BERT with cross-attention and a vocabulary head, under the released names ``bert.*`` and ``cls.predictions.*``.
 
     Args:
-        causal: each token sees only the tokens before it. The released code kept BLIP's causal decoder, so a masked word
-            is predicted from the words before it and the image; False lets it see the whole caption, as the paper says.
+        causal: each token sees only the tokens before it. The released code kept BLIP's causal decoder, so a masked
+            word is predicted from the words before it and the image; False lets it see the whole caption, as the paper
+            says.
         bert: arguments of :class:`CrossModalBert`.
     """
 

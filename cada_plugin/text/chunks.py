@@ -1,4 +1,4 @@
-"""Attribute phrases: the chunk grammar ``(<JJ><CC>?)*<NN>?<NNS>?`` over Penn part-of-speech tags (CADA's phrase mode)."""
+"""Attribute phrases: the chunk grammar ``(<JJ><CC>?)*<NN>?<NNS>?`` over Penn tags (CADA's phrase mode)."""
 
 import re
 

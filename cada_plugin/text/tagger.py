@@ -19,8 +19,8 @@ def _lexicon() -> dict[str, str]:
 
 @TASK_UTILS.register_module()
 class LexiconTagger:
-    """Word list shipped with the plugin: needs nothing, knows the usual words of person captions; ``and``/``or`` are CC,
-    every unknown word is IN."""
+    """Word list shipped with the plugin: needs nothing, knows the usual words of person captions; ``and`` and ``or``
+    are CC, every unknown word is IN."""
 
     name = "lexicon"
     cacheable = False  # one dictionary look-up a word: a cache would cost more

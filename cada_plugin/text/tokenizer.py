@@ -26,6 +26,15 @@ def clean_caption(caption: str, max_words: int = 72) -> str:
     return " ".join(caption.lower().translate(_BLANKED).split()[:max_words])
 
 
+def _require_special_tokens(vocab: str, tokens: dict[str, int]) -> None:
+    missing = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"} - tokens.keys()
+    if missing:
+        raise ConfigError(
+            f"{vocab} is not a WordPiece vocabulary: it lacks {', '.join(sorted(missing))}. "
+            "Set tokenizer.vocab to a vocab.txt of bert-base-uncased"
+        )
+
+
 class EncodedCaption(NamedTuple):
     """One caption as ids. ``word_index[t]`` is the position in ``words`` of the word that piece t belongs to, -1 for
     ``[CLS]`` and ``[SEP]``; both lists are as long as ``input_ids``."""
@@ -62,19 +71,20 @@ class CaptionTokenizer:
     @staticmethod
     def _load(vocab: str) -> BertTokenizerFast:
         if os.path.isfile(vocab):
-            with open(vocab, encoding="utf-8") as file:
-                tokens = file.read().splitlines()
-            missing = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"} - set(tokens)
-            if missing:
-                raise ConfigError(f"{vocab} is not a WordPiece vocabulary: it lacks {', '.join(sorted(missing))}")
-            return BertTokenizerFast(vocab={token: i for i, token in enumerate(tokens)}, do_lower_case=True)
+            with open(vocab, encoding="utf-8", errors="replace") as file:
+                tokens = {token: i for i, token in enumerate(file.read().splitlines())}
+            _require_special_tokens(vocab, tokens)  # transformers would add those that are missing
+            return BertTokenizerFast(vocab=tokens, do_lower_case=True)
         try:
-            return AutoTokenizer.from_pretrained(vocab)
+            tokenizer = AutoTokenizer.from_pretrained(vocab)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"tokenizer vocab={vocab!r} is neither a vocab.txt, a folder with a tokenizer, nor a model name that "
-                "transformers can fetch or find in its cache: set tokenizer.vocab to a local bert-base-uncased vocab.txt"
+                "transformers can fetch or find in its cache: set tokenizer.vocab to a local vocab.txt of "
+                "bert-base-uncased"
             ) from error
+        _require_special_tokens(vocab, tokenizer.get_vocab())
+        return tokenizer
 
     def __len__(self) -> int:
         """Size of the vocabulary, ``[DEC]`` and ``[ENC]`` included."""
@@ -100,6 +110,6 @@ class CaptionTokenizer:
 
     def count_truncated(self, captions: list[str]) -> int:
         """How many captions ``encode`` would cut; tokenises all at once, about 20,000 captions a second."""
-        ids = self._tokenizer([clean_caption(caption) for caption in captions], verbose=False)["input_ids"]
+        ids = self._tokenizer([clean_caption(c, self.max_words) for c in captions], verbose=False)["input_ids"]
         words = (len(clean_caption(caption, sys.maxsize).split()) for caption in captions)
         return sum(len(i) > self.max_length or w > self.max_words for i, w in zip(ids, words, strict=True))

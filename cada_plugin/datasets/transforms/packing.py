@@ -11,7 +11,7 @@ _PER_TOKEN = {"masked_ids": torch.long, "masked_positions": torch.bool, "phrase_
 
 @TRANSFORMS.register_module()
 class PackPersonInputs:
-    """Item -> ``{'inputs': {'image', 'input_ids': [one tensor per caption], ...}, 'data_samples': PersonDataSample}``."""
+    """Item -> ``{'inputs': {'image', 'input_ids': [one tensor a caption], ...}, 'data_samples': PersonDataSample}``."""
 
     def __call__(self, item: dict) -> dict:
         inputs = {"image": item["image"], "input_ids": [torch.tensor(e.input_ids) for e in item["encoded"]]}

@@ -1,6 +1,7 @@
 """Caption transforms: word pieces, attribute tags, and the masking that ARA learns from."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 
 import torch
@@ -62,8 +63,10 @@ class TagAttributes:
         if not self.tagger.cacheable:
             return
         captions = sorted(set(captions))
-        digest = hashlib.blake2b("\n".join([self.tagger.name, *captions]).encode(), digest_size=12).hexdigest()
-        name = f"tags-{self.tagger.name}-{digest}.json"
+        # max_words decides how many words of a caption have a tag
+        key = "\n".join([self.tagger.name, str(self.tokenizer.max_words), *captions])
+        digest = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
+        name = f"tags-{re.sub('[^a-zA-Z0-9_.-]+', '_', self.tagger.name)}-{digest}.json"
         self._cache = read_json(name) or {}
         if len(self._cache) != len(captions):
             progress = tqdm(captions, desc=f"tagging captions ({self.tagger.name})", delay=2)

@@ -1,5 +1,7 @@
 """Image encoder: timm's Vision Transformer with a class token, as BLIP uses it (pre-norm, final norm)."""
 
+from itertools import pairwise
+
 import timm.layers
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -26,7 +28,7 @@ class ConvStem(nn.Module):
         self.num_patches = self.grid_size[0] * self.grid_size[1]
         widths = [in_chans, *(embed_dim // 2 ** (steps - 1 - i) for i in range(steps))]
         layers: list[nn.Module] = []
-        for width_in, width in zip(widths[:-1], widths[1:], strict=True):
+        for width_in, width in pairwise(widths):
             layers += [nn.Conv2d(width_in, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         self.proj = nn.Sequential(*layers, nn.Conv2d(embed_dim, embed_dim, 1))
 

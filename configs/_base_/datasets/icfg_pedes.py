@@ -1,0 +1,8 @@
+_base_ = ['text_person.py']
+__dataset = dict(type='ICFGPEDES', data_root='data/ICFG-PEDES')
+train_dataloader = dict(dataset=__dataset)
+test_dataloader = dict(dataset=__dataset)
+# There is no validation split: the last epoch is tested, and no epoch is chosen on the test split.
+val_dataloader = None
+val_evaluator = None
+val_cfg = None

@@ -1,0 +1,11 @@
+_base_ = [
+    '_base_/datasets/icfg_pedes.py',
+    '_base_/models/cada_base.py',
+    '_base_/schedules/cada_30e.py',
+    '_base_/default_runtime.py',
+]
+model = dict(
+    tokenizer={{_base_.tokenizer}},
+    visual_encoder=dict(image_size={{_base_.image_size}}),
+)
+default_hooks = dict(checkpoint=dict(save_best=None))  # there is no split to choose an epoch on

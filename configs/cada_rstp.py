@@ -1,0 +1,10 @@
+_base_ = [
+    '_base_/datasets/rstpreid.py',
+    '_base_/models/cada_base.py',
+    '_base_/schedules/cada_30e.py',
+    '_base_/default_runtime.py',
+]
+model = dict(
+    tokenizer={{_base_.tokenizer}},
+    visual_encoder=dict(image_size={{_base_.image_size}}),
+)

@@ -1,0 +1,87 @@
+"""Clean state for every test, and factories of tiny models and batches."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported: no test waits for a network
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from checkpoint_factory import shake
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+
+from cada_plugin.datasets.collate import person_collate
+from cada_plugin.datasets.transforms import EncodeCaptions, MaskAttributes, PackPersonInputs, TagAttributes
+from cada_plugin.models import CADA
+from cada_plugin.registry import MODELS
+
+TOKENIZER = {"type": "CaptionTokenizer", "vocab": "procedural", "max_length": 24}
+BERT = {"width": 16, "depth": 2, "heads": 2, "max_positions": 32, "dropout": 0.0}
+VISION = {"type": "ViTEncoder", "image_size": (32, 16), "patch_size": 8, "width": 16, "depth": 2, "heads": 2}
+CAPTIONS = (
+    "a man wearing a red jacket and blue jeans",
+    "the woman has long brown hair and a black and white striped dress",
+    "a person with a green backpack",
+    "a boy in a yellow t-shirt, gray shorts and white sneakers holding a red umbrella",
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_state(tmp_path, monkeypatch):
+    """MMEngine keeps instances by name for the whole process: a test must not see those of another one."""
+    monkeypatch.setenv("CADA_CACHE", str(tmp_path / "cada_cache"))
+    yield
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            handler.close()
+    for manager in (DefaultScope, MMLogger, MessageHub, Visualizer):
+        manager._instance_dict.clear()
+
+
+def build_tiny(seed: int = 0, **changes: object) -> CADA:
+    cfg = {
+        "type": "CADA",
+        "visual_encoder": VISION,
+        "text_encoder": {"type": "CrossModalBert", **BERT},
+        "text_decoder": {"type": "AttributeDecoder", **BERT},
+        "tokenizer": TOKENIZER,
+        "embed_dim": 8,
+        "loss_global": {"type": "GlobalAssociationLoss"},
+        "loss_atp": {"type": "MatchingLoss"},
+        "loss_ara": {"type": "MaskedAttributeLoss"},
+    }
+    return shake(MODELS.build(cfg | changes), seed).train()
+
+
+def build_batch(
+    person_ids: Sequence[int] = (1, 2, 3, 3), captions: Sequence[str] = CAPTIONS, seed: int = 0, mask: bool = True
+) -> dict:
+    """A training batch as the loader makes it, with normalised images: ``model.loss(**batch)``."""
+    steps = [EncodeCaptions(TOKENIZER), TagAttributes({"type": "LexiconTagger"}, TOKENIZER)]
+    steps += [MaskAttributes(TOKENIZER, probability=0.6)] if mask else []
+    generator = torch.Generator().manual_seed(seed)
+    items = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for index, (person, caption) in enumerate(zip(person_ids, captions, strict=True)):
+            item = {"caption": caption, "person_id": person, "label": person, "image_id": index, "sample_index": index}
+            item |= {"img_path": "", "camera_id": None, "is_twin": False}
+            item["image"] = torch.randn(3, 32, 16, generator=generator)
+            for step in [*steps, PackPersonInputs()]:
+                item = step(item)
+            items.append(item)
+    return person_collate(items)
+
+
+@pytest.fixture
+def tiny_model() -> Callable[..., CADA]:
+    """``tiny_model(grouping='tokens', ...)``: a small seeded CADA with all losses, arguments replaced as given."""
+    return build_tiny
+
+
+@pytest.fixture
+def tiny_batch() -> Callable[..., dict]:
+    return build_batch
