@@ -78,7 +78,7 @@ class Retriever:
 
     @torch.no_grad()
     def encode_text(self, captions: str | Iterable[str], batch_size: int = 256) -> TextFeatures:
-        """Sentences -> ``embed`` (Q, D), ids and mask (Q, T), on the CPU. Too long ones are cut, which is logged once."""
+        """Sentences -> ``embed`` (Q, D), ids and mask (Q, T), on the CPU. Too long ones are cut, which is logged."""
         captions = [captions] if isinstance(captions, str) else list(captions)
         if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
             raise ConfigError("encode_text needs sentences: give one non-empty string or several")

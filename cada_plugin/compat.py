@@ -11,6 +11,35 @@ from mmengine.logging import HistoryBuffer
 
 from cada_plugin.errors import MissingExtraError
 
+HARMLESS_RECORDS = (
+    "Distributed training is not used",
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+)
+"""How log records begin that MMEngine writes about itself; ``CalmRunner`` sends them to the log file only.
+
+Symptom: every run opens with a note on SyncBatchNorm and two deprecation warnings.
+Reason: MMEngine 0.10.7's own Runner and CheckpointHook cause them, whatever the config says.
+Delete when: a release of MMEngine stops writing them.
+"""
+
+
+def quiet_dependencies() -> None:
+    """Ignore warnings of dependencies about each other, which nobody who trains can act on. For the tools only.
+
+    Symptom: FutureWarning on ``torch.load`` with ``weights_only=False`` (torch 2.4, 2.5), on ``torch.cuda.amp`` and on
+    ``broadcast_buffers``; with torchrun, UserWarning that MKL_NUM_THREADS becomes 1.
+    Reason: MMEngine 0.10.7 still calls the first three by their old names, and sets the fourth beside torchrun's own.
+    Delete when: a release of MMEngine stops doing so.
+    """
+    for message, category in (
+        (r"You are using `torch\.load` with `weights_only=False`", FutureWarning),
+        (r"`torch\.cuda\.amp", FutureWarning),
+        (r"`broadcast_buffers` is deprecated", FutureWarning),
+        (r"Setting MKL_NUM_THREADS environment variable", UserWarning),
+    ):
+        warnings.filterwarnings("ignore", message=message, category=category)
+
 
 def import_torchreid() -> ModuleType:
     """The ``torchreid`` package, imported quietly. Use attributes (``torchreid.metrics``), which work on both layouts.

@@ -1,7 +1,7 @@
 """A tiny run for tests: drawn people, a model of width 32, a text config, and the tools started on it.
 
-``python_tool`` starts a real interpreter. ``tool`` forks one from a server that has imported everything already, so that
-a run costs a second and not ten; it is otherwise the same: own process, own working folder, output in files.
+``python_tool`` starts a real interpreter. ``tool`` forks one from a server that has imported everything already, which
+saves the seconds of the imports; it is otherwise the same: own process, own working folder, output in files.
 """
 
 import itertools
@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -88,23 +89,48 @@ class Outcome:
     stderr: str
 
 
-def tool(name: str, *args: object, cwd: Path, prepare: Callable[[], None] | None = None) -> Outcome:
-    """``python tools/<name>.py ARGS`` in ``cwd``, forked from a warm interpreter. ``prepare`` runs there first."""
+def tool(name: str, *args: object, cwd: Path, prepare: Callable[[], None] | None = None, processes: int = 1) -> Outcome:
+    """``python tools/<name>.py ARGS`` in ``cwd``, forked from a warm interpreter. ``prepare`` runs there first.
+
+    Several ``processes`` find each other as those of torchrun do; the outcome is that of the first.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cada_plugin.engine.launch", "cada_plugin.models", "cada_plugin.datasets.transforms"])
-    files = [cwd / f"{uuid.uuid4().hex}.{stream}" for stream in ("stdout", "stderr")]
-    process = context.Process(target=_run_tool, args=(name, [str(a) for a in args], str(cwd), prepare, files))
-    process.start()
-    process.join()
+    context.set_forkserver_preload(["cada_plugin.engine.launch", "cada_plugin.models", "cada_plugin.datasets"])
+    port = str(_free_port())
+    started = []
+    for rank in range(processes):
+        group = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": processes,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        env = {key: str(value) for key, value in group.items()} if processes > 1 else {}
+        files = [cwd / f"{uuid.uuid4().hex}.{stream}" for stream in ("stdout", "stderr")]
+        task = (name, [str(a) for a in args], cwd, env, prepare, files)
+        started.append((context.Process(target=_run_tool, args=task), files))
+        started[-1][0].start()
+    for process, _ in started:
+        process.join()
+    process, files = started[0]
     return Outcome(process.exitcode, *(file.read_text() for file in files))
 
 
-def _run_tool(name: str, args: list[str], cwd: str, prepare: Callable[[], None] | None, files: list[Path]) -> None:
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _run_tool(
+    name: str, args: list[str], cwd: Path, env: dict, prepare: Callable[[], None] | None, files: list[Path]
+) -> None:
     for file, descriptor in zip(files, (1, 2), strict=True):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
     sys.stdin = open(os.devnull)  # noqa: SIM115
     os.chdir(cwd)
-    os.environ.update(environment(Path(cwd)))
+    os.environ.update(environment(cwd) | env)
     torch.set_num_threads(1)
     if prepare is not None:
         prepare()
@@ -121,9 +147,8 @@ def python_tool(name: str, *args: object, cwd: Path, launcher: Sequence[str] = (
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def two_processes(port_file: Path) -> list[str]:
-    """``launcher`` of :func:`python_tool` for two processes on this machine."""
-    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+"""``launcher`` of :func:`python_tool`: torchrun with two processes on this machine."""
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -175,16 +200,16 @@ def kill_in_write(number: int) -> None:
 
 
 def scalars(work_dir: Path) -> list[dict]:
-    """Everything that was logged in a work dir, resumed runs after their first parts, without times."""
-    rows = []
-    for file in sorted(work_dir.glob("*/vis_data/scalars.json")):
-        rows += [json.loads(line) for line in file.read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("time", "data_time", "memory")} for row in rows]
+    """What was logged in training and validation, resumed runs after their first parts."""
+    files = sorted(work_dir.glob("*/vis_data/scalars.json"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def metrics(work_dir: Path) -> list[dict]:
-    """The metrics of validations and of the test, in order."""
-    return [row for row in scalars(work_dir) if "t2i_global/R1" in row]
+    """The metrics of validations, then those of tests; one that was repeated with the same result counts once."""
+    rows = scalars(work_dir) + [json.loads(file.read_text()) for file in sorted(work_dir.glob("*/*.json"))]
+    rows = [{k: v for k, v in row.items() if "time" not in k} for row in rows if "t2i_global/R1" in row]
+    return [row for number, row in enumerate(rows) if row not in rows[:number]]
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -55,6 +55,17 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     return state
 
 
+def read_checkpoint(path: str | os.PathLike) -> dict:
+    """All that a torch file holds, such as the optimiser's state beside the weights. Errors are ``read_weights``'."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist (looked in {Path.cwd()})")
+    loaded = _read_file(path)
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a dict")
+    return loaded
+
+
 def write_weights(state: Mapping[str, Tensor], path: str | os.PathLike, wrap: bool = True) -> None:
     """Write a state dict to ``.safetensors`` or, by torch, to ``.pth``, ``.pt`` or ``.bin``; ``path`` appears complete
     or not at all. ``wrap`` puts torch files inside ``{'state_dict': ...}``, where MMEngine looks for it."""

@@ -45,15 +45,19 @@ class EpochSeedHook(Hook):
 class PendingValidationHook(Hook):
     """Validates at the start of a resumed run if the first one was stopped between its checkpoint and the validation.
 
-    MMEngine writes the checkpoint of an epoch first and would then go on with the next one, so that an epoch that nobody
-    validated could not become the best. Repeats a validation whose end is in no checkpoint: that costs time, no number.
+    MMEngine writes the checkpoint of an epoch first and, resumed, goes on with the next one, so that an epoch that was
+    never validated could not become the best. Repeats a validation whose end is in no checkpoint: that changes nothing.
     """
 
     priority = "LOWEST"  # after CheckpointHook has found the best checkpoint of the first run
 
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
-        if runner.val_loop is None or runner.epoch < max(loop.val_begin, 1) or not isinstance(loop, EpochBasedTrainLoop):
+        if (
+            runner.val_loop is None
+            or runner.epoch < max(loop.val_begin, 1)
+            or not isinstance(loop, EpochBasedTrainLoop)
+        ):
             return
         due = runner.epoch % loop.val_interval == 0 or runner.epoch == runner.max_epochs
         if due and runner.message_hub.runtime_info.get("validated_epoch") != runner.epoch:

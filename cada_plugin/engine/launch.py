@@ -4,19 +4,32 @@ import argparse
 import json
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from cada_plugin.checkpoints import load_into_runner
-from cada_plugin.compat import allow_mmengine_checkpoints
-from cada_plugin.errors import CADAError, ConfigError
+from cada_plugin.checkpoints.io import read_checkpoint
+from cada_plugin.compat import allow_mmengine_checkpoints, quiet_dependencies
+from cada_plugin.engine.loops import RetrievalValLoop
+from cada_plugin.engine.runner import config_errors, first_line
+from cada_plugin.errors import CADAError, CheckpointError, ConfigError
+
+
+class _Overrides(DictAction):
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: list[str], *args
+    ) -> None:
+        if wrong := [value for value in values if "=" not in value]:
+            parser.error(f"--cfg-options takes KEY=VALUE pairs, got {wrong[0]!r}")
+        super().__call__(parser, namespace, values, *args)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +39,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=_Overrides,
         metavar="KEY=VALUE",
         help="override settings: train_cfg.max_epochs=3",
     )
@@ -38,35 +51,43 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_tool(tool: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Run a tool; an error that the user can act on becomes one message and exit status 2, not a traceback."""
-    #warnings.filterwarnings("ignore", category=FutureWarning)  # of dependencies: nobody who trains can act on them
+    quiet_dependencies()
     try:
         tool(args)
     except (CADAError, KeyboardInterrupt) as error:
-        print(f"error: {error or 'interrupted'}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 2
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     return 0
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    # the loader puts the traceback of its worker before the message
+    return str(error).split(f"{type(error).__module__}.{type(error).__qualname__}: ")[-1].strip()
 
 
 def train(args: argparse.Namespace) -> None:
     """Train by the config, then test the epoch that was best on the validation split; the last one without such."""
-    config = load_config(args)
+    config = load_config(args, "train")
     if args.amp:
         use_amp(config)
     if args.auto_scale_lr:
-        if "base_batch_size" not in config.get("auto_scale_lr", {}):
+        if "base_batch_size" not in (config.get("auto_scale_lr") or {}):
             raise ConfigError("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config")
         config.auto_scale_lr.enable = True
-    weights = config.pop("load_from", None)
-    if args.resume:
-        config.resume = True
-        config.load_from = None if args.resume == "auto" else args.resume
+    weights = choose_start(config, args.resume)
     runner = build_runner(config)
-    if weights and not args.resume:
+    if weights:
         load_into_runner(runner, weights)
+    build_early(runner)
     runner.train()
-    if "test_dataloader" not in config:
+    if runner.test_loop is None:
         return
     best = runner.message_hub.runtime_info.get("best_ckpt")
+    barrier()  # the first process may still be writing it
     if best:
         runner.logger.info(f"testing the best epoch on the validation split, {best}")
         load_into_runner(runner, best)
@@ -77,27 +98,77 @@ def train(args: argparse.Namespace) -> None:
 
 def test(args: argparse.Namespace) -> None:
     """Test one checkpoint and, with ``--out``, write its metrics."""
-    config = load_config(args)
+    config = load_config(args, "test")
     config.resume, config.load_from = False, None
-    config.test_cfg.amp = args.amp
+    if args.amp:
+        config.test_cfg.amp = True
     runner = build_runner(config)
     load_into_runner(runner, args.checkpoint)
+    with config_errors():
+        _ = runner.test_loop
     metrics = runner.test()
     if args.out and is_main_process():
         write_json(Path(args.out), metrics)
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """The config of the command line with its overrides; ``work_dir`` is always set."""
+def load_config(args: argparse.Namespace, job: str) -> Config:
+    """The config of the command line with its overrides, fit for ``job`` (train, test); ``work_dir`` is always set."""
     if not Path(args.config).is_file():
         raise ConfigError(f"no config file {args.config}: give a path such as configs/cada_procedural.py")
-    config = Config.fromfile(args.config)
-    if args.cfg_options:
-        config.merge_from_dict(args.cfg_options)
+    try:
+        config = Config.fromfile(args.config)
+        if args.cfg_options:
+            config.merge_from_dict(args.cfg_options)
+    except Exception as error:  # a config is a Python file: it can fail in any way
+        raise ConfigError(f"{args.config} cannot be read as a config: {first_line(error)}") from error
+    if f"{job}_dataloader" not in config:
+        raise ConfigError(f"{args.config} has no {job}_dataloader, so there is nothing to {job}")
     config.work_dir = args.work_dir or config.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
     config.launcher = args.launcher
+    if args.launcher == "pytorch" and "RANK" not in os.environ:
+        raise ConfigError(
+            f"--launcher pytorch needs torchrun: torchrun --nproc-per-node 4 tools/{job}.py {args.config} "
+            "--launcher pytorch"
+        )
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return config
+
+
+def choose_start(config: Config, resume: str | None) -> str | None:
+    """Set what the Runner resumes from, or return the weights to start with (None: from scratch).
+
+    ``resume`` is a path or ``auto``: the last checkpoint of the work dir if there is one, else a first start. A config
+    may say the same with ``resume`` and ``load_from``.
+    """
+    weights = config.pop("load_from", None)
+    if resume is None and config.get("resume"):
+        resume, weights = weights or "auto", None
+    if resume == "auto":
+        resume = last_checkpoint(Path(config.work_dir))
+    config.resume = resume is not None
+    if resume is None:
+        return weights
+    check_training_state(Path(resume))
+    config.load_from = str(resume)
+    return None
+
+
+def last_checkpoint(work_dir: Path) -> Path | None:
+    """What ``last_checkpoint`` of a work dir names, also where the whole folder was moved since."""
+    note = work_dir / "last_checkpoint"
+    return work_dir / Path(note.read_text().strip()).name if note.is_file() else None
+
+
+def check_training_state(path: Path) -> None:
+    """Refuse to resume from a file that is damaged or holds weights alone; costs one reading of it."""
+    try:
+        state = read_checkpoint(path)
+        if not {"meta", "optimizer", "message_hub"} <= state.keys():
+            raise CheckpointError(f"{path} holds no training state: use it as load_from=... to start with its weights")
+    except CheckpointError as error:
+        others = sorted((p for p in path.parent.glob("epoch_*.pth") if p != path), key=lambda p: p.stat().st_mtime)
+        advice = f". The checkpoint written before it: --resume {others[-1]}" if others else ""
+        raise CheckpointError(f"cannot resume: {error}{advice}") from error
 
 
 def use_amp(config: Config) -> None:
@@ -113,8 +184,31 @@ def build_runner(config: Config) -> Runner:
     if config.launcher != "none" and not torch.cuda.is_available():  # MMEngine would ask CUDA for its device
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")
-        config.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
-    return RUNNERS.get(config.get("runner_type", "CalmRunner")).from_cfg(config)
+        config.model_wrapper_cfg = {
+            "type": "MMDistributedDataParallel",
+            "device_ids": None,
+            "broadcast_buffers": False,
+            "find_unused_parameters": config.get("find_unused_parameters", False),
+        }
+    with config_errors():
+        return RUNNERS.get(config.get("runner_type", "CalmRunner")).from_cfg(config)
+
+
+def build_early(runner: Runner) -> None:
+    """Build what MMEngine builds late: a wrong setting or file of any split ends the run before its first step."""
+    with config_errors():
+        loops = runner.train_loop, runner.val_loop, runner.test_loop
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if not isinstance(loops[1], RetrievalValLoop) or loops[1].reranks(model):
+        return
+    for hook in runner.hooks:
+        for key in (isinstance(hook, CheckpointHook) and hook.save_best and hook.key_indicators) or ():
+            if key.startswith(("t2i/", "t2i_match/")):
+                raise ConfigError(
+                    f"save_best={key!r} is not measured, because validation does not re-rank: "
+                    f"use 't2i_global/{key.split('/')[1]}', or a model that matches and val_cfg.rerank_topk > 0"
+                )
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -48,6 +48,8 @@ class _RetrievalLoop(BaseLoop):
             raise ConfigError(
                 f"{self.mode}_dataloader.dataset needs test_mode=True: one item per image with all captions"
             )
+        if self.dataloader.drop_last:
+            raise ConfigError(f"{self.mode}_dataloader.drop_last=True would leave images out of the gallery: set False")
         if rerank_topk < 0:
             raise ConfigError(f"rerank_topk={rerank_topk}: use 0 (no re-ranking) or more")
         if rerank_topk > len(dataset):
@@ -77,20 +79,21 @@ class _RetrievalLoop(BaseLoop):
 
     def _caption(self, model: TextImageRetriever) -> str:
         dataset = self.dataloader.dataset
-        stages = f"re-ranked with k = {self.rerank_topk}" if self._reranks(model) else "stage 1 only"
+        stages = f"re-ranked with k = {self.rerank_topk}" if self.reranks(model) else "stage 1 only"
         return (
             f"{dataset.metainfo.get('dataset_name', type(dataset).__name__)} {dataset.metainfo.get('split', '')}: "
             f"gallery {dataset.num_images:,} images of {dataset.num_ids:,} people, "
             f"{dataset.num_captions:,} queries, {stages}"
         )
 
-    def _reranks(self, model: TextImageRetriever) -> bool:
+    def reranks(self, model: TextImageRetriever) -> bool:
+        """Whether there is a second stage."""
         return model.can_match and self.rerank_topk > 0
 
     def _retrieve(self, model: TextImageRetriever, device: torch.device) -> list[dict]:
         """One element per item of this process, with its embeddings, shortlists and match logits."""
         items, tokens = self._encode(model)
-        if not self._reranks(model):
+        if not self.reranks(model):
             return items
         everyone = all_gather_object(
             [{k: i[k] for k in ("sample_index", "image_embed", "text_embed", "input_ids")} for i in items]
@@ -126,7 +129,7 @@ class _RetrievalLoop(BaseLoop):
             self.runner.call_hook(f"before_{self.mode}_iter", batch_idx=index, data_batch=batch)
             inputs = model.data_preprocessor(batch, False)["inputs"]
             images, texts = model(inputs, mode="predict")
-            if self._reranks(model):
+            if self.reranks(model):
                 tokens.append(images.tokens.cpu())
             items += _per_item(batch, images.embed.cpu(), texts.embed.cpu())
             self.runner.call_hook(f"after_{self.mode}_iter", batch_idx=index, data_batch=batch, outputs=None)

@@ -19,8 +19,8 @@ def retrieval_table(metrics: dict[str, float], caption: str) -> str:
     ]
     for prefix, suffix, title in ROWS:
         values = [metrics.get(f"{prefix}/{column}{suffix}") for column in COLUMNS]
-        if values[0] is not None:
-            lines.append(f"{title:34}" + "".join(f"{value:8.2f}" for value in values))
+        if values[-1] is not None:
+            lines.append(f"{title:34}" + "".join(f"{'-':>8}" if v is None else f"{v:8.2f}" for v in values))
     if "t2i/R1_gain_p" in metrics:
         gain = metrics["t2i/R1"] - metrics["t2i_global/R1"]
         lines.append(

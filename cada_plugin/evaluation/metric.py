@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 
+from cada_plugin.compat import import_torchreid
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.ranking import average_ranks, rank_queries
 from cada_plugin.evaluation.result import RetrievalResult
@@ -37,19 +38,27 @@ class TextToImageRetrieval(BaseMetric):
         super().__init__(collect_device=collect_device)
         if ranker not in ("builtin", "torchreid"):
             raise ConfigError(f"ranker={ranker!r}: use 'builtin' or 'torchreid'")
+        if ranker == "torchreid":
+            import_torchreid()  # if it is missing, now and not after the first epoch
         self.topk, self.ranker = tuple(topk), ranker
         self.result: RetrievalResult | None = None
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Metrics of the collected elements; ``size`` is the length of the data set, which must be there completely."""
+        self._size = size
+        return super().evaluate(size)
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         self.results.extend(data_samples)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        self.result = gather_result(results)
+        self.result = gather_result(results, self._size)
         metrics = {f"t2i_global/{k}": v for k, v in self._rank(self.result.cosine).items()}
         if self.result.shortlist is not None:
             metrics |= {f"t2i/{k}": v for k, v in self._rank(self.result.reranked).items()}
             metrics |= {f"t2i_match/{k}": v for k, v in self._rank(self.result.match_only).items()}
-            metrics["t2i/R1_gain_p"] = self._gain_p_value()
+            if 1 in self.topk:
+                metrics["t2i/R1_gain_p"] = self._gain_p_value()
         return metrics
 
     def _ranks(self, scores: Callable) -> dict[str, np.ndarray]:
@@ -57,8 +66,11 @@ class TextToImageRetrieval(BaseMetric):
 
     def _rank(self, scores: Callable) -> dict[str, float]:
         if self.ranker == "torchreid":
-            rows = torch.cat([scores(i, i + 1024) for i in range(0, len(self.result.query_ids), 1024)])
-            return torchreid_rank_metrics(rows, self.result.query_ids, self.result.gallery_ids, self.topk)
+            result, G = self.result, len(self.result.gallery_ids)
+            rows = torch.cat([scores(i, i + 1024) for i in range(0, len(result.query_ids), 1024)])
+            beyond = {f"R{k}": 100.0 for k in self.topk if k > G}  # torchreid cannot be asked
+            known = [k for k in self.topk if k <= G] or [1]
+            return torchreid_rank_metrics(rows, result.query_ids, result.gallery_ids, known) | beyond
         ranks, twins = self._ranks(scores), self.result.query_twins.numpy()
         metrics = average_ranks(ranks, self.topk)
         if twins.any():
@@ -71,13 +83,13 @@ class TextToImageRetrieval(BaseMetric):
         return paired_bootstrap(*(h.astype(float) for h in hits))["p_value"]
 
 
-def gather_result(results: list[dict]) -> RetrievalResult:
-    """One :class:`RetrievalResult` of the elements of all data-set items, ordered by ``sample_index``."""
+def gather_result(results: list[dict], size: int) -> RetrievalResult:
+    """One :class:`RetrievalResult` of the elements of all ``size`` data-set items, ordered by ``sample_index``."""
     results = sorted(results, key=lambda r: r["sample_index"])
     indices = [r["sample_index"] for r in results]
-    if indices != list(range(len(indices))):
+    if indices != list(range(size)):
         raise ConfigError(
-            f"evaluation needs every item of the data set exactly once, got {len(indices)} items of which "
+            f"evaluation needs each of the {size} items of the data set once, got {len(indices)} items of which "
             f"{len(set(indices))} differ: use an unshuffled DefaultSampler and drop_last=False"
         )
     counts = torch.tensor([len(r["captions"]) for r in results])

@@ -76,15 +76,24 @@ class CADA(TextImageRetriever):
         self.loss_global, self.loss_atp, self.loss_ara = (
             None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_global, loss_atp, loss_ara)
         )
-        if self.loss_atp is None:  # an untrained head must neither re-rank nor wait for gradients
-            self.itm_head.requires_grad_(False)
-            self.itm_local_head.requires_grad_(False)
-            for layer in self.text_encoder.encoder.layer:
-                layer.crossattention.requires_grad_(False)
-        self.can_match = self.loss_atp is not None
+        self._freeze_unused()
+        self.can_match = self.loss_atp is not None  # an untrained head must not re-rank
         self.grouping, self.num_groups = grouping, num_groups
         self.negatives, self.negative_temperature = negatives, tuple(negative_temperature)
         self.progress = 0.0
+
+    def _freeze_unused(self) -> None:
+        """What no loss trains is frozen: distributed training would wait for its gradients."""
+        unused = []
+        if self.loss_global is None:  # the choice of negatives gives no gradient
+            unused += [self.vision_proj, self.text_proj]
+        if self.loss_atp is None:
+            unused += [self.itm_head, self.itm_local_head]
+            unused += [layer.crossattention for layer in self.text_encoder.encoder.layer]
+        if self.loss_global is None and self.loss_atp is None:
+            unused.append(self.text_encoder)
+        for part in unused:
+            part.requires_grad_(False)
 
     # ------------------------------------------------------------------ retrieval
 
@@ -136,21 +145,27 @@ class CADA(TextImageRetriever):
                 ``masked_positions`` (B, T), for phrase groups ``phrase_index`` (B, T).
             data_samples: B samples with ``person_id``.
         """
+        if self.loss_global is None and self.loss_atp is None and self.loss_ara is None:
+            raise ConfigError("no loss is configured: set loss_global, loss_atp or loss_ara")
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        person_ids = self._person_ids(data_samples, ids.device)  # (B,)
+        ids_on_cpu = torch.tensor([sample.person_id for sample in data_samples])
+        person_ids = ids_on_cpu.to(ids.device, non_blocking=True)  # (B,)
         image_tokens = self.visual_encoder(inputs["images"])  # (B, S, C_image)
         image_proj = self.vision_proj(image_tokens[:, 0])  # (B, D)
         text_proj = self.text_proj(self.text_encoder(ids, mask, first_only=True)[:, 0])  # (B, D)
-        images, texts, people = (
-            gather(image_proj.float()),
-            gather(text_proj.float()),
-            gather(person_ids),
-        )  # (A, D), (A,)
+        images, texts = gather(image_proj.float()), gather(text_proj.float())  # (A, D)
+        people = gather(person_ids)  # (A,)
 
         losses = {}
         if self.loss_global is not None:
             losses["loss_global"] = self.loss_global(F.normalize(images, dim=-1), F.normalize(texts, dim=-1), people)
         if self.loss_atp is not None:
+            # looked up on the CPU first: a batch of many people, the normal case, costs no synchronisation
+            if bool((ids_on_cpu == ids_on_cpu[0]).all()) and bool((people == people[0]).all()):
+                raise ConfigError(
+                    f"all {len(people)} pairs of the batch show person {int(people[0])}, so ATP has no negatives: use "
+                    "a larger batch_size, a shuffling sampler, or IdentitySampler with more than one identity a batch"
+                )
             same = person_ids[:, None] == people[None, :]  # (B, A)
             hard_image = self._choose(text_proj, images, same)
             hard_text = self._choose(image_proj, texts, same)
@@ -160,11 +175,13 @@ class CADA(TextImageRetriever):
         return losses
 
     def _choose(self, own: Tensor, others: Tensor, same: Tensor) -> Tensor:
-        if self.negatives == "hardest":
-            return choose_negatives(own.detach().float() @ others.detach().T, same)
-        start, end = self.negative_temperature
-        cosine = F.normalize(own.detach().float(), dim=-1) @ F.normalize(others.detach(), dim=-1).T
-        return choose_negatives(cosine, same, "drawn", start + (end - start) * self.progress)
+        own, others = own.detach().float(), others.detach()
+        with torch.autocast(own.device.type, enabled=False):  # half precision would tie the hardest
+            if self.negatives == "hardest":
+                return choose_negatives(own @ others.T, same)
+            start, end = self.negative_temperature
+            cosine = F.normalize(own, dim=-1) @ F.normalize(others, dim=-1).T
+            return choose_negatives(cosine, same, "drawn", start + (end - start) * self.progress)
 
     def _associate_tokens(self, inputs: dict, image_tokens: Tensor, hard_image: Tensor, hard_text: Tensor) -> Tensor:
         """ATP: true pairs, captions with a wrong image, images with a wrong caption, fused as one batch of 3 B."""
@@ -190,7 +207,7 @@ class CADA(TextImageRetriever):
     def group_states(self, states: Tensor, mask: Tensor, phrases: Tensor) -> tuple[Tensor, Tensor]:
         """Mean states (P, G, C) of the token groups of fused captions (P, T, C), and which groups exist (P, G)."""
         if self.grouping == "phrases":
-            return group_means(states, phrases, self.tokenizer.max_length // 2)  # no caption has more phrases
+            return group_means(states, phrases, self.tokenizer.max_length - 2)  # every word may be a phrase
         if self.grouping == "tokens":
             return group_means(states, token_groups(mask, self.num_groups), self.num_groups)
         return group_means(states, position_groups(mask, self.num_groups), self.num_groups)
@@ -199,10 +216,16 @@ class CADA(TextImageRetriever):
         """Ids, mask and phrase numbers at a length that all processes share and ``position`` groups are cut from."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         phrases = inputs.get("phrase_index", torch.full_like(ids, -1))
+        longest = self.tokenizer.max_length
+        if ids.shape[1] > longest:
+            raise ConfigError(
+                f"texts have {ids.shape[1]} tokens, but the model's tokenizer has max_length={longest}: "
+                "give the pipeline and the model the same tokenizer"
+            )
         if self.grouping == "phrases" and "phrase_index" not in inputs:
             raise ConfigError("grouping='phrases' needs phrase_index: add dict(type='TagAttributes') to the pipeline")
         if self.grouping == "position":
-            length = self.tokenizer.max_length
+            length = longest
         else:
             length = max_over_processes(ids.shape[1], ids.device)
         missing = length - ids.shape[1]
@@ -219,16 +242,6 @@ class CADA(TextImageRetriever):
         memory = self.text_decoder.bert.image_memory(image_tokens)
         logits = self.text_decoder(inputs["masked_ids"], inputs["attention_mask"], memory, where)  # (M, V)
         return self.loss_ara(logits, inputs["input_ids"][where], mean_over_processes(where.sum()))
-
-    def _person_ids(self, data_samples: list, device: torch.device) -> Tensor:
-        person_ids = torch.tensor([sample.person_id for sample in data_samples])
-        alone = self.loss_atp is not None and get_world_size() == 1
-        if alone and bool((person_ids == person_ids[0]).all()):  # on the CPU: no synchronisation
-            raise ConfigError(
-                f"all {len(person_ids)} pairs of the batch show person {int(person_ids[0])}, so ATP has no negatives: "
-                "use a larger batch_size, a shuffling sampler, or IdentitySampler with more than one identity a batch"
-            )
-        return person_ids.to(device, non_blocking=True)
 
 
 def _check_options(

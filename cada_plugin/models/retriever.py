@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cada_plugin.checkpoints.load import fit_state_dict, load_checkpoint
 from cada_plugin.compat import allow_mmengine_checkpoints
+from cada_plugin.registry import MODELS, build_part
 
 _OUR_INIT_KEYS = {"type", "checkpoint", "map_location", "old_grid"}  # with a ``prefix`` it is MMEngine's business
 
@@ -46,6 +47,8 @@ class TextImageRetriever(BaseModel):
     tokenizer: Callable
 
     def __init__(self, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+        if isinstance(data_preprocessor, dict):
+            data_preprocessor = build_part(MODELS, data_preprocessor)
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         allow_mmengine_checkpoints()
         self.register_load_state_dict_pre_hook(fit_state_dict)

@@ -11,7 +11,13 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='t2i/R1', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='ProgressHook'), dict(type='RankedGalleryHook')]
+custom_hooks = [
+    dict(type='EpochSeedHook'),
+    dict(type='SyncBuffersHook'),  # batch norm's statistics, which each process keeps on its own
+    dict(type='PendingValidationHook'),
+    dict(type='ProgressHook'),
+    dict(type='RankedGalleryHook'),
+]
 
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -1,0 +1,1 @@
+"""Bridges to other codebases. Nothing in the plugin imports them."""

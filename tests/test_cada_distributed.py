@@ -1,0 +1,92 @@
+"""Two processes with half of the batch each give CADA the gradients of one process with all of it."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as torch_dist
+from conftest import build_batch, build_tiny
+
+from cada_plugin.errors import ConfigError
+from cada_plugin.models.distributed import gather, max_over_processes, mean_over_processes
+
+GROUPINGS = {"position": 2, "tokens": 3, "phrases": None}
+PEOPLE = (1, 1, 1, 2)  # the first process has no negative of its own: its must come from the second
+
+
+def half(rank: int) -> dict:
+    """Two pairs, padded to their own longest caption only."""
+    batch, part = build_batch(PEOPLE), slice(2 * rank, 2 * rank + 2)
+    inputs = {key: value[part] for key, value in batch["inputs"].items()}
+    length = int(inputs["attention_mask"].sum(1).max())
+    inputs = {key: value if key == "images" else value[:, :length] for key, value in inputs.items()}
+    return {"inputs": inputs, "data_samples": batch["data_samples"][part]}
+
+
+def gradients(model, batch: dict) -> dict[str, torch.Tensor]:
+    losses = model.loss(**batch)
+    sum(losses.values()).backward()
+    return {name: p.grad for name, p in model.named_parameters()} | {k: v.detach() for k, v in losses.items()}
+
+
+def work(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch_dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    result = {g: gradients(build_tiny(grouping=g, num_groups=n), half(rank)) for g, n in GROUPINGS.items()}
+    mine = torch.arange(3.0).add(10 * rank).requires_grad_()
+    everyone = gather(mine)
+    (everyone.square().sum() * (rank + 1)).backward()
+    result["gather"] = (everyone.detach(), mine.grad)
+    result["numbers"] = (mean_over_processes(torch.tensor(3 + rank)), max_over_processes(3 + rank, torch.device("cpu")))
+    alone = half(rank)
+    for sample in alone["data_samples"]:
+        sample.set_field(9, "person_id", field_type="metainfo")
+    try:
+        build_tiny().loss(**alone)
+    except ConfigError as error:
+        result["one person"] = str(error)
+    torch.save(result, folder / f"{rank}.pt")
+    torch_dist.barrier()
+    torch_dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("two")
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=(rank, folder)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_gradients_and_losses_of_two_processes_average_to_those_of_one(results, grouping):
+    assert half(0)["inputs"]["input_ids"].shape[1] != half(1)["inputs"]["input_ids"].shape[1]
+    expected = gradients(build_tiny(grouping=grouping, num_groups=GROUPINGS[grouping]), build_batch(PEOPLE))
+    for name, value in expected.items():
+        average = sum(result[grouping][name] for result in results) / 2
+        torch.testing.assert_close(average, value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_gather_joins_by_rank_and_sums_gradients_of_all(results):
+    for rank, result in enumerate(results):
+        everyone, gradient = result["gather"]
+        assert everyone.tolist() == [0, 1, 2, 10, 11, 12]
+        assert gradient.tolist() == [2 * (x + 10 * rank) * (1 + 2) for x in range(3)]
+        assert result["numbers"] == (3.5, 4)
+
+
+def test_all_processes_refuse_one_person(results):
+    assert all("all 4 pairs of the batch show person 9" in result["one person"] for result in results)
+
+
+def test_one_process_is_left_alone():
+    x = torch.randn(3, requires_grad=True)
+    assert gather(x) is x
+    assert mean_over_processes(x) is x
+    assert max_over_processes(7, x.device) == 7

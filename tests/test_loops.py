@@ -1,0 +1,252 @@
+"""Two-stage retrieval against a naive oracle, and what must not change its numbers."""
+
+from pathlib import Path
+
+import pytest
+import runner_factory as factory
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from torch.utils.data import DataLoader, TensorDataset
+
+from cada_plugin.datasets import ProceduralPEDES
+from cada_plugin.datasets.collate import person_collate
+from cada_plugin.engine import RankedGalleryHook, RetrievalTestLoop, match_shortlists
+from cada_plugin.engine.report import retrieval_table
+from cada_plugin.errors import ConfigError
+from cada_plugin.evaluation import TextToImageRetrieval, rank_metrics
+from cada_plugin.registry import MODELS, build_part
+
+GALLERY = 9
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Config:
+    return Config.fromfile(factory.write_run(tmp_path_factory.mktemp("loops")))
+
+
+@pytest.fixture(scope="module")
+def model(config):
+    """Untrained, but with weights so large that scores differ clearly."""
+    torch.manual_seed(0)
+    model = build_part(MODELS, config.model).eval()
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1 and "embeddings" not in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def dataset(config) -> ProceduralPEDES:
+    cfg = config.test_dataloader.dataset
+    return ProceduralPEDES(**{k: v for k, v in cfg.items() if k != "type"})
+
+
+class StandInRunner:
+    """What a loop asks of a Runner."""
+
+    def __init__(self, model: torch.nn.Module, work_dir: Path) -> None:
+        self.model, self.work_dir = model, str(work_dir)
+        self.logger = MMLogger.get_instance("loops")
+
+    def call_hook(self, name: str, **kwargs: object) -> None:
+        pass
+
+
+@pytest.fixture
+def evaluate(model, dataset, tmp_path):
+    """``evaluate(rerank_topk=4, ...)``: metrics of the test split and the metric that holds the scores."""
+
+    def run(
+        rerank_topk: int = 4,
+        batch_size: int = 4,
+        data=dataset,
+        metric: dict | None = None,
+        loader: dict | None = None,
+        **options,
+    ):
+        model_ = options.pop("model", model)
+        dataloader = DataLoader(data, batch_size=batch_size, collate_fn=person_collate, **loader or {})
+        evaluator = Evaluator([TextToImageRetrieval(**metric or {})])
+        loop = RetrievalTestLoop(StandInRunner(model_, tmp_path), dataloader, evaluator, rerank_topk, **options)
+        return loop.run(), evaluator.metrics[0]
+
+    return run
+
+
+def naive_scores(model, dataset, k: int, weight: float):
+    """Cosines and final scores (Q, G), one query and one image at a time, and the person ids of both."""
+    items = [dataset[index] for index in range(len(dataset))]
+    images, queries, query_ids, gallery_ids = [], [], [], []
+    with torch.no_grad():
+        for item in items:
+            batch = model.data_preprocessor(person_collate([item]))
+            images.append(model.encode_image(batch["inputs"]["images"]))
+            gallery_ids.append(item["data_samples"].person_id)
+            for ids in item["inputs"]["input_ids"]:
+                queries.append(model.encode_text(ids[None], torch.ones(1, len(ids), dtype=torch.bool)))
+                query_ids.append(item["data_samples"].person_id)
+        cosine = torch.stack([torch.cat([query.embed @ image.embed.T for image in images], 1)[0] for query in queries])
+        final = cosine - 100
+        for row, query in enumerate(queries):
+            for column in cosine[row].argsort(descending=True)[:k].tolist():
+                memory = model.image_memory(images[column].tokens)
+                logit = model.match(query, memory, torch.zeros(1, 2, dtype=torch.long))
+                final[row, column] = logit + weight * cosine[row, column]
+    return cosine, final, query_ids, gallery_ids
+
+
+@pytest.mark.parametrize(("k", "weight"), [(4, 1.0), (4, 0.0), (4, 20.0), (GALLERY, 1.0)])
+def test_both_stages_agree_with_a_loop_over_single_pairs(evaluate, model, dataset, k, weight):
+    metrics, metric = evaluate(rerank_topk=k, cosine_weight=weight)
+    cosine, final, query_ids, gallery_ids = naive_scores(model, dataset, k, weight)
+    torch.testing.assert_close(metric.result.cosine(0, 99), cosine)
+    torch.testing.assert_close(metric.result.reranked(0, 99), final, rtol=1e-4, atol=1e-4)
+    for prefix, scores in (("t2i_global", cosine), ("t2i", final)):
+        for name, value in rank_metrics(scores, query_ids, gallery_ids, topk=(1, 5)).items():
+            assert metrics[f"{prefix}/{name}"] == pytest.approx(value), (prefix, name)
+    assert metrics["t2i/mAP"] != metrics["t2i_global/mAP"]
+
+
+def test_match_alone_is_the_shortlist_without_the_cosine(evaluate):
+    metrics, _ = evaluate(cosine_weight=0.0)
+    for name in ("R1", "R5", "R10", "mAP", "mINP"):
+        assert metrics[f"t2i_match/{name}"] == metrics[f"t2i/{name}"]
+
+
+def test_without_a_shortlist_there_is_one_stage(evaluate):
+    metrics, _ = evaluate(rerank_topk=0)
+    assert set(metrics) == {f"t2i_global/{n}{s}" for n in ("R1", "R5", "R10", "mAP", "mINP") for s in ("", "_twins")}
+
+
+def test_a_model_that_cannot_match_has_one_stage(evaluate, config):
+    dual = build_part(MODELS, {**config.model, "loss_atp": None, "loss_ara": None, "text_decoder": None})
+    metrics, _ = evaluate(model=dual)
+    assert {name.split("/")[0] for name in metrics} == {"t2i_global"}
+
+
+def test_batch_size_changes_no_number(evaluate):
+    reference, _ = evaluate(batch_size=9)
+    for batch_size in (1, 4):
+        assert evaluate(batch_size=batch_size)[0] == pytest.approx(reference, abs=1e-9)
+
+
+def test_order_of_the_gallery_changes_no_number(evaluate, dataset):
+    """Also the order in which an item arrives: the metric sorts by sample index."""
+    reference, _ = evaluate()
+    shuffled, _ = evaluate(loader={"sampler": [3, 8, 1, 0, 2, 7, 5, 6, 4]})
+    assert shuffled == pytest.approx(reference, abs=1e-9)
+    renumbered, _ = evaluate(data=Renumbered(dataset, [3, 8, 1, 0, 2, 7, 5, 6, 4]))
+    reference["t2i/R1_gain_p"] = pytest.approx(reference["t2i/R1_gain_p"], abs=0.02)  # resamples other queries
+    assert renumbered == pytest.approx(reference, abs=1e-9)
+
+
+class Renumbered:
+    """The same images in another order."""
+
+    def __init__(self, dataset: ProceduralPEDES, order: list[int]) -> None:
+        self.dataset, self.order = dataset, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.dataset, name)
+
+    def __getitem__(self, index: int) -> dict:
+        item = self.dataset[self.order[index]]
+        item["data_samples"].set_metainfo({"sample_index": index})
+        return item
+
+
+@pytest.mark.parametrize("sampler", [[0, 1, 2, 3], [0, 0, 1, 2, 3, 4, 5, 6, 7]], ids=["missing", "twice"])
+def test_a_sampler_that_changes_the_gallery_is_refused(evaluate, sampler):
+    with pytest.raises(ConfigError, match="each of the 9 items"):
+        evaluate(loader={"sampler": sampler})
+
+
+def test_impossible_settings_are_refused_before_anything_runs(evaluate, config):
+    with pytest.raises(ConfigError, match=r"rerank_topk=10 exceeds the gallery \(9 images\)"):
+        evaluate(rerank_topk=10)
+    with pytest.raises(ConfigError, match="rerank_topk=-1"):
+        evaluate(rerank_topk=-1)
+    with pytest.raises(ConfigError, match="drop_last"):
+        evaluate(loader={"drop_last": True})
+    with pytest.raises(ConfigError, match="test_mode"):
+        evaluate(data=TensorDataset(torch.zeros(9)))
+
+
+def test_pairs_scored_at_once_change_no_score(evaluate, model, dataset):
+    _, metric = evaluate(rerank_topk=GALLERY)
+    batch = person_collate([dataset[index] for index in range(GALLERY)])
+    inputs = model.data_preprocessor(batch)["inputs"]
+    with torch.no_grad():
+        images, texts = model(inputs, mode="predict")
+    for max_pairs in (1, 5, 1000):
+        shortlist = metric.result.shortlist
+        logits = match_shortlists(model, texts, images.tokens, torch.arange(GALLERY), shortlist, max_pairs)
+        torch.testing.assert_close(logits, metric.result.match_logits, rtol=1e-4, atol=1e-4)
+
+
+def test_images_of_other_processes_are_left_out(model, dataset):
+    inputs = model.data_preprocessor(person_collate([dataset[0], dataset[1]]))["inputs"]
+    with torch.no_grad():
+        images, texts = model(inputs, mode="predict")
+    shortlist = torch.tensor([[0, 1]]).expand(len(texts.embed), 2)
+    logits = match_shortlists(model, texts, images.tokens[1:], torch.tensor([-1, 0]), shortlist)
+    assert logits[:, 0].isnan().all()
+    assert logits[:, 1].isfinite().all()
+
+
+def test_rows_for_twins_average_the_queries_about_them(evaluate):
+    metrics, metric = evaluate()
+    twins = metric.result.query_twins
+    assert 0 < twins.sum() < len(twins)
+    hits = metric.result.reranked(0, 99).argmax(1)
+    right = metric.result.gallery_ids[hits] == metric.result.query_ids
+    assert metrics["t2i/R1_twins"] == pytest.approx(100 * right[twins].float().mean().item())
+
+
+def test_torchreid_gives_the_same_numbers(evaluate):
+    pytest.importorskip("torchreid")
+    ours, _ = evaluate()
+    theirs, _ = evaluate(metric={"ranker": "torchreid"})
+    for name in theirs.keys() - {"t2i/R1_gain_p"}:
+        assert theirs[name] == pytest.approx(ours[name], abs=1e-4), name
+    assert {"t2i/R1", "t2i/R10", "t2i_global/mAP", "t2i_match/mINP"} <= theirs.keys()
+
+
+def test_amp_runs_and_stays_close(evaluate):
+    _, exact = evaluate()
+    metrics, rounded = evaluate(amp=True)
+    assert all(0 <= value <= 100 for value in metrics.values())
+    torch.testing.assert_close(rounded.result.cosine(0, 99), exact.result.cosine(0, 99), rtol=0, atol=0.05)
+
+
+def test_other_ks_are_measured_and_printed(evaluate):
+    metrics, _ = evaluate(metric={"topk": (5,)})
+    assert "t2i/R5" in metrics
+    assert "t2i/R1" not in metrics
+    assert "-" in retrieval_table(metrics, "caption").splitlines()[3]
+
+
+def test_the_table_says_what_was_measured():
+    values = {"R1": 50.0, "R5": 60.0, "R10": 70.0, "mAP": 40.0, "mINP": 30.0}
+    metrics = {f"t2i_global/{k}": v for k, v in values.items()} | {f"t2i/{k}": v + 9 for k, v in values.items()}
+    table = retrieval_table(metrics | {"t2i/R1_gain_p": 0.0123}, "a caption").splitlines()
+    assert table[1] == "a caption"
+    assert table[2].split() == ["R@1", "R@5", "R@10", "mAP", "mINP"]
+    assert table[3].split()[-5:] == ["50.00", "60.00", "70.00", "40.00", "30.00"]
+    assert table[4].startswith("re-ranked")
+    assert "+9.00" in table[5]
+    assert "0.0123" in table[5]
+    assert len(table) == 6
+
+
+def test_the_hook_draws_the_ranked_gallery(evaluate, model, tmp_path):
+    metrics, metric = evaluate()
+    runner = StandInRunner(model, tmp_path)
+    runner.test_evaluator = Evaluator([metric])
+    RankedGalleryHook(num_queries=2, topk=3).after_test_epoch(runner, metrics)
+    assert (tmp_path / "ranked_gallery.png").stat().st_size > 1000

@@ -1,0 +1,57 @@
+"""Our images in torchreid's own data manager, model and engine."""
+
+import pytest
+import torch
+
+from cada_plugin.compat import import_torchreid
+from cada_plugin.datasets.procedural import build_procedural
+from cada_plugin.integrations import torchreid as bridge
+
+BUILD = {"seed": 3, "identities": {"train": 6, "val": 2, "test": 5}, "images_per_identity": 3}
+
+
+@pytest.fixture
+def data_root(tmp_path, monkeypatch):
+    monkeypatch.setitem(bridge.PROCEDURAL_BUILD, "seed", 3)
+    monkeypatch.setitem(bridge.PROCEDURAL_BUILD, "identities", BUILD["identities"])
+    build_procedural(tmp_path / "procedural_pedes", **BUILD)
+    return tmp_path
+
+
+def test_registering_twice_is_fine():
+    assert bridge.register() == bridge.register() == ["cuhk_pedes", "icfg_pedes", "rstpreid", "procedural_pedes"]
+
+
+def test_lists_keep_every_image_once_and_never_share_a_camera():
+    train = [{"img_path": f"t{i}", "person_id": 10 + i // 2, "camera_id": 4} for i in range(4)]
+    test = [{"img_path": f"q{i}", "person_id": p, "camera_id": None} for i, p in enumerate([7, 7, 7, 9, 8, 8])]
+    train_list, query, gallery = bridge.torchreid_lists(train, test)
+    assert [person for _, person, _ in train_list] == [0, 0, 1, 1]
+    assert sorted(path for path, _, _ in query + gallery) == [f"q{i}" for i in range(6)]
+    assert {person for _, person, _ in query} == {7, 8}  # person 9 has one image: nothing to find
+    assert not {camera for _, _, camera in query} & {camera for _, _, camera in gallery}
+
+
+def test_torchreid_trains_its_own_model_on_our_images(data_root, tmp_path, capsys):
+    bridge.register()
+    torchreid = import_torchreid()
+    manager = torchreid.data.ImageDataManager(
+        root=str(data_root),
+        sources="procedural_pedes",
+        height=64,
+        width=32,
+        batch_size_train=6,
+        batch_size_test=6,
+        workers=0,
+        use_gpu=False,
+    )
+    assert manager.num_train_pids == 6
+    torch.manual_seed(0)
+    model = torchreid.models.build_model("osnet_x0_25", manager.num_train_pids, loss="softmax", pretrained=False)
+    before = model.conv1.conv.weight.clone()
+    optimizer = torchreid.optim.build_optimizer(model, optim="adam", lr=1e-3)
+    scheduler = torchreid.optim.build_lr_scheduler(optimizer, stepsize=1)
+    engine = torchreid.engine.ImageSoftmaxEngine(manager, model, optimizer=optimizer, scheduler=scheduler, use_gpu=False)
+    engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, print_freq=100, ranks=[1, 5])
+    assert not torch.equal(before, model.conv1.conv.weight)
+    assert "Rank-1" in capsys.readouterr().out
