@@ -8,7 +8,7 @@ _base_ = [
 model = dict(
     tokenizer={{_base_.tokenizer}},
     visual_encoder=dict(image_size={{_base_.image_size}}),
-    negative_temperature=(20.0, 20.0),
+    negative_temperature=(20.0, 40.0),
     init_cfg=dict(type='Pretrained', checkpoint='cada_plugin://procedural_start.safetensors'),
 )
 optim_wrapper = dict(
@@ -18,6 +18,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=50, by_epoch=False),
-    dict(type='CosineAnnealingLR', T_max=3, end=3, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=4, end=4, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3, val_interval=1)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=1)
