@@ -11,7 +11,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "cada_plugin/__init__.py")
 setup(
     name="cada_plugin",
     version=VERSION,
-    description="CADA, text-to-image person retrieval, as a plugin for MMEngine, torchreid and yacs ReID codebases",
+    description="CADA, text-to-image person retrieval, as a plugin for MMEngine and torchreid codebases",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -24,12 +24,10 @@ setup(
         "timm",
         "transformers",
         "mmengine",
-        "yacs",
         "numpy",
         "pillow",
         "safetensors",
         "tqdm",
-        "matplotlib",
         # torchreid 0.2.5 declares no dependencies: what its import needs and nobody above brings
         "torchreid",
         "gdown",

@@ -1,4 +1,4 @@
-"""CADA for existing ReID frameworks: text-to-image person retrieval as a plugin of MMEngine, torchreid and yacs."""
+"""CADA for existing ReID frameworks: text-to-image person retrieval as a plugin of MMEngine and torchreid codebases."""
 
 __version__ = "0.1.0"
 

@@ -72,9 +72,10 @@ class Retriever:
         for start in range(0, len(images), batch_size):
             stack = torch.stack([self._prepare(image) for image in images[start : start + batch_size]])
             inputs = self.model.data_preprocessor({"inputs": {"images": stack}}, False)["inputs"]
-            batches.append(self.model.encode_image(inputs["images"]))
-        tokens = None if batches[0].tokens is None else torch.cat([b.tokens.cpu() for b in batches])
-        return ImageFeatures(torch.cat([b.embed.cpu() for b in batches]), tokens)
+            embed, tokens = self.model.encode_image(inputs["images"])
+            batches.append(ImageFeatures(embed.cpu(), tokens.cpu() if self.model.can_match else None))
+        tokens = torch.cat([b.tokens for b in batches]) if self.model.can_match else None
+        return ImageFeatures(torch.cat([b.embed for b in batches]), tokens)
 
     @torch.no_grad()
     def encode_text(self, captions: str | Iterable[str], batch_size: int = 256) -> TextFeatures:
@@ -120,7 +121,7 @@ class Retriever:
         cosine = texts.embed @ gallery.embed.T  # (Q, G)
         scores = cosine
         shortlist_size = min(self.rerank_topk, len(gallery.embed))
-        if self.model.can_match and shortlist_size:
+        if self.model.can_match and gallery.tokens is not None and shortlist_size:
             shortlist = stage_one_shortlist(texts.embed, gallery.embed, shortlist_size)
             logits = self._match_shortlists(texts, gallery, shortlist)
             scores = final_scores(cosine, shortlist, logits, self.cosine_weight)

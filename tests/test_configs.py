@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from cada_plugin.datasets import person_collate
+from cada_plugin.integrations.torchreid import PROCEDURAL_BUILD
 from cada_plugin.registry import DATASETS, MODELS, TRANSFORMS, build_part
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
@@ -106,3 +107,7 @@ def test_pretraining_people_are_not_those_of_the_main_job():
     assert main.get("pool", "main") != start.pool
     assert main.seed != start.seed
     assert main.identities.test >= 200
+
+
+def test_torchreid_draws_the_same_people_into_the_same_folder():
+    assert Config.fromfile(CONFIG_DIR / "cada_procedural.py").build == PROCEDURAL_BUILD

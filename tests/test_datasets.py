@@ -182,11 +182,18 @@ def test_randomness_depends_on_seed_epoch_and_index_only(tmp_path):
 def test_items_leave_the_generator_alone(tmp_path):
     write_cuhk(tmp_path)
     dataset = CUHKPEDES(tmp_path, pipeline=[add_random])
+    dataset.set_epoch(0, seed=1)
     torch.manual_seed(1)
     expected = torch.rand(2)
     torch.manual_seed(1)
     dataset[0]
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_without_an_epoch_items_are_drawn_anew_each_time(tmp_path):
+    write_cuhk(tmp_path)
+    dataset = CUHKPEDES(tmp_path, pipeline=[add_random])  # as in a codebase that does not use EpochSeedHook
+    assert dataset[0]["random"] != dataset[0]["random"]
 
 
 def test_set_epoch_reaches_running_workers_of_a_subset(tmp_path):

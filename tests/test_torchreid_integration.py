@@ -51,7 +51,9 @@ def test_torchreid_trains_its_own_model_on_our_images(data_root, tmp_path, capsy
     before = model.conv1.conv.weight.clone()
     optimizer = torchreid.optim.build_optimizer(model, optim="adam", lr=1e-3)
     scheduler = torchreid.optim.build_lr_scheduler(optimizer, stepsize=1)
-    engine = torchreid.engine.ImageSoftmaxEngine(manager, model, optimizer=optimizer, scheduler=scheduler, use_gpu=False)
+    engine = torchreid.engine.ImageSoftmaxEngine(
+        manager, model, optimizer=optimizer, scheduler=scheduler, use_gpu=False
+    )
     engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, print_freq=100, ranks=[1, 5])
     assert not torch.equal(before, model.conv1.conv.weight)
     assert "Rank-1" in capsys.readouterr().out

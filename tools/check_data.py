@@ -10,9 +10,6 @@ Exit status: 0 clean (notes are allowed), 1 problems, 2 nothing usable was found
 
 import argparse
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout that is not installed
 
 NAMES = ("cuhk", "icfg", "rstp", "ufine", "custom")
 

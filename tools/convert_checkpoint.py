@@ -3,7 +3,7 @@
 
     python tools/convert_checkpoint.py model_base.pth blip.safetensors
     python tools/convert_checkpoint.py blip-itm-base-coco/ start.pth
-    python tools/convert_checkpoint.py work_dirs/cada/best.pth pytorch_model.bin --to hf-blip
+    python tools/convert_checkpoint.py work_dirs/cada_cuhk/epoch_30.pth pytorch_model.bin --to hf-blip
 
 SRC is a file (.pth, .pt, .bin, .safetensors) or a Hugging Face folder; its format is recognised. Training reads all of
 them directly and fits image and text positions to the model; this tool changes names, never sizes.
@@ -12,9 +12,6 @@ Exit status: 0 converted, 2 SRC cannot be read or converted, or DST not written.
 
 import argparse
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout that is not installed
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

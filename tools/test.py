@@ -1,6 +1,6 @@
 """Test a checkpoint: both stages' metrics, a table, and a ranked-gallery sheet in the work dir.
 
-python tools/test.py configs/cada_procedural.py work_dirs/cada_procedural/epoch_8.pth --out metrics.json
+python tools/test.py configs/cada_procedural.py work_dirs/cada_procedural/epoch_4.pth --out metrics.json
 """
 
 import argparse

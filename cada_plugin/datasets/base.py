@@ -36,7 +36,8 @@ class TextPersonDataset(BaseDataset):
     items hold ``captions`` (a list) instead of ``caption``. ``label`` is the rank of the person id within the split,
     ``0..num_ids-1``; ``image_id`` the position of the image in the split.
 
-    What a random transform does depends only on (seed, epoch, sample index), whichever worker or process runs it: the
+    Once ``set_epoch`` was called (``EpochSeedHook`` does), what a random transform does depends only on (seed, epoch,
+    sample index), whichever worker or process runs it: the
     CPU generator of torch is seeded from these three around the pipeline and restored after it. Transforms must
     therefore draw from torch only. No sample is ever skipped or replaced by another one.
 
@@ -92,7 +93,7 @@ class TextPersonDataset(BaseDataset):
         self.captions_per_image = captions_per_image
         self.verify_images = verify_images
         self.image_root = self.image_folder(root, image_dir)
-        self._clock = torch.zeros(2, dtype=torch.int64).share_memory_()  # (seed, epoch), seen by running workers
+        self._clock = torch.tensor([0, -1]).share_memory_()  # (seed, epoch), seen by running workers; -1: not told
         self._counts = (0, 0, 0)
         super().__init__(
             ann_file=os.fspath(ann_file) if ann_file else "",
@@ -228,10 +229,15 @@ class TextPersonDataset(BaseDataset):
             raise IndexError(f"sample {index} of {length}")
         index %= length
         seed, epoch = self._clock.tolist()
+        if epoch < 0:  # nobody tells the epoch: draw as other data sets do, never the same again and again
+            return self._transformed(index)
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed: that reseeds CUDA too, and without workers would repeat the model's dropout masks.
             torch.default_generator.manual_seed(mix_seed(seed, epoch, index))
-            item = self.prepare_data(index)
+            return self._transformed(index)
+
+    def _transformed(self, index: int) -> dict:
+        item = self.prepare_data(index)
         if item is None:
             path = self.get_data_info(index)["img_path"]
             raise ConfigError(

@@ -1,6 +1,7 @@
 """Hooks: random state by epoch, progress of the run with a bar, the ranked-gallery sheet."""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from tqdm import tqdm
 
-from cada_plugin.datasets.base import mix_seed
+from cada_plugin.datasets.base import TextPersonDataset, mix_seed
 from cada_plugin.evaluation import RetrievalResult, TextToImageRetrieval
 from cada_plugin.registry import HOOKS
 from cada_plugin.visualization import Row, draw_ranked_galleries
@@ -25,9 +26,9 @@ class EpochSeedHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         self._seed(runner)
-        dataset = runner.train_dataloader.dataset
-        if hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(runner.epoch, runner.seed or 0)
+        for dataset in _all_datasets(runner.train_dataloader.dataset):
+            if isinstance(dataset, TextPersonDataset):
+                dataset.set_epoch(runner.epoch, runner.seed or 0)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         # Again, because a loader that starts its workers draws a number and one whose workers persist does not.
@@ -39,6 +40,15 @@ class EpochSeedHook(Hook):
         torch.manual_seed(mixed)
         np.random.seed(mixed % 2**32)  # noqa: NPY002 - samplers of other codebases draw from the global state
         random.seed(mixed)
+
+
+def _all_datasets(dataset: object) -> Iterator[object]:
+    """A data set and those inside MMEngine's wrappers (RepeatDataset, ConcatDataset, ...)."""
+    yield dataset
+    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    for one in inner:
+        if one is not None:
+            yield from _all_datasets(one)
 
 
 @HOOKS.register_module()
@@ -114,7 +124,9 @@ class RankedGalleryHook(Hook):
             return
         rows = ranked_rows(found[0], self.num_queries, self.topk)
         prefix, stage = ("t2i_global", "Stage 1") if found[0].shortlist is None else ("t2i", "Re-ranked")
-        title = f"{stage}: R@1 {metrics[f'{prefix}/R1']:.1f}, mAP {metrics[f'{prefix}/mAP']:.1f}"
+        title = f"{stage}: mAP {metrics[f'{prefix}/mAP']:.1f}"
+        if f"{prefix}/R1" in metrics:
+            title = f"{title}, R@1 {metrics[f'{prefix}/R1']:.1f}"
         path = draw_ranked_galleries(rows, Path(runner.work_dir) / "ranked_gallery.png", topk=self.topk, title=title)
         runner.logger.info(f"ranked gallery drawn: {path}")
 

@@ -92,7 +92,7 @@ def train(args: argparse.Namespace) -> None:
         runner.logger.info(f"testing the best epoch on the validation split, {best}")
         load_into_runner(runner, best)
     else:
-        runner.logger.info("testing the last epoch: this data set has no validation split to choose one on")
+        runner.logger.info("testing the last epoch: no epoch was chosen on a validation split")
     runner.test()
 
 
@@ -173,7 +173,7 @@ def check_training_state(path: Path) -> None:
 
 def use_amp(config: Config) -> None:
     """Train under bf16 autocast; a GPU without bf16 is refused and not given fp16, whose range the losses exceed."""
-    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError("--amp needs a device with bf16: leave the flag out")
     config.optim_wrapper.type = "BF16OptimWrapper"
 

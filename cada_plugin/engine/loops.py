@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from cada_plugin.datasets import TextPersonDataset
 from cada_plugin.engine.report import retrieval_table
 from cada_plugin.engine.rerank import match_shortlists
 from cada_plugin.errors import ConfigError
@@ -80,9 +81,12 @@ class _RetrievalLoop(BaseLoop):
     def _caption(self, model: TextImageRetriever) -> str:
         dataset = self.dataloader.dataset
         stages = f"re-ranked with k = {self.rerank_topk}" if self.reranks(model) else "stage 1 only"
+        meta = getattr(dataset, "metainfo", {})
+        name = f"{meta.get('dataset_name', type(dataset).__name__)} {meta.get('split', '')}".strip()
+        if not isinstance(dataset, TextPersonDataset):  # a host's own
+            return f"{name}: gallery {len(dataset):,} images, {stages}"
         return (
-            f"{dataset.metainfo.get('dataset_name', type(dataset).__name__)} {dataset.metainfo.get('split', '')}: "
-            f"gallery {dataset.num_images:,} images of {dataset.num_ids:,} people, "
+            f"{name}: gallery {dataset.num_images:,} images of {dataset.num_ids:,} people, "
             f"{dataset.num_captions:,} queries, {stages}"
         )
 
@@ -108,20 +112,23 @@ class _RetrievalLoop(BaseLoop):
         shortlist = stage_one_shortlist(texts.embed.cpu(), image_embed, self.rerank_topk)
         rows = torch.tensor([row if rank == get_rank() else -1 for rank, row, _ in gallery])
         logits = match_shortlists(model, texts, tokens, rows, shortlist, progress=is_main_process())
-        logits = torch.stack(all_gather_object(logits)).nan_to_num(-torch.inf).amax(0)  # each pair has one owner
+        owners = torch.tensor([rank for rank, _, _ in gallery])[shortlist]  # (Q, K): who scored a pair
+        for rank, theirs in enumerate(all_gather_object(logits)):
+            logits = torch.where(owners == rank, theirs, logits)
         counts = [len(item["input_ids"]) for _, _, item in gallery]
         logits_of = dict(
             zip(sorted(owner), zip(shortlist.split(counts), logits.split(counts), strict=True), strict=True)
         )
         for item in items:
-            item["shortlist"], item["match_logits"] = logits_of[item["sample_index"]]
+            # cloned: a view would be pickled with the whole table when processes collect their results
+            item["shortlist"], item["match_logits"] = (x.clone() for x in logits_of[item["sample_index"]])
             item["cosine_weight"] = self.cosine_weight
         return items
 
     def _encode(self, model: TextImageRetriever) -> tuple[list[dict], Tensor]:
         """Elements of this process, and its images' tokens (I, S, C) on the CPU if they will be matched."""
         items: list[dict] = []
-        tokens: list[Tensor] = []
+        tokens = torch.empty(0)
         bar = tqdm(
             self.dataloader, desc=f"encoding {self.mode} split", delay=2, disable=not is_main_process(), leave=False
         )
@@ -130,10 +137,14 @@ class _RetrievalLoop(BaseLoop):
             inputs = model.data_preprocessor(batch, False)["inputs"]
             images, texts = model(inputs, mode="predict")
             if self.reranks(model):
-                tokens.append(images.tokens.cpu())
+                if index == 0:  # at once and not as a list to concatenate, which would hold everything twice
+                    tokens = images.tokens.new_empty(
+                        len(self.dataloader.sampler), *images.tokens.shape[1:], device="cpu"
+                    )
+                tokens[len(items) : len(items) + len(images.tokens)] = images.tokens
             items += _per_item(batch, images.embed.cpu(), texts.embed.cpu())
             self.runner.call_hook(f"after_{self.mode}_iter", batch_idx=index, data_batch=batch, outputs=None)
-        return items, torch.cat(tokens) if tokens else torch.empty(0)
+        return items, tokens
 
 
 def _per_item(batch: dict, image_embed: Tensor, text_embed: Tensor) -> list[dict]:

@@ -66,4 +66,5 @@ def final_scores(cosine: Tensor, shortlist: Tensor, match_logits: Tensor, cosine
 
 def stage_one_shortlist(text_embed: Tensor, image_embed: Tensor, k: int, chunk: int = 1024) -> Tensor:
     """(Q, K) gallery indices of the k largest cosines, best first; made chunk by chunk."""
-    return torch.cat([(rows @ image_embed.T).topk(k).indices for rows in text_embed.split(chunk)])
+    with torch.autocast(text_embed.device.type, enabled=False):  # similarities stay in fp32
+        return torch.cat([(rows @ image_embed.T).topk(k).indices for rows in text_embed.split(chunk)])

@@ -11,14 +11,14 @@ from torch import Tensor
 GROUPINGS = ("position", "tokens", "phrases")
 
 
-def position_groups(input_ids: Tensor, num_groups: int) -> Tensor:
+def position_groups(attention_mask: Tensor, num_groups: int) -> Tensor:
     """Equal stretches of positions 1..T-1; positions left over at the end belong to no group."""
-    T = input_ids.shape[1]
-    position = torch.arange(T, device=input_ids.device)
+    T = attention_mask.shape[1]
+    position = torch.arange(T, device=attention_mask.device)
     size = (T - 1) // num_groups
     group = (position - 1).div(max(size, 1), rounding_mode="floor")
     group = group.masked_fill((position == 0) | (group >= num_groups), -1)
-    return group.expand_as(input_ids)
+    return group.expand(attention_mask.shape)
 
 
 def token_groups(attention_mask: Tensor, num_groups: int) -> Tensor:

@@ -1,7 +1,6 @@
-"""The retriever contract: what evaluation, re-ranking, search and benchmarks ask of every model, CADA or baseline."""
+"""The retriever contract: what evaluation, re-ranking and search ask of every model."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import NamedTuple
 
 from mmengine.logging import print_log
@@ -11,6 +10,7 @@ from torch import Tensor
 from cada_plugin.checkpoints.load import fit_state_dict, load_checkpoint
 from cada_plugin.compat import allow_mmengine_checkpoints
 from cada_plugin.registry import MODELS, build_part
+from cada_plugin.text import CaptionTokenizer
 
 _OUR_INIT_KEYS = {"type", "checkpoint", "map_location", "old_grid"}  # with a ``prefix`` it is MMEngine's business
 
@@ -44,7 +44,7 @@ class TextImageRetriever(BaseModel):
     """
 
     can_match: bool = False
-    tokenizer: Callable
+    tokenizer: CaptionTokenizer
 
     def __init__(self, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
         if isinstance(data_preprocessor, dict):

@@ -1,4 +1,4 @@
-"""Image transforms: reading a file, and every transform of torchvision under the name ``torchvision/<Class>``."""
+"""Image transforms: reading a file, and torchvision's usual ones under the name ``torchvision/<Class>``."""
 
 from functools import partial
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 import torch
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from tqdm import tqdm
 
@@ -69,7 +70,9 @@ class TagAttributes:
         name = f"tags-{re.sub('[^a-zA-Z0-9_.-]+', '_', self.tagger.name)}-{digest}.json"
         self._cache = read_json(name) or {}
         if len(self._cache) != len(captions):
-            progress = tqdm(captions, desc=f"tagging captions ({self.tagger.name})", delay=2)
+            progress = tqdm(
+                captions, desc=f"tagging captions ({self.tagger.name})", delay=2, disable=not is_main_process()
+            )
             self._cache = {caption: self.tagger.tag(self.tokenizer.split(caption)) for caption in progress}
             write_json(name, self._cache)
 
