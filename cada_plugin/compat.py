@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from numpy._core import multiarray  # also the name in numpy 1.26, where it forwards to numpy.core
 
 from cada_plugin.errors import MissingExtraError
 
@@ -72,7 +73,6 @@ def allow_mmengine_checkpoints() -> None:
     under the module names of numpy 1 and 2; ``getattr`` becomes one that knows nothing but that buffer's methods.
     Delete when: an MMEngine release with #1670 is required.
     """
-    multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray
     allowed: list = [HistoryBuffer, np.ndarray, np.dtype, (_history_buffer_method, "builtins.getattr")]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         allowed += [(multiarray._reconstruct, f"{module}._reconstruct"), (multiarray.scalar, f"{module}.scalar")]
