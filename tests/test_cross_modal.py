@@ -239,3 +239,20 @@ def test_group_means_equal_loops():
             members = [states[p, t] for t in range(10) if groups[p, t] == g]
             assert exists[p, g] == bool(members)
             same(means[p, g], sum(members) / len(members) if members else torch.zeros(3))
+
+
+def test_gradients_are_the_same_bits_every_time():
+    # large enough for several threads: summing the gradient of an indexed tensor races where it is not index_select's
+    torch.manual_seed(0)
+    model = CrossModalBert(vocab_size=100, width=128, depth=1, heads=4, image_width=128, max_positions=40, dropout=0.0)
+    ids, mask = torch.randint(5, 100, (192, 40)), torch.arange(40) < torch.randint(10, 41, (192, 1))
+    tokens, choice = torch.randn(64, 19, 128), torch.randint(0, 64, (192,))
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        model(ids, mask, model.image_memory(tokens).select(choice)).square().sum().backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    first = gradients()
+    for _ in range(4):
+        assert all(torch.equal(a, b) for a, b in zip(first, gradients(), strict=True))

@@ -29,7 +29,8 @@ class ImageMemory(NamedTuple):
 
     def select(self, index: Tensor) -> "ImageMemory":
         """Memory row ``index[p]`` for text p; ``index`` is (P,) long."""
-        return ImageMemory([k[index] for k in self.keys], [v[index] for v in self.values])
+        # index_select, not [index]: the gradient of the latter is summed by racing threads, so no two runs would agree
+        return ImageMemory(*([x.index_select(0, index) for x in side] for side in self))
 
 
 class Packing(NamedTuple):
@@ -45,7 +46,7 @@ class Packing(NamedTuple):
     def pack(self, x: Tensor) -> Tensor:
         """(P, T, C) -> (N, C)."""
         x = x.reshape(self.P * self.T, -1)
-        return x if self.index is None else x[self.index]
+        return x if self.index is None else x.index_select(0, self.index)
 
     def unpack(self, x: Tensor) -> Tensor:
         """(N, C) -> (P, T, C), zeros where nothing was computed."""

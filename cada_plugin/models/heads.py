@@ -72,4 +72,7 @@ class AttributeDecoder(nn.Module):
         """
         every = positions is None
         states = self.bert(input_ids, attention_mask, memory, causal=self.causal, compute_padding=every)  # (B, T, C)
-        return self.cls.predictions(states if every else states[positions])
+        if not every:
+            masked = positions.flatten().nonzero().squeeze(1)  # (M,)
+            states = states.flatten(0, 1).index_select(0, masked)  # (M, C)
+        return self.cls.predictions(states)
