@@ -44,7 +44,7 @@ def test_long_caption_is_cut_before_its_sep(tokenizer):
     caption = "a man in a long-sleeved red coat " * 20
     cut, whole = tokenizer.encode(caption), CaptionTokenizer("procedural", max_length=500).encode(caption)
     assert len(cut.input_ids) == len(cut.word_index) == 73
-    assert cut.input_ids == [*whole.input_ids[:72], tokenizer.sep_id]
+    assert cut.input_ids == [*whole.input_ids[:72], tokenizer.end_id]
     assert cut.word_index == [*whole.word_index[:72], -1]
 
 
@@ -63,12 +63,12 @@ def test_dec_and_enc_follow_the_vocabulary_in_this_order(tmp_path):
     tokenizer = CaptionTokenizer(str(tmp_path / "vocab.txt"))
     assert (tokenizer.dec_id, tokenizer.enc_id, len(tokenizer)) == (7, 8, 9)
     assert tokenizer.encode("Red coat!").input_ids == [2, 5, 6, 3]
-    assert (tokenizer.pad_id, tokenizer.mask_id, tokenizer.sep_id) == (0, 4, 3)
+    assert (tokenizer.pad_id, tokenizer.mask_id, tokenizer.end_id) == (0, 4, 3)
 
 
 def test_caption_cannot_smuggle_special_tokens(tokenizer):
     ids = tokenizer.encode("a [ENC] man [MASK] [SEP]").input_ids
-    assert not {tokenizer.enc_id, tokenizer.mask_id, tokenizer.sep_id} & set(ids[:-1])
+    assert not {tokenizer.enc_id, tokenizer.mask_id, tokenizer.end_id} & set(ids[:-1])
 
 
 def test_word_index_maps_pieces_to_the_words_the_tagger_sees(tokenizer):

@@ -1,7 +1,8 @@
 """Parameter names of other people's weights, to and from CADA's. Pure functions on state dicts.
 
-CADA's names are BLIP's, so most of this is about Hugging Face's BLIP, which renamed the image encoder, and about plain
-BERT, which has token types where BLIP's BERT has none. Shapes are fitted in :mod:`cada_plugin.checkpoints.fit`.
+CADA's names are BLIP's, so most of this is about Hugging Face's BLIP, which renamed the image encoder, about its CLIP,
+and about plain BERT, which has token types where BLIP's BERT has none. Shapes are fitted in
+:mod:`cada_plugin.checkpoints.fit`.
 """
 
 import re
@@ -14,11 +15,12 @@ from torch import Tensor
 
 from cada_plugin.errors import CheckpointError
 
-Format = Literal["cada", "blip", "hf-blip", "bert", "plain"]
+Format = Literal["cada", "blip", "hf-blip", "hf-clip", "bert", "plain"]
 FORMAT_NAMES = {
     "cada": "CADA",
     "blip": "BLIP",
     "hf-blip": "Hugging Face BLIP",
+    "hf-clip": "Hugging Face CLIP",
     "bert": "BERT",
     "plain": "the model's own",
 }
@@ -41,6 +43,13 @@ _VISION = (  # Hugging Face, CADA
     (".self_attn.qkv.", ".attn.qkv."),
     (".self_attn.projection.", ".attn.proj."),
 )
+_CLIP = (  # Hugging Face, our CLIP models
+    ("vision_model.", "visual_encoder.model."),
+    ("text_model.", "text_encoder.model."),
+    ("visual_projection.", "vision_proj."),
+    ("text_projection.", "text_proj."),
+    ("logit_scale", "loss_itc.logit_scale"),
+)
 _HF_BLIP_PARTS = ("visual_encoder.", "text_encoder.", "vision_proj.", "text_proj.", "itm_head.")
 
 
@@ -59,7 +68,7 @@ def detect_format(state: Mapping[str, Tensor]) -> Format:
     """Whose names these are. ``plain`` is none of the known: the names are then taken as they are."""
     parts = {name.split(".")[0] for name in state}
     if "vision_model" in parts:
-        return "hf-blip"
+        return "hf-clip" if "text_model" in parts else "hf-blip"
     if "visual_encoder" in parts and "itm_local_head" in parts:
         return "cada"
     if "visual_encoder" in parts and parts & {"itm_head", "text_decoder", "visual_encoder_m"}:
@@ -125,6 +134,19 @@ def _from_hf_blip(state: Mapping[str, Tensor], kind: Format) -> Conversion:
     return Conversion({_rename(name, _VISION, "vision_model."): tensor for name, tensor in state.items()}, kind)
 
 
+def _from_hf_clip(state: Mapping[str, Tensor], kind: Format) -> Conversion:
+    result = Conversion({}, kind)
+    for name, tensor in state.items():
+        if name.endswith("embeddings.position_ids"):  # a constant of older files
+            result.dropped.append(name)
+        elif name == "vision_model.embeddings.position_embedding.weight":
+            result.state["visual_encoder.pos_embed"] = tensor[None]
+        else:
+            new = next((ours + name.removeprefix(theirs) for theirs, ours in _CLIP if name.startswith(theirs)), name)
+            result.state[new] = tensor
+    return result
+
+
 def _from_bert(state: Mapping[str, Tensor], kind: Format) -> Conversion:
     result = Conversion({}, kind)
     bare = {}
@@ -152,6 +174,7 @@ _CONVERTERS: dict[Format, Callable[[Mapping[str, Tensor], Format], Conversion]] 
     "cada": _from_blip,
     "blip": _from_blip,
     "hf-blip": _from_hf_blip,
+    "hf-clip": _from_hf_clip,
     "bert": _from_bert,
     "plain": _as_is,
 }

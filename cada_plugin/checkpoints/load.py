@@ -133,9 +133,10 @@ def _grids(model: nn.Module) -> dict[str, Grid]:
     """(rows, columns) of patches by the name of each image position embedding with a class token."""
     grids = {}
     for name, module in model.named_modules():
-        positions, patches = getattr(module, "pos_embed", None), getattr(module, "patch_embed", None)
-        if isinstance(positions, Tensor) and hasattr(patches, "grid_size"):
-            rows, columns = patches.grid_size
+        positions = getattr(module, "pos_embed", None)
+        grid = getattr(module, "grid_size", None) or getattr(getattr(module, "patch_embed", None), "grid_size", None)
+        if isinstance(positions, Tensor) and grid:
+            rows, columns = grid
             if positions.shape[1] == 1 + rows * columns:
                 grids[f"{name}.pos_embed".lstrip(".")] = (rows, columns)
     return grids

@@ -1,5 +1,6 @@
 """What a Runner of MMEngine uses of the plugin: loops, hooks, re-ranking."""
 
+from .consensus import ConsensusDivisionHook
 from .hooks import EpochSeedHook, PendingValidationHook, ProgressHook, RankedGalleryHook
 from .loops import RetrievalTestLoop, RetrievalValLoop
 from .optim import BF16OptimWrapper
@@ -9,6 +10,7 @@ from .runner import CalmRunner
 __all__ = [
     "BF16OptimWrapper",
     "CalmRunner",
+    "ConsensusDivisionHook",
     "EpochSeedHook",
     "PendingValidationHook",
     "ProgressHook",

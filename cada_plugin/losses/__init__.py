@@ -1,14 +1,30 @@
 """Losses, one per file: a pure function on tensors, and a module that holds its settings. All compute in fp32."""
 
+from .contrastive import InfoNCELoss, info_nce_loss
 from .global_association import GlobalAssociationLoss, global_association_loss
+from .identity import IdentityLoss
 from .masked_attributes import MaskedAttributeLoss, masked_attribute_loss
 from .matching import MatchingLoss, matching_loss
+from .projection import CMPCLoss, CMPMLoss, projection_classification_loss, projection_matching_loss
+from .similarity_distribution import SDMLoss, similarity_distribution_loss
+from .triplet_alignment import TripletAlignmentLoss, triplet_alignment_losses
 
 __all__ = [
+    "CMPCLoss",
+    "CMPMLoss",
     "GlobalAssociationLoss",
+    "IdentityLoss",
+    "InfoNCELoss",
     "MaskedAttributeLoss",
     "MatchingLoss",
+    "SDMLoss",
+    "TripletAlignmentLoss",
     "global_association_loss",
+    "info_nce_loss",
     "masked_attribute_loss",
     "matching_loss",
+    "projection_classification_loss",
+    "projection_matching_loss",
+    "similarity_distribution_loss",
+    "triplet_alignment_losses",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cada_plugin.errors import ConfigError
 from cada_plugin.models.cross_modal import ImageMemory, init_bert_weights
 from cada_plugin.models.distributed import gather, get_world_size, max_over_processes, mean_over_processes
-from cada_plugin.models.grouping import GROUPINGS, group_means, position_groups, token_groups
+from cada_plugin.models.grouping import GROUPINGS, group_means, phrase_groups, position_groups, token_groups
 from cada_plugin.models.negatives import STRATEGIES, choose_negatives
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.registry import MODELS, TASK_UTILS, build_part
@@ -33,8 +33,9 @@ class CADA(TextImageRetriever):
         text_decoder: attribute decoder of ARA, see ``AttributeDecoder``; None together with ``loss_ara``.
         embed_dim: size D of the common space.
         loss_global, loss_atp, loss_ara: see ``cada_plugin.losses``; None leaves the association out.
-        grouping: ``position`` (released), ``tokens`` or ``phrases``, see :mod:`cada_plugin.models.grouping`.
-        num_groups: number of token groups; None with ``phrases``, where each phrase is one.
+        grouping: ``position`` (released), ``tokens`` or ``phrases``, see :mod:`cada_plugin.models.grouping`; None
+            leaves ATP with the whole caption alone.
+        num_groups: number of token groups; with ``phrases``, None makes each phrase one.
         negatives: ``hardest`` (released: largest similarity of *unnormalised* projections) or ``drawn`` (with
             probability softmax(temperature * cosine)).
         negative_temperature: for ``drawn``, its value at the start and at the end of the run, linear in between.
@@ -52,7 +53,7 @@ class CADA(TextImageRetriever):
         loss_global: dict | None = None,
         loss_atp: dict | None = None,
         loss_ara: dict | None = None,
-        grouping: str = "position",
+        grouping: str | None = "position",
         num_groups: int | None = 2,
         negatives: str = "hardest",
         negative_temperature: tuple[float, float] = (0.0, 20.0),
@@ -69,9 +70,10 @@ class CADA(TextImageRetriever):
         self.vision_proj = nn.Linear(self.visual_encoder.width, embed_dim)
         self.text_proj = nn.Linear(width, embed_dim)
         self.itm_head = nn.Linear(width, 2)
-        self.itm_local_head = nn.Linear(width, 2)
+        self.itm_local_head = None if grouping is None else nn.Linear(width, 2)
         for head in (self.vision_proj, self.text_proj, self.itm_head, self.itm_local_head):
-            init_bert_weights(head)
+            if head is not None:
+                init_bert_weights(head)
         self.text_decoder = None if text_decoder is None else build_part(MODELS, {**shared, **text_decoder})
         self.loss_global, self.loss_atp, self.loss_ara = (
             None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_global, loss_atp, loss_ara)
@@ -88,7 +90,7 @@ class CADA(TextImageRetriever):
         if self.loss_global is None:  # the choice of negatives gives no gradient
             unused += [self.vision_proj, self.text_proj]
         if self.loss_atp is None:
-            unused += [self.itm_head, self.itm_local_head]
+            unused += [head for head in (self.itm_head, self.itm_local_head) if head is not None]
             unused += [layer.crossattention for layer in self.text_encoder.encoder.layer]
         if self.loss_global is None and self.loss_atp is None:
             unused.append(self.text_encoder)
@@ -179,9 +181,13 @@ class CADA(TextImageRetriever):
         with torch.autocast(own.device.type, enabled=False):  # half precision would tie the hardest
             if self.negatives == "hardest":
                 return choose_negatives(own @ others.T, same)
-            start, end = self.negative_temperature
             cosine = F.normalize(own, dim=-1) @ F.normalize(others, dim=-1).T
-            return choose_negatives(cosine, same, "drawn", start + (end - start) * self.progress)
+            return choose_negatives(cosine, same, "drawn", self.draw_temperature())
+
+    def draw_temperature(self) -> float:
+        """Of the negatives to be drawn, now."""
+        start, end = self.negative_temperature
+        return start + (end - start) * self.progress
 
     def _associate_tokens(self, inputs: dict, image_tokens: Tensor, hard_image: Tensor, hard_text: Tensor) -> Tensor:
         """ATP: true pairs, captions with a wrong image, images with a wrong caption, fused as one batch of 3 B."""
@@ -197,17 +203,22 @@ class CADA(TextImageRetriever):
         ids, mask, phrases = (
             torch.cat(x) for x in ((ids, ids, wrong_ids), (mask, mask, wrong_mask), (phrases, phrases, wrong_phrases))
         )  # (3B, T)
-        states = self.fuse(ids, mask, memory.select(torch.cat([own, hard_image, own])))  # (3B, T, C)
-        means, exists = self.group_states(states, mask, phrases)
+        memory = memory.select(torch.cat([own, hard_image, own]))
+        states = self.fuse(ids, mask, memory, first_only=self.grouping is None)  # (3B, T, C)
+        pair_logits = self.itm_head(states[:, 0])
         matched = torch.arange(3 * B, device=ids.device) < B
-        return self.loss_atp(
-            self.itm_head(states[:, 0]), matched, self.itm_local_head(means), exists, mean_over_processes(exists.sum())
-        )
+        if self.grouping is None:
+            return self.loss_atp(pair_logits, matched)
+        means, exists = self.group_states(states, mask, phrases)
+        total = mean_over_processes(exists.sum())
+        return self.loss_atp(pair_logits, matched, self.itm_local_head(means), exists, total)
 
     def group_states(self, states: Tensor, mask: Tensor, phrases: Tensor) -> tuple[Tensor, Tensor]:
         """Mean states (P, G, C) of the token groups of fused captions (P, T, C), and which groups exist (P, G)."""
-        if self.grouping == "phrases":
+        if self.grouping == "phrases" and self.num_groups is None:
             return group_means(states, phrases, self.tokenizer.max_length - 2)  # every word may be a phrase
+        if self.grouping == "phrases":
+            return group_means(states, phrase_groups(phrases, self.num_groups), self.num_groups)
         if self.grouping == "tokens":
             return group_means(states, token_groups(mask, self.num_groups), self.num_groups)
         return group_means(states, position_groups(mask, self.num_groups), self.num_groups)
@@ -245,14 +256,14 @@ class CADA(TextImageRetriever):
 
 
 def _check_options(
-    grouping: str, num_groups: int | None, negatives: str, text_decoder: dict | None, loss_ara: dict | None
+    grouping: str | None, num_groups: int | None, negatives: str, text_decoder: dict | None, loss_ara: dict | None
 ) -> None:
-    if grouping not in GROUPINGS:
-        raise ConfigError(f"grouping={grouping!r}: use one of {', '.join(GROUPINGS)}")
-    if (grouping == "phrases") != (num_groups is None):
+    if grouping not in (*GROUPINGS, None):
+        raise ConfigError(f"grouping={grouping!r}: use one of {', '.join(GROUPINGS)}, or None")
+    if (grouping in ("position", "tokens") and num_groups is None) or (grouping is None and num_groups is not None):
         raise ConfigError(
-            f"grouping={grouping!r} with num_groups={num_groups}: phrases make their own groups (num_groups=None), "
-            "position and tokens need a number"
+            f"grouping={grouping!r} with num_groups={num_groups}: position and tokens need a number, phrases take one "
+            "or None (each phrase is a group), and no grouping has none"
         )
     if num_groups is not None and num_groups < 1:
         raise ConfigError(f"num_groups={num_groups}: use 1 or more")

@@ -154,10 +154,11 @@ class _Intermediate(nn.Module):
 class CrossModalLayer(nn.Module):
     """Self-attention, cross-attention if there is an image, feed-forward."""
 
-    def __init__(self, width: int, heads: int, dropout: float, image_width: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, image_width: int, cross_attention: bool) -> None:
         super().__init__()
         self.attention = SelfAttention(width, heads, dropout)
-        self.crossattention = CrossAttention(width, heads, dropout, image_width)
+        if cross_attention:
+            self.crossattention = CrossAttention(width, heads, dropout, image_width)
         self.intermediate = _Intermediate(width)
         self.output = _Output(4 * width, width, dropout)
 
@@ -195,9 +196,9 @@ class _Embeddings(nn.Module):
 
 
 class _Encoder(nn.Module):
-    def __init__(self, width: int, depth: int, heads: int, dropout: float, image_width: int) -> None:
+    def __init__(self, depth: int, *layer: object) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(CrossModalLayer(width, heads, dropout, image_width) for _ in range(depth))
+        self.layer = nn.ModuleList(CrossModalLayer(*layer) for _ in range(depth))
 
 
 @MODELS.register_module()
@@ -210,6 +211,7 @@ class CrossModalBert(nn.Module):
         image_width: width of the image tokens.
         max_positions: longest text in tokens.
         dropout: of embeddings, attention weights and block outputs.
+        cross_attention: False leaves a plain text encoder.
     """
 
     def __init__(
@@ -221,13 +223,14 @@ class CrossModalBert(nn.Module):
         image_width: int = 768,
         max_positions: int = 512,
         dropout: float = 0.1,
+        cross_attention: bool = True,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ConfigError(f"width={width} is not a multiple of heads={heads}")
         self.width, self.max_positions, self.vocab_size = width, max_positions, vocab_size
         self.embeddings = _Embeddings(vocab_size, width, max_positions, dropout)
-        self.encoder = _Encoder(width, depth, heads, dropout, image_width)
+        self.encoder = _Encoder(depth, width, heads, dropout, image_width, cross_attention)
         self.apply(init_bert_weights)
 
     def image_memory(self, image_tokens: Tensor) -> ImageMemory:

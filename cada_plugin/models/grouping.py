@@ -2,7 +2,8 @@
 
 A grouping is a (P, T) long tensor that says to which group a token belongs, -1 for none. ``position`` is the released
 code's: equal stretches of the *padded* sequence, padding included. ``tokens`` splits the real tokens evenly.
-``phrases`` makes every attribute phrase a group; the text pipeline finds them.
+``phrases`` makes every attribute phrase a group, or deals them out in order to a given number of groups; the text
+pipeline finds them.
 """
 
 import torch
@@ -27,6 +28,16 @@ def token_groups(attention_mask: Tensor, num_groups: int) -> Tensor:
     position = torch.arange(attention_mask.shape[1], device=attention_mask.device)[None]  # (1, T)
     group = ((position - 1) * num_groups).div(lengths.clamp_min(1), rounding_mode="floor")
     return group.masked_fill((position == 0) | (position > lengths), -1)
+
+
+def phrase_groups(phrase_index: Tensor, num_groups: int) -> Tensor:
+    """Whole phrases, in order, in ``num_groups`` runs whose numbers of phrases differ by at most one.
+
+    ``phrase_index`` (P, T) numbers the phrases of each text from 0, -1 outside of them.
+    """
+    count = phrase_index.amax(1, keepdim=True) + 1  # (P, 1)
+    group = (phrase_index * num_groups).div(count.clamp_min(1), rounding_mode="floor")
+    return group.masked_fill(phrase_index < 0, -1)
 
 
 def group_means(states: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:

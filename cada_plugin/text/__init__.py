@@ -2,9 +2,10 @@
 
 from .chunks import phrase_spans
 from .tagger import LexiconTagger, NLTKTagger, SpacyTagger
-from .tokenizer import CaptionTokenizer, EncodedCaption, clean_caption
+from .tokenizer import CaptionTokenizer, CLIPCaptionTokenizer, EncodedCaption, clean_caption
 
 __all__ = [
+    "CLIPCaptionTokenizer",
     "CaptionTokenizer",
     "EncodedCaption",
     "LexiconTagger",

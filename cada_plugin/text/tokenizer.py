@@ -1,7 +1,8 @@
-"""Captions to WordPiece ids, as BLIP and CADA read them: lower case, a few marks blanked, 72 words, 73 ids.
+"""Captions to ids: WordPiece as BLIP and CADA read them (lower case, a few marks blanked, 72 words, 73 ids), and CLIP's
+byte pairs.
 
-The vocabulary is bert-base-uncased's plus ``[DEC]`` and ``[ENC]``, appended in this order. Ids are never padded here:
-the collate function pads to the longest caption of a batch.
+The WordPiece vocabulary is bert-base-uncased's plus ``[DEC]`` and ``[ENC]``, appended in this order. Ids are never
+padded here: the collate function pads to the longest caption of a batch.
 """
 
 import os
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from transformers import AutoTokenizer, BertTokenizerFast
+from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.registry import TASK_UTILS
@@ -63,10 +64,18 @@ class CaptionTokenizer:
             )
         self.vocab, self.max_words, self.max_length = vocab, max_words, max_length
         self._tokenizer = self._load(_SHIPPED.get(vocab, vocab))
+        self._set_special_tokens()
+
+    def _set_special_tokens(self) -> None:
         self._tokenizer.add_special_tokens({"additional_special_tokens": [DECODE_TOKEN, ENCODE_TOKEN]})
         ids = self._tokenizer.convert_tokens_to_ids
-        self.pad_id, self.mask_id, self.sep_id = ids("[PAD]"), ids("[MASK]"), ids("[SEP]")
+        self.pad_id, self.mask_id, self.end_id = ids("[PAD]"), ids("[MASK]"), ids("[SEP]")
         self.dec_id, self.enc_id = ids(DECODE_TOKEN), ids(ENCODE_TOKEN)
+
+    @property
+    def word_ids(self) -> list[int]:
+        """All ids that are not special tokens."""
+        return sorted(set(range(len(self))) - set(self._tokenizer.all_special_ids))
 
     @staticmethod
     def _load(vocab: str) -> BertTokenizerFast:
@@ -96,13 +105,17 @@ class CaptionTokenizer:
         encoding = self._tokenizer(words, is_split_into_words=True, add_special_tokens=True, verbose=False)
         ids, word_index = list(encoding["input_ids"]), encoding.word_ids()
         if len(ids) > self.max_length:
-            ids = [*ids[: self.max_length - 1], self.sep_id]
+            ids = [*ids[: self.max_length - 1], self.end_id]
             word_index = [*word_index[: self.max_length - 1], None]
         return EncodedCaption(ids, [-1 if w is None else w for w in word_index], words)
 
+    def clean(self, caption: str) -> str:
+        """The text that is tokenised."""
+        return clean_caption(caption, self.max_words)
+
     def split(self, caption: str) -> list[str]:
         """Words and marks of the cleaned caption, the units that taggers see."""
-        return _WORD.findall(clean_caption(caption, self.max_words))
+        return _WORD.findall(self.clean(caption))
 
     def decode(self, ids: list[int]) -> list[str]:
         """Word pieces of ids, for pictures and logs."""
@@ -110,6 +123,45 @@ class CaptionTokenizer:
 
     def count_truncated(self, captions: list[str]) -> int:
         """How many captions ``encode`` would cut; tokenises all at once, about 20,000 captions a second."""
-        ids = self._tokenizer([clean_caption(c, self.max_words) for c in captions], verbose=False)["input_ids"]
+        ids = self._tokenizer([self.clean(c) for c in captions], verbose=False)["input_ids"]
         words = (len(clean_caption(caption, sys.maxsize).split()) for caption in captions)
         return sum(len(i) > self.max_length or w > self.max_words for i, w in zip(ids, words, strict=True))
+
+
+@TASK_UTILS.register_module()
+class CLIPCaptionTokenizer(CaptionTokenizer):
+    """CLIP's byte-pair tokenizer. Only case and spaces are cleaned.
+
+    CLIP has no mask token. As in IRRA, the last learnt pair gives up its id for it, 49405: no caption of people needs
+    that pair.
+
+    Args:
+        vocab: a folder with the tokenizer of a Hugging Face CLIP, or a name transformers can resolve
+            (``openai/clip-vit-base-patch16``; needs the hub or its cache).
+        max_words: words kept of a caption.
+        max_length: ids kept, start and end included. A longer caption is cut before its end.
+    """
+
+    def __init__(self, vocab: str = "openai/clip-vit-base-patch16", max_words: int = 75, max_length: int = 77) -> None:
+        super().__init__(vocab, max_words, max_length)
+
+    @staticmethod
+    def _load(vocab: str) -> PreTrainedTokenizerFast:
+        advice = "set tokenizer.vocab to the folder of a Hugging Face CLIP, with tokenizer.json or vocab.json"
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(vocab)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"CLIP tokenizer vocab={vocab!r} cannot be read: {advice}") from error
+        if not tokenizer.bos_token or not tokenizer.eos_token:
+            raise ConfigError(f"{vocab} is not a tokenizer of CLIP, it has no start and end token: {advice}")
+        return tokenizer
+
+    def _set_special_tokens(self) -> None:
+        self.end_id, self.mask_id = self._tokenizer.eos_token_id, self._tokenizer.bos_token_id - 1
+        self.pad_id = self._tokenizer.pad_token_id
+
+    def clean(self, caption: str) -> str:
+        return " ".join(caption.lower().split()[: self.max_words])
+
+    def split(self, caption: str) -> list[str]:
+        return self.clean(caption).split()

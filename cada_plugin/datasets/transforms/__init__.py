@@ -2,12 +2,13 @@
 
 from .image import LoadPersonImage, TorchvisionTransform
 from .packing import PackPersonInputs
-from .text import EncodeCaptions, MaskAttributes, TagAttributes
+from .text import EncodeCaptions, MaskAttributes, MaskTokens, TagAttributes
 
 __all__ = [
     "EncodeCaptions",
     "LoadPersonImage",
     "MaskAttributes",
+    "MaskTokens",
     "PackPersonInputs",
     "TagAttributes",
     "TorchvisionTransform",

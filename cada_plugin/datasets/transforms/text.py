@@ -124,3 +124,34 @@ class MaskAttributes:
             masked = [phrase >= 0 and bool(drawn[phrase]) for phrase in item["phrase_index"]]
         masked_ids = [self.mask_id if m else i for i, m in zip(ids, masked, strict=True)]
         return {**item, "masked_ids": masked_ids, "masked_positions": masked}
+
+
+@TRANSFORMS.register_module()
+class MaskTokens:
+    """BERT's masking, of any word piece: adds ``masked_ids`` and ``masked_positions`` (bool), lists over pieces.
+
+    Of the chosen pieces 80 % become ``[MASK]``, 10 % a random word and 10 % stay (Devlin et al., NAACL 2019, section
+    3.1). The first and the last token are never chosen. IRRA learns from it; for ARA it is the ablation of choosing
+    attributes.
+
+    Args:
+        tokenizer: config of the model's tokenizer.
+        probability: of choosing a piece.
+    """
+
+    def __init__(self, tokenizer: dict, probability: float = 0.15) -> None:
+        if not 0 <= probability <= 1:
+            raise ConfigError(f"MaskTokens probability={probability}: use a number from 0 to 1")
+        tokenizer = build_part(TASK_UTILS, tokenizer)
+        self.mask_id, self.words = tokenizer.mask_id, torch.tensor(tokenizer.word_ids)
+        self.probability = probability
+
+    def __call__(self, item: dict) -> dict:
+        ids = torch.tensor(item["encoded"][0].input_ids)
+        masked = torch.rand(len(ids)) < self.probability
+        masked[[0, -1]] = False
+        kind = torch.rand(len(ids))
+        random_words = self.words[torch.randint(len(self.words), (len(ids),))]
+        masked_ids = torch.where(masked & (kind < 0.8), self.mask_id, ids)
+        masked_ids = torch.where(masked & (kind >= 0.9), random_words, masked_ids)
+        return {**item, "masked_ids": masked_ids.tolist(), "masked_positions": masked.tolist()}

@@ -1,13 +1,16 @@
 """Image encoder: timm's Vision Transformer with a class token, as BLIP uses it (pre-norm, final norm)."""
 
+from functools import partial
 from itertools import pairwise
 
 import timm.layers
 import torch
+import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cada_plugin.errors import ConfigError
+from cada_plugin.models.encoders.attention import attention_row, inputs_of
 from cada_plugin.registry import MODELS
 
 
@@ -90,3 +93,15 @@ class ViTEncoder(VisionTransformer):
                 "set the pipeline's resize and visual_encoder.image_size to the same size"
             )
         return self.forward_features(images)
+
+    def with_attention(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens, and how much the class token attends to each in the last layer (B, 1+N), mean over heads."""
+        attention = self.blocks[-1].attn
+        with inputs_of(attention) as seen:
+            tokens = self(images)
+        query, key, _ = (
+            partial(F.linear, weight=weight, bias=bias)
+            for weight, bias in zip(attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3), strict=True)
+        )
+        first = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        return tokens, attention_row(seen[0], first, query, key, attention.num_heads)

@@ -1,0 +1,70 @@
+"""CCD, confident consensus division (RDE; Qin et al., CVPR 2024, section 3.3): which training pairs to believe."""
+
+import numpy as np
+import torch
+from mmengine.dist import broadcast
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from sklearn.mixture import GaussianMixture
+from tqdm import tqdm
+
+from cada_plugin.errors import ConfigError
+from cada_plugin.models import RDE
+from cada_plugin.models.distributed import gather
+from cada_plugin.registry import HOOKS
+
+
+def plausible(losses: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Which of N pairs belong to the component of small losses, bool (N,): a mixture of two Gaussians on the losses
+    scaled to 0..1. All do where the losses do not differ."""
+    spread = np.ptp(losses)
+    if spread == 0:
+        return np.ones(len(losses), bool)
+    scaled = ((losses - losses.min()) / spread)[:, None]
+    mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0).fit(scaled)
+    return mixture.predict_proba(scaled)[:, mixture.means_.argmin()] > threshold
+
+
+def divide(by_global: np.ndarray, by_selection: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Pairs to keep, bool (N,): those that both embeddings find plausible, and each other one that only one of them
+    does with probability one half."""
+    first, second = plausible(by_global), plausible(by_selection)
+    return np.where(first == second, first, rng.random(len(first)) < 0.5)
+
+
+@HOOKS.register_module()
+class ConsensusDivisionHook(Hook):
+    """Before every epoch, finds the losses of all training pairs and tells the model which to keep.
+
+    Costs one more forward pass over the training split, in batches of its own loader; pairs that the loader leaves out
+    are kept. Depends on (seed, epoch) alone.
+    """
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not isinstance(model, RDE):
+            raise ConfigError(f"ConsensusDivisionHook divides pairs for RDE, not for {type(model).__name__}")
+        losses = self._losses(runner, model)
+        seen = np.flatnonzero(~np.isnan(losses[0]))
+        clean = torch.ones(losses.shape[1], dtype=torch.bool)
+        rng = np.random.default_rng((runner.seed or 0, runner.epoch))
+        clean[seen] = torch.from_numpy(divide(*losses[:, seen], rng))
+        broadcast(clean)  # processes may differ in the last bit of a loss
+        model.clean = clean
+        runner.logger.info(f"consensus division keeps {int(clean.sum()):,} of {len(clean):,} training pairs")
+
+    @torch.no_grad()
+    def _losses(self, runner: Runner, model: RDE) -> np.ndarray:
+        """(2, pairs of the split), NaN where the loader left a pair out."""
+        losses = np.full((2, len(runner.train_dataloader.dataset)), np.nan)
+        model.eval()
+        bar = tqdm(runner.train_dataloader, desc="consensus division", delay=2, leave=False, disable=runner.rank != 0)
+        for batch in bar:
+            data = model.data_preprocessor(batch, False)
+            samples = data["data_samples"]
+            device = next(model.parameters()).device
+            index = gather(torch.tensor([sample.sample_index for sample in samples], device=device)).cpu()
+            losses[:, index] = torch.stack(model.pair_losses(data["inputs"], samples)).cpu().numpy()
+        model.train()
+        return losses

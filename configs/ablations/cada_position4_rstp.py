@@ -1,0 +1,3 @@
+# CADA whose ATP has 4 groups of positions.
+_base_ = ['../cada_rstp.py']
+model = dict(grouping='position', num_groups=4)

@@ -1,0 +1,3 @@
+# CADA whose ATP has 2 groups of real tokens.
+_base_ = ['../cada_cuhk.py']
+model = dict(grouping='tokens', num_groups=2)

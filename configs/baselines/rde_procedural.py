@@ -1,0 +1,25 @@
+# RDE: token-selection embedding, triplet alignment loss, consensus division.
+_base_ = [
+    '../_base_/datasets/procedural_pedes.py',
+    '../_base_/pipelines/procedural.py',
+    '../_base_/models/dual_tiny.py',
+    '../_base_/schedules/procedural_4e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(
+    type='RDE',
+    loss_tal=dict(type='TripletAlignmentLoss', margin=0.1, temperature=0.015),
+    selection_dim=256,
+    tokenizer={{_base_.tokenizer}},
+    visual_encoder=dict(image_size={{_base_.image_size}}),
+)
+train_dataloader = dict(dataset=dict(pipeline={{_base_.procedural_plain_pipeline}}))
+default_hooks = dict(checkpoint=dict(save_best='t2i_global/R1'))
+custom_hooks = [
+    dict(type='EpochSeedHook'),
+    dict(type='SyncBuffersHook'),
+    dict(type='PendingValidationHook'),
+    dict(type='ProgressHook'),
+    dict(type='RankedGalleryHook'),
+    dict(type='ConsensusDivisionHook'),
+]
