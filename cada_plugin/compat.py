@@ -50,7 +50,8 @@ def import_torchreid() -> ModuleType:
     Delete when: torchreid stops warning at import time.
 
     Raises:
-        MissingExtraError: torchreid, or one of the packages that it needs but does not declare, is missing.
+        MissingExtraError: torchreid, or one of the packages that it needs but does not declare, is missing, or the
+            package of that name is another one.
     """
     try:
         with warnings.catch_warnings():
@@ -61,6 +62,11 @@ def import_torchreid() -> ModuleType:
             f"torchreid cannot be imported ({error}): "
             "run `pip install torchreid gdown tensorboard h5py six scipy` (torchreid does not declare what it needs)"
         ) from error
+    if missing := [part for part in ("data", "engine", "metrics", "models") if not hasattr(torchreid, part)]:
+        raise MissingExtraError(
+            f"{torchreid.__file__} is not torchreid in a layout that we know: it has no {', '.join(missing)}. "
+            "Run `pip install torchreid`, or take the author's own 1.4.0"
+        )
     return torchreid
 
 

@@ -20,7 +20,7 @@ LOSSES = {
     },
 }
 OFF = {"loss_global": None, "loss_atp": None, "loss_ara": None, "text_decoder": None}
-GROUPINGS = [("position", 2), ("position", 5), ("tokens", 1), ("tokens", 4), ("phrases", None)]
+GROUPINGS = [("position", 2), ("position", 5), ("tokens", 1), ("tokens", 4), ("phrases", None), ("phrases", 2)]
 
 
 def only(*names):
@@ -200,7 +200,7 @@ def test_batch_of_one_person_has_no_negatives(tiny_model, tiny_batch):
     ("changes", "message"),
     [
         ({"grouping": "words"}, "grouping='words': use one of position, tokens, phrases"),
-        ({"grouping": "phrases"}, "grouping='phrases' with num_groups=2: phrases make their own"),
+        ({"grouping": None}, "grouping=None with num_groups=2: position and tokens need a number"),
         ({"grouping": "tokens", "num_groups": None}, "grouping='tokens' with num_groups=None"),
         ({"num_groups": 0}, "num_groups=0: use 1 or more"),
         ({"negatives": "random"}, "negatives='random': use one of hardest, drawn"),

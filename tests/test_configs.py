@@ -1,34 +1,52 @@
-"""Every shipped config builds and takes a training step, at a size that a test can afford."""
+"""Every shipped config builds, at a size that a test can afford; every kind of model takes a training step."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from clip_factory import write_tokenizer
 from mmengine.config import Config
+from mmengine.fileio import load
 
 from cada_plugin.datasets import person_collate
 from cada_plugin.integrations.torchreid import PROCEDURAL_BUILD
 from cada_plugin.registry import DATASETS, MODELS, TRANSFORMS, build_part
 
-CONFIG_DIR = Path(__file__).parents[1] / "configs"
-CONFIGS = sorted(path.name for path in CONFIG_DIR.glob("*.py"))
+ROOT = Path(__file__).parents[1]
+CONFIG_DIR = ROOT / "configs"
+CONFIGS = sorted(
+    str(path.relative_to(CONFIG_DIR)) for path in CONFIG_DIR.rglob("*.py") if "_base_" not in path.parts
+)
+STEPS = [name for name in CONFIGS if not name.startswith("ablations") or name.endswith("_procedural.py")]
 
 
-def shrink(config: Config) -> Config:
-    """The same structure, small: widths, depths, vocabulary, and a tagger that needs no download."""
+def shrink(config: Config, clip_folder: Path) -> Config:
+    """The same structure, small: widths, depths, vocabularies, and a tagger that needs no download."""
     model = config.model
     model.init_cfg = None
-    model.tokenizer.vocab = "procedural"
-    model.visual_encoder.update(width=32, depth=1, heads=2)
+    small = {"width": 32, "depth": 1, "heads": 2}
+    if model.visual_encoder.type == "TorchreidEncoder":
+        model.visual_encoder.update(pretrained=False)
+    else:
+        model.visual_encoder.update(small)
     for part in ("text_encoder", "text_decoder"):
-        if model.get(part):
-            model[part].update(width=32, depth=1, heads=2, max_positions=model.tokenizer.max_length)
-    for step in [*config.train_pipeline, *config.test_pipeline]:
-        if "tokenizer" in step:
-            step.tokenizer.vocab = "procedural"
-        if step["type"] == "TagAttributes":
-            step.tagger = {"type": "LexiconTagger"}
+        if model.get(part) and model[part].type != "BiLSTMEncoder":
+            model[part].update(small, max_positions=model.tokenizer.max_length if "max_length" in model.tokenizer else 77)
+    pipelines = [config[loader].dataset.pipeline for loader in ("train_dataloader", "test_dataloader")]
+    for part in [model, *(step for pipeline in pipelines for step in pipeline)]:
+        if "tokenizer" in part:
+            clip = part.tokenizer.type == "CLIPCaptionTokenizer"
+            part.tokenizer.vocab = str(clip_folder) if clip else "procedural"
+        if part["type"] == "TagAttributes":
+            part.tagger = {"type": "LexiconTagger"}
     return config
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    write_tokenizer(folder)
+    return folder
 
 
 def fake_item(path: Path, index: int) -> dict:
@@ -53,11 +71,11 @@ def image(tmp_path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_config_builds_and_takes_a_step(name, image):
-    config = shrink(Config.fromfile(CONFIG_DIR / name))
-    model = build_part(MODELS, config.model)
-    pipeline = [build_part(TRANSFORMS, step) for step in config.train_pipeline]
+@pytest.mark.parametrize("name", STEPS)
+def test_config_builds_and_takes_a_step(name, image, clip_folder):
+    config = shrink(Config.fromfile(CONFIG_DIR / name), clip_folder)
+    model = build_part(MODELS, config.model).train()
+    pipeline = [build_part(TRANSFORMS, step) for step in config.train_dataloader.dataset.pipeline]
     items = []
     for index in range(3):
         item = fake_item(image, index)
@@ -71,17 +89,35 @@ def test_config_builds_and_takes_a_step(name, image):
     sum(losses.values()).backward()
 
 
+@pytest.mark.parametrize("name", sorted(set(CONFIGS) - set(STEPS)))
+def test_config_of_an_ablation_builds(name, clip_folder):
+    config = shrink(Config.fromfile(CONFIG_DIR / name), clip_folder)
+    build_part(MODELS, config.model)
+    for step in config.train_dataloader.dataset.pipeline:
+        build_part(TRANSFORMS, step)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_loaders_name_registered_data_sets_and_both_loops_agree(name):
+def test_loaders_loops_and_the_choice_of_the_best_epoch_agree(name):
     config = Config.fromfile(CONFIG_DIR / name)
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
         if config.get(loader):
             assert DATASETS.get(config[loader].dataset.type) is not None
             assert config[loader].dataset.get("test_mode", False) == (loader != "train_dataloader")
-    if config.get("val_cfg"):
-        assert config.val_cfg.rerank_topk == config.test_cfg.rerank_topk
-    else:  # no split to choose an epoch on
+    for loader in ("val_dataloader", "test_dataloader"):  # the model reads what the loader writes
+        if config.get(loader):
+            steps = {step["type"]: step for step in config[loader].dataset.pipeline}
+            assert steps["EncodeCaptions"].tokenizer == config.model.tokenizer
+            if "image_size" in config.model.visual_encoder:
+                assert steps["torchvision/Resize"].size == config.model.visual_encoder.image_size
+    if not config.get("val_cfg"):  # no split to choose an epoch on
         assert config.default_hooks.checkpoint.save_best is None
+        return
+    assert config.val_cfg.rerank_topk == config.test_cfg.rerank_topk
+    matches = MODELS.get(config.model.type).__name__ in ("CADA", "BLIP") and config.model.get("loss_atp", 1) is not None
+    if config.default_hooks.checkpoint.save_best:
+        stage = "t2i" if matches and config.val_cfg.rerank_topk else "t2i_global"
+        assert config.default_hooks.checkpoint.save_best == f"{stage}/R1"
 
 
 def test_cuhk_config_has_the_released_values():
@@ -99,6 +135,58 @@ def test_cuhk_config_has_the_released_values():
         24,
         32,
     )
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cuhk", 11003), ("icfg", 3102), ("rstp", 3701)])
+def test_classifiers_have_the_published_number_of_people(name, classes):
+    dataset = DATASETS.get(Config.fromfile(CONFIG_DIR / f"cada_{name}.py").train_dataloader.dataset.type)
+    assert dataset.PUBLISHED["train"][0] == classes
+    for baseline in ("cmpm_osnet", "cmpm_resnet50", "irra"):
+        assert Config.fromfile(CONFIG_DIR / f"baselines/{baseline}_{name}.py").model.num_classes == classes
+
+
+def test_an_ablation_changes_what_its_name_says_and_nothing_else():
+    for name in CONFIGS:
+        if not name.startswith("ablations"):
+            continue
+        what, data = Path(name).stem.removeprefix("cada_").rsplit("_", 1)
+        ours, main = Config.fromfile(CONFIG_DIR / name), Config.fromfile(CONFIG_DIR / f"cada_{data}.py")
+        changed = {key for key in main if ours[key] != main[key]} - {"default_hooks", "val_cfg"}
+        model = {key for key in main.model if ours.model[key] != main.model[key]}
+        expected = {
+            "global_only": {"text_decoder", "loss_atp", "loss_ara"},
+            "no_atp": {"loss_atp"},
+            "no_ara": {"text_decoder", "loss_ara"},
+            "causal": {"text_decoder"},
+            "bidirectional": {"text_decoder"},
+        }.get(what)
+        if what.startswith("mask_"):
+            assert changed == {"train_dataloader"}, name
+        elif what.startswith("k"):
+            assert (changed, ours.test_cfg.rerank_topk) == ({"test_cfg"}, int(what[1:])), name
+        elif expected is not None:
+            assert (changed, model) == ({"model"}, expected), name
+        else:  # position, tokens or phrases with a number of groups
+            assert changed == {"model"}, name
+            assert model <= {"grouping", "num_groups"}, name
+            number = ours.model.num_groups
+            assert what == f"{ours.model.grouping}{'_each' if number is None else number}", name
+
+
+def test_metafile_lists_every_config_once():
+    index = load(ROOT / "model-index.yml")
+    assert index["Import"] == ["configs/metafile.yml"]
+    metafile = load(ROOT / index["Import"][0])
+    listed = [model["Config"] for model in metafile["Models"]]
+    assert sorted(listed) == [f"configs/{name}" for name in CONFIGS]
+    collections = {collection["Name"] for collection in metafile["Collections"]}
+    assert {model["In Collection"] for model in metafile["Models"]} == collections
+    names = [model["Name"] for model in metafile["Models"]]
+    assert len(set(names)) == len(names)
+    for model in metafile["Models"]:
+        assert model["Name"] == Path(model["Config"]).stem
+        dataset = Config.fromfile(ROOT / model["Config"]).test_dataloader.dataset.type
+        assert model["Metadata"]["Training Data"] == DATASETS.get(dataset).NAME
 
 
 def test_pretraining_people_are_not_those_of_the_main_job():

@@ -11,11 +11,16 @@ _PER_TOKEN = {"masked_ids": torch.long, "masked_positions": torch.bool, "phrase_
 
 @TRANSFORMS.register_module()
 class PackPersonInputs:
-    """Item -> ``{'inputs': {'image', 'input_ids': [one tensor a caption], ...}, 'data_samples': PersonDataSample}``."""
+    """Item -> ``{'inputs': {'image', 'input_ids': [one tensor a caption], ...}, 'data_samples': PersonDataSample}``.
+
+    Of the sample's fields a host's data set has to give ``person_id`` and ``img_path``; MMEngine's ``sample_idx`` serves
+    as ``sample_index``.
+    """
 
     def __call__(self, item: dict) -> dict:
         inputs = {"image": item["image"], "input_ids": [torch.tensor(e.input_ids) for e in item["encoded"]]}
         inputs.update({k: torch.tensor(item[k], dtype=dtype) for k, dtype in _PER_TOKEN.items() if k in item})
+        item = {"is_twin": False, "sample_index": item.get("sample_idx"), **item}
         captions = item["captions"] if "captions" in item else [item["caption"]]
-        meta = {"captions": captions, **{key: item[key] for key in _META}}
+        meta = {"captions": captions, **{key: item[key] for key in _META if key in item}}
         return {"inputs": inputs, "data_samples": PersonDataSample(metainfo=meta)}

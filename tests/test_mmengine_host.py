@@ -1,0 +1,60 @@
+"""A host project of MMEngine, as one would write it, runs in its own process with and without our parts."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cada_plugin.checkpoints.io import read_checkpoint
+from cada_plugin.datasets.procedural import build_procedural
+
+HOST = Path(__file__).parent / "mmengine_host"
+
+
+@pytest.fixture
+def host(tmp_path) -> Path:
+    """A copy of the project with eight captions of four pictures for its own data set."""
+    folder = tmp_path / "host"
+    shutil.copytree(HOST, folder)
+    build_procedural(folder / "pictures", seed=1, identities={"train": 2, "val": 1, "test": 1}, images_per_identity=2)
+    records = json.loads((folder / "pictures/reid_raw.json").read_text())
+    rows = [
+        f"imgs/{record['file_path']};{record['id']};{caption}"
+        for record in records
+        if record["split"] == "train"
+        for caption in record["captions"]
+    ]
+    assert len(rows) == 8
+    (folder / "pictures/people.txt").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "stages"), [("host_data_plugin_model", ["t2i_global", "t2i"]), ("plugin_data_host_model", ["t2i_global"])]
+)
+def test_host_project_trains_two_steps_and_tests(host, config, stages):
+    done = subprocess.run(
+        [sys.executable, "train.py", f"configs/{config}.py"],
+        cwd=host,
+        env={**os.environ, "CADA_CACHE": str(host / "cache"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    work_dir = host / "work_dirs" / config
+    assert read_checkpoint(work_dir / "epoch_1.pth")["meta"]["iter"] == 2
+    metrics = [json.loads(file.read_text()) for file in work_dir.glob("*/*.json")]
+    assert len(metrics) == 1
+    assert all(0 <= metrics[0][f"{stage}/R1"] <= 100 for stage in stages)
+    assert ("t2i/R1" in metrics[0]) == ("t2i" in stages)
+
+
+def test_host_project_holds_nothing_of_ours():
+    ours = {path.name for path in (HOST.parents[1] / "cada_plugin").rglob("*.py")} - {"__init__.py", "registry.py"}
+    theirs = [path for path in HOST.rglob("*.py") if path.name in ours]
+    assert not theirs
