@@ -1,11 +1,18 @@
 """Our images in torchreid's own data manager, model and engine."""
 
+import sys
+import types
+
 import pytest
 import torch
+from conftest import TOKENIZER, build_batch
 
 from cada_plugin.compat import import_torchreid
 from cada_plugin.datasets.procedural import build_procedural
+from cada_plugin.errors import MissingExtraError
 from cada_plugin.integrations import torchreid as bridge
+from cada_plugin.models import TorchreidEncoder
+from cada_plugin.registry import MODELS
 
 BUILD = {"seed": 3, "identities": {"train": 6, "val": 2, "test": 5}, "images_per_identity": 3}
 
@@ -32,7 +39,7 @@ def test_lists_keep_every_image_once_and_never_share_a_camera():
     assert not {camera for _, _, camera in query} & {camera for _, _, camera in gallery}
 
 
-def test_torchreid_trains_its_own_model_on_our_images(data_root, tmp_path, capsys):
+def test_torchreid_trains_its_own_model_on_our_images_and_we_search_with_it(data_root, tmp_path, capsys):
     bridge.register()
     torchreid = import_torchreid()
     manager = torchreid.data.ImageDataManager(
@@ -57,3 +64,49 @@ def test_torchreid_trains_its_own_model_on_our_images(data_root, tmp_path, capsy
     engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, print_freq=100, ranks=[1, 5])
     assert not torch.equal(before, model.conv1.conv.weight)
     assert "Rank-1" in capsys.readouterr().out
+
+    # ... and its backbone becomes the image encoder of one of ours
+    checkpoint = tmp_path / "log/model/model.pth.tar-1"
+    retriever = MODELS.build(
+        {
+            "type": "CMPMRetriever",
+            "num_classes": 9,
+            "visual_encoder": {"type": "TorchreidEncoder", "name": "osnet_x0_25", "weights": str(checkpoint)},
+            "text_encoder": {"type": "BiLSTMEncoder", "word_width": 8, "hidden": 8},
+            "tokenizer": TOKENIZER,
+            "embed_dim": 8,
+        }
+    )
+    images = torch.randn(2, 3, 64, 32)
+    with torch.no_grad():
+        expected = model.eval().featuremaps(images).mean((2, 3))
+        torch.testing.assert_close(retriever.eval().visual_encoder(images)[:, 0], expected)
+    losses = retriever.train().loss(**build_batch())
+    sum(losses.values()).backward()
+    assert retriever.visual_encoder.model.conv1.conv.weight.grad.abs().sum() > 0
+
+
+def test_a_package_of_that_name_in_neither_layout_is_named(monkeypatch):
+    stranger = types.ModuleType("torchreid")
+    stranger.__file__ = "/somewhere/torchreid/__init__.py"
+    stranger.models = stranger.metrics = stranger
+    monkeypatch.setitem(sys.modules, "torchreid", stranger)
+    with pytest.raises(MissingExtraError, match=r"/somewhere/.+ is not torchreid .+: it has no data, engine"):
+        bridge.register()
+
+
+def test_the_authors_own_layout_has_the_same_attributes(monkeypatch):
+    """In 1.4.0 the parts are modules ``torchreid.data``, in the wheel ``torchreid.reid.data``: attributes agree."""
+    real = import_torchreid()
+    flat = types.ModuleType("torchreid")
+    for part in ("data", "engine", "metrics", "models", "optim", "utils"):
+        setattr(flat, part, getattr(real, part))
+    monkeypatch.setitem(sys.modules, "torchreid", flat)
+    assert bridge.register()
+    assert TorchreidEncoder("osnet_x0_25").width == 128
+
+
+def test_a_missing_torchreid_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchreid", None)
+    with pytest.raises(MissingExtraError, match="run `pip install torchreid gdown"):
+        bridge.register()
