@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/datasets/procedural_pedes.py',
     '../_base_/pipelines/procedural.py',
     '../_base_/models/dual_tiny.py',
-    '../_base_/schedules/procedural_4e.py',
+    '../_base_/schedules/procedural_2e.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(

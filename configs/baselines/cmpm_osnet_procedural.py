@@ -1,4 +1,4 @@
-# OSNet of torchreid and a bidirectional LSTM under CMPM and CMPC, from nothing: ImageNet's weights need a
+# The smallest OSNet of torchreid and a bidirectional LSTM under CMPM and CMPC, from nothing: ImageNet's weights need a
 # download. So it trains longer and faster than the baselines that have start weights.
 _base_ = [
     '../_base_/datasets/procedural_pedes.py',
@@ -10,7 +10,7 @@ model = dict(
     num_classes=1200,
     data_preprocessor=dict(  # ImageNet's mean and deviation, in 0..255
         type='PersonDataPreprocessor', mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
-    visual_encoder=dict(type='TorchreidEncoder', name='osnet_x1_0'),
+    visual_encoder=dict(type='TorchreidEncoder', name='osnet_x0_25'),
     text_encoder=dict(type='BiLSTMEncoder', word_width=128, hidden=256),
     tokenizer={{_base_.tokenizer}},
     embed_dim=256,
@@ -20,7 +20,7 @@ train_dataloader = dict(dataset=dict(pipeline={{_base_.procedural_plain_pipeline
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3), clip_grad=dict(max_norm=5.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=100, by_epoch=False),
-    dict(type='CosineAnnealingLR', T_max=8, end=8, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=4, end=4, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=4)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=4)
 default_hooks = dict(checkpoint=dict(save_best='t2i_global/R1'))

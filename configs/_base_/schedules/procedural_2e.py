@@ -1,4 +1,4 @@
-# From the start weights, on two CPU cores.
+# From the start weights, in minutes on two CPU cores.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.05),
@@ -6,6 +6,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=50, by_epoch=False),
-    dict(type='CosineAnnealingLR', T_max=4, end=4, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=2, end=2, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=1)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=1)
