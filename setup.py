@@ -11,7 +11,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "cada_plugin/__init__.py")
 setup(
     name="cada_plugin",
     version=VERSION,
-    description="CADA, text-to-image person retrieval, as a plugin for MMEngine and torchreid codebases",
+    description="CADA, text-to-image person retrieval, as a plugin for MMEngine, torchreid and yacs codebases",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -29,6 +29,9 @@ setup(
         "pillow>=10.4",
         "safetensors>=0.4.5",
         "tqdm>=4.66",
+        "yacs>=0.1.8",
+        "scikit-learn>=1.5",
+        "pyyaml>=6.0",
         # torchreid 0.2.5 declares no dependencies: what its import needs and nobody above brings
         "torchreid>=0.2.5",
         "gdown>=5.2",

@@ -14,9 +14,7 @@ from cada_plugin.registry import DATASETS, MODELS, TRANSFORMS, build_part
 
 ROOT = Path(__file__).parents[1]
 CONFIG_DIR = ROOT / "configs"
-CONFIGS = sorted(
-    str(path.relative_to(CONFIG_DIR)) for path in CONFIG_DIR.rglob("*.py") if "_base_" not in path.parts
-)
+CONFIGS = sorted(str(path.relative_to(CONFIG_DIR)) for path in CONFIG_DIR.rglob("*.py") if "_base_" not in path.parts)
 STEPS = [name for name in CONFIGS if not name.startswith("ablations") or name.endswith("_procedural.py")]
 
 
@@ -31,7 +29,9 @@ def shrink(config: Config, clip_folder: Path) -> Config:
         model.visual_encoder.update(small)
     for part in ("text_encoder", "text_decoder"):
         if model.get(part) and model[part].type != "BiLSTMEncoder":
-            model[part].update(small, max_positions=model.tokenizer.max_length if "max_length" in model.tokenizer else 77)
+            model[part].update(
+                small, max_positions=model.tokenizer.max_length if "max_length" in model.tokenizer else 77
+            )
     pipelines = [config[loader].dataset.pipeline for loader in ("train_dataloader", "test_dataloader")]
     for part in [model, *(step for pipeline in pipelines for step in pipeline)]:
         if "tokenizer" in part:

@@ -34,7 +34,8 @@ def host(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("config", "stages"), [("host_data_plugin_model", ["t2i_global", "t2i"]), ("plugin_data_host_model", ["t2i_global"])]
+    ("config", "stages"),
+    [("host_data_plugin_model", ["t2i_global", "t2i"]), ("plugin_data_host_model", ["t2i_global"])],
 )
 def test_host_project_trains_two_steps_and_tests(host, config, stages):
     done = subprocess.run(

@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from cada_plugin.engine.launch import add_common_arguments, run_tool, test
+from cada_plugin.integrations.yacs import add_arguments
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -14,7 +15,9 @@ def main(argv: list[str] | None = None) -> int:
     add_common_arguments(parser)
     parser.add_argument("checkpoint", help="ours, released CADA, BLIP, or a Hugging Face BLIP folder")
     parser.add_argument("--out", metavar="FILE.json", help="write the metrics here")
-    return run_tool(test, parser.parse_args(argv))
+    parser.add_argument("--queries", metavar="FILE.npz", help="write rank and precision of every query here")
+    add_arguments(parser)
+    return run_tool(test, parser.parse_intermixed_args(argv))
 
 
 if __name__ == "__main__":

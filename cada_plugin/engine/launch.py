@@ -4,9 +4,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_main_process
@@ -21,6 +24,7 @@ from cada_plugin.compat import allow_mmengine_checkpoints, quiet_dependencies
 from cada_plugin.engine.loops import RetrievalValLoop
 from cada_plugin.engine.runner import config_errors, first_line
 from cada_plugin.errors import CADAError, CheckpointError, ConfigError
+from cada_plugin.evaluation import TextToImageRetrieval
 
 
 class _Overrides(DictAction):
@@ -36,6 +40,14 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a config file, such as configs/cada_procedural.py")
     parser.add_argument("--work-dir", help="where logs, checkpoints and pictures go (default: work_dirs/<config name>)")
     parser.add_argument("--amp", action="store_true", help="bf16 autocast where the device has it")
+    add_overrides(parser)
+    parser.add_argument(
+        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="several processes"
+    )
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -43,10 +55,6 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override settings: train_cfg.max_epochs=3",
     )
-    parser.add_argument(
-        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="several processes"
-    )
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
 def run_tool(tool: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
@@ -97,7 +105,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def test(args: argparse.Namespace) -> None:
-    """Test one checkpoint and, with ``--out``, write its metrics."""
+    """Test one checkpoint; ``--out`` writes its metrics, ``--queries`` what every query contributes to them."""
     config = load_config(args, "test")
     config.resume, config.load_from = False, None
     if args.amp:
@@ -106,19 +114,29 @@ def test(args: argparse.Namespace) -> None:
     load_into_runner(runner, args.checkpoint)
     with config_errors():
         _ = runner.test_loop
+    retrieval = [metric for metric in runner.test_evaluator.metrics if isinstance(metric, TextToImageRetrieval)]
+    if args.queries and not retrieval:
+        raise ConfigError("--queries needs test_evaluator=dict(type='TextToImageRetrieval')")
     metrics = runner.test()
+    if args.queries and is_main_process():
+        write_queries(Path(args.queries), retrieval[0])
     if args.out and is_main_process():
         write_json(Path(args.out), metrics)
 
 
 def load_config(args: argparse.Namespace, job: str) -> Config:
-    """The config of the command line with its overrides, fit for ``job`` (train, test); ``work_dir`` is always set."""
+    """The config of the command line with its overrides, fit for ``job`` (train, test); ``work_dir`` is always set.
+
+    A tool that reads more than MMEngine's configs has a function for it in ``args.read_config``.
+    """
     if not Path(args.config).is_file():
         raise ConfigError(f"no config file {args.config}: give a path such as configs/cada_procedural.py")
     try:
-        config = Config.fromfile(args.config)
+        config = args.read_config(args) if "read_config" in args else Config.fromfile(args.config)
         if args.cfg_options:
             config.merge_from_dict(args.cfg_options)
+    except CADAError:
+        raise
     except Exception as error:  # a config is a Python file: it can fail in any way
         raise ConfigError(f"{args.config} cannot be read as a config: {first_line(error)}") from error
     if f"{job}_dataloader" not in config:
@@ -211,9 +229,31 @@ def build_early(runner: Runner) -> None:
                 )
 
 
+def write_queries(path: Path, metric: TextToImageRetrieval) -> None:
+    """What each of the Q queries of an evaluation contributes to its metrics, as an ``.npz`` of (Q,) arrays.
+
+    ``person_ids``; ``caption_crc32``, by which two files can be seen to hold the same queries; and for each stage that
+    was evaluated ``t2i_global/first_rank``, ``/ap``, ``/inp``, see :func:`~cada_plugin.evaluation.rank_queries`.
+    """
+    arrays = {
+        "person_ids": metric.result.query_ids.numpy(),
+        "caption_crc32": np.array([zlib.crc32(caption.encode()) for caption in metric.result.captions], np.uint32),
+    }
+    for stage, ranks in metric.ranks.items():
+        arrays |= {f"{stage}/{name}": values for name, values in ranks.items()}
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
 def write_json(path: Path, content: dict) -> None:
-    """Written beside the target, then renamed: a reader never sees half a file."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to, renamed at the end: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    yield temporary
     temporary.replace(path)

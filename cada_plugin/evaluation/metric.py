@@ -24,7 +24,8 @@ class TextToImageRetrieval(BaseMetric):
     ``t2i/R1_gain_p`` is the p-value of the gain in R@1 of re-ranking: a paired bootstrap over queries.
 
     Takes one element per data-set item, so that the padding of several processes can be cut; carries sample indices and
-    checks that each item arrives once.
+    checks that each item arrives once. Afterwards ``result`` holds embeddings and shortlists, and ``ranks`` by stage
+    (``t2i_global``, ``t2i``, ``t2i_match``) what :func:`rank_queries` gives; in several processes the first one's do.
 
     Args:
         topk: the k of R@k.
@@ -42,6 +43,7 @@ class TextToImageRetrieval(BaseMetric):
             import_torchreid()  # if it is missing, now and not after the first epoch
         self.topk, self.ranker = tuple(topk), ranker
         self.result: RetrievalResult | None = None
+        self.ranks: dict[str, dict[str, np.ndarray]] = {}
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Metrics of the collected elements; ``size`` is the length of the data set, which must be there completely."""
@@ -53,25 +55,28 @@ class TextToImageRetrieval(BaseMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         self.result = gather_result(results, self._size)
-        metrics = {f"t2i_global/{k}": v for k, v in self._rank(self.result.cosine).items()}
+        stages = {"t2i_global": self.result.cosine}
         if self.result.shortlist is not None:
-            metrics |= {f"t2i/{k}": v for k, v in self._rank(self.result.reranked).items()}
-            metrics |= {f"t2i_match/{k}": v for k, v in self._rank(self.result.match_only).items()}
-            if 1 in self.topk:
-                metrics["t2i/R1_gain_p"] = self._gain_p_value()
+            stages |= {"t2i": self.result.reranked, "t2i_match": self.result.match_only}
+        ids = self.result.query_ids, self.result.gallery_ids
+        self.ranks = {stage: rank_queries(scores, *ids) for stage, scores in stages.items()}
+        metrics = {
+            f"{stage}/{name}": value
+            for stage, scores in stages.items()
+            for name, value in self._average(scores, self.ranks[stage]).items()
+        }
+        if "t2i" in stages and 1 in self.topk:
+            metrics["t2i/R1_gain_p"] = self._gain_p_value()
         return metrics
 
-    def _ranks(self, scores: Callable) -> dict[str, np.ndarray]:
-        return rank_queries(scores, self.result.query_ids, self.result.gallery_ids)
-
-    def _rank(self, scores: Callable) -> dict[str, float]:
+    def _average(self, scores: Callable, ranks: dict[str, np.ndarray]) -> dict[str, float]:
         if self.ranker == "torchreid":
             result, G = self.result, len(self.result.gallery_ids)
             rows = torch.cat([scores(i, i + 1024) for i in range(0, len(result.query_ids), 1024)])
             beyond = {f"R{k}": 100.0 for k in self.topk if k > G}  # torchreid cannot be asked
             known = [k for k in self.topk if k <= G] or [1]
             return torchreid_rank_metrics(rows, result.query_ids, result.gallery_ids, known) | beyond
-        ranks, twins = self._ranks(scores), self.result.query_twins.numpy()
+        twins = self.result.query_twins.numpy()
         metrics = average_ranks(ranks, self.topk)
         if twins.any():
             of_twins = average_ranks({key: value[twins] for key, value in ranks.items()}, self.topk)
@@ -79,7 +84,7 @@ class TextToImageRetrieval(BaseMetric):
         return metrics
 
     def _gain_p_value(self) -> float:
-        hits = [self._ranks(rows)["first_rank"] == 0 for rows in (self.result.cosine, self.result.reranked)]
+        hits = [self.ranks[stage]["first_rank"] == 0 for stage in ("t2i_global", "t2i")]
         return paired_bootstrap(*(h.astype(float) for h in hits))["p_value"]
 
 

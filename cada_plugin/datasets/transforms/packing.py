@@ -13,8 +13,8 @@ _PER_TOKEN = {"masked_ids": torch.long, "masked_positions": torch.bool, "phrase_
 class PackPersonInputs:
     """Item -> ``{'inputs': {'image', 'input_ids': [one tensor a caption], ...}, 'data_samples': PersonDataSample}``.
 
-    Of the sample's fields a host's data set has to give ``person_id`` and ``img_path``; MMEngine's ``sample_idx`` serves
-    as ``sample_index``.
+    Of the sample's fields a host's data set has to give ``person_id`` and ``img_path``; MMEngine's ``sample_idx``
+    serves as ``sample_index``.
     """
 
     def __call__(self, item: dict) -> dict:

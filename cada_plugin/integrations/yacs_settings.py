@@ -1,0 +1,328 @@
+"""Where the settings that yacs can say stand in an MMEngine config, and how to read and write each of them."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config, ConfigDict
+
+from cada_plugin.engine.launch import use_amp
+from cada_plugin.errors import ConfigError
+
+SHIPPED = Path(__file__).parents[2] / "configs"  # beside the package in a checkout
+
+logger = logging.getLogger(__name__)
+
+
+class Setting(NamedTuple):
+    """Both directions of one setting. Values are yacs', except names, which are ours (see ``Row.words``).
+
+    Attributes:
+        read: its value in a config; None where the config does not say it.
+        write: puts a value into a config; ConfigError where the config has no place for it.
+    """
+
+    read: Callable[[Config], Any]
+    write: Callable[[Config, Any], None]
+
+
+# ---------------------------------------------------------------- settings that stand at paths
+
+_ABSENT = object()
+
+
+def at(
+    *paths: str,
+    also: Sequence[str] = (),
+    to_ours: Callable[[Any, Any], Any] = lambda value, old: value,
+    to_theirs: Callable[[Any], Any] = lambda value: value,
+) -> Setting:
+    """The same value at all ``paths``, those whose parents exist; what ``also`` exists follows.
+
+    ``to_ours`` gets the value that it replaces as well.
+    """
+
+    def read(config: Config) -> Any:
+        values = [node.get(key, _ABSENT) for path in paths for node, key in _places(config, path)]
+        if not values or values[0] is _ABSENT or any(value != values[0] for value in values):
+            return None
+        return to_theirs(values[0])
+
+    def write(config: Config, value: Any) -> None:
+        places = [place for path in paths for place in _places(config, path)]
+        if not places:
+            raise ConfigError(f"the base config has no {paths[0].rpartition('.')[0]}: name another base config")
+        places += [(node, key) for path in also for node, key in _places(config, path) if key in node]
+        for node, key in places:
+            node[key] = to_ours(value, node.get(key))
+
+    return Setting(read, write)
+
+
+def _places(config: Config, path: str) -> Iterator[tuple[Any, str]]:
+    """(parent, key) of a dotted path. In a list, a name stands for the elements of that type."""
+    nodes: list[Any] = [config]
+    *parents, key = path.split(".")
+    for name in parents:
+        children: list[Any] = []
+        for node in nodes:
+            children += [item for item in node if _type(item) == name] if isinstance(node, list) else [node.get(name)]
+        nodes = [child for child in children if isinstance(child, dict | list)]
+    return ((node, key) for node in nodes)
+
+
+def _type(cfg: dict) -> str:
+    """Registered name without its scope: ``torchvision/Resize`` -> ``Resize``."""
+    return str(cfg.get("type")).replace("/", ".").rpartition(".")[2]
+
+
+def loaders(path: str, *splits: str) -> list[str]:
+    return [f"{split}_dataloader.{path}" for split in splits or ("train", "val", "test")]
+
+
+def none_as(word: Any) -> dict[str, Callable]:
+    """Converters of a value that may be None, for which the hosts write ``word``."""
+    return {
+        "to_ours": lambda value, old: None if value == word else value,
+        "to_theirs": lambda value: word if value is None else value,
+    }
+
+
+def masking(key: str) -> Setting:
+    where = f"pipeline.MaskAttributes.{key}"
+    return at(f"train_dataloader.dataset.{where}", also=[f"train_{where}"])
+
+
+# ---------------------------------------------------------------- settings that need more than a path
+
+
+def _nothing(config: Config, value: Any = None) -> None:
+    return None
+
+
+def _base_config(config: Config) -> str | None:
+    path = Path(config.filename or "")
+    return path.relative_to(SHIPPED).with_suffix("").as_posix() if path.is_relative_to(SHIPPED) else config.filename
+
+
+BASE_CONFIG = Setting(_base_config, _nothing)
+DATA_ROOT = at(
+    *loaders("dataset.data_root"),
+    also=["data_root"],
+    to_ours=lambda root, old: str(Path(root) / Path(old).name),
+    to_theirs=lambda folder: str(Path(folder).parent),
+)
+
+
+def dataset(split: str) -> Setting:
+    """Chosen with the base config, so that it can only be confirmed."""
+
+    def read(config: Config) -> str | None:
+        loader = config.get(f"{split}_dataloader")
+        return _type(loader.dataset) if loader else None
+
+    def write(config: Config, value: str) -> None:
+        raise ConfigError(f"the base config reads {read(config)}, not {value}: name another base config, or none")
+
+    return Setting(read, write)
+
+
+def _height_and_width(value: list, old: Any) -> tuple[int, int]:
+    if len(value) != 2 or not all(type(number) is int and number > 0 for number in value):
+        raise ConfigError(f"expected [height, width] in pixels, got {value}")
+    return tuple(value)
+
+
+_SIZE = at(
+    *loaders("dataset.pipeline.Resize.size"),
+    *loaders("dataset.pipeline.RandomCrop.size", "train"),
+    also=[
+        "model.visual_encoder.image_size",
+        "image_size",
+        *(f"{name}_pipeline.{step}.size" for name in ("train", "test") for step in ("Resize", "RandomCrop")),
+    ],
+    to_ours=_height_and_width,
+    to_theirs=lambda size: list(size) if isinstance(size, Sequence) else None,
+)
+
+
+def _set_image_size(config: Config, value: list) -> None:
+    if _SIZE.read(config) is None:
+        raise ConfigError("the base config has images of several sizes: change its pipelines")
+    _SIZE.write(config, value)
+
+
+def _other_size(config: Config, value: list) -> None:
+    raise ConfigError(f"{value} is not INPUT.SIZE_TRAIN: the image encoder has one size, so set both")
+
+
+IMAGE_SIZE = Setting(_SIZE.read, _set_image_size)
+TEST_SIZE = Setting(_SIZE.read, _other_size)
+
+
+def side(index: int) -> Setting:
+    def read(config: Config) -> int | None:
+        size = _SIZE.read(config)
+        return size and size[index]
+
+    def write(config: Config, value: int) -> None:
+        size = _SIZE.read(config) or [0, 0]
+        size[index] = value
+        _set_image_size(config, size)
+
+    return Setting(read, write)
+
+
+_ALL_WORKERS = at(*loaders("num_workers"))
+
+
+def _set_num_workers(config: Config, value: int) -> None:
+    _ALL_WORKERS.write(config, value)
+    if value == 0:  # torch refuses to keep workers that are not there
+        for path in loaders("persistent_workers"):
+            for loader, key in _places(config, path):
+                loader.pop(key, None)
+
+
+NUM_WORKERS = Setting(_ALL_WORKERS.read, _set_num_workers)
+
+
+def _sampler(config: Config) -> str:
+    return _type(config.train_dataloader.get("sampler", {}))
+
+
+def _set_sampler(config: Config, value: str) -> None:
+    loader = config.train_dataloader
+    loader.sampler = ConfigDict(type=value)
+    if value == "IdentitySampler":
+        loader.sampler.update(num_instances=4, batch_size=loader.batch_size)  # 4: the default of both hosts
+    else:
+        loader.sampler.shuffle = True
+
+
+def _set_num_instances(config: Config, value: int) -> None:
+    if _sampler(config) == "IdentitySampler":
+        config.train_dataloader.sampler.num_instances = value
+    else:  # both hosts have a default for it, whatever the sampler
+        logger.warning("ignored the number of instances, because the sampler does not group by identity")
+
+
+SAMPLER = Setting(_sampler, _set_sampler)
+NUM_INSTANCES = Setting(at("train_dataloader.sampler.num_instances").read, _set_num_instances)
+
+
+def _schedulers(config: Config) -> list[dict]:
+    schedulers = config.get("param_scheduler") or []
+    return [schedulers] if isinstance(schedulers, dict) else schedulers
+
+
+_RUN = at("train_cfg.max_epochs")
+
+
+def _set_max_epochs(config: Config, value: int) -> None:
+    """Schedulers that end with the run go on to do so."""
+    old = _RUN.read(config)
+    _RUN.write(config, value)
+    for scheduler in _schedulers(config):
+        for key in ("T_max", "end"):
+            if scheduler.get("by_epoch", True) and scheduler.get(key) == old:
+                scheduler[key] = value
+
+
+MAX_EPOCHS = Setting(_RUN.read, _set_max_epochs)
+
+
+def _is_warm_up(scheduler: dict) -> bool:
+    return _type(scheduler) == "LinearLR" and scheduler.get("begin", 0) == 0
+
+
+def _warmup_iters(config: Config) -> int | None:
+    for scheduler in filter(_is_warm_up, _schedulers(config)):
+        return None if scheduler.get("by_epoch", True) else scheduler.get("end")
+    return 0
+
+
+def _set_warmup_iters(config: Config, value: int) -> None:
+    if _warmup_iters(config) is None:
+        raise ConfigError("the base config warms up by epochs, or without end: change its param_scheduler")
+    # 0.01: the factor of our own configs
+    warm_up = next(filter(_is_warm_up, _schedulers(config)), ConfigDict(type="LinearLR", start_factor=0.01, begin=0))
+    others = [scheduler for scheduler in _schedulers(config) if not _is_warm_up(scheduler)]
+    config.param_scheduler = [ConfigDict(warm_up, by_epoch=False, end=value), *others] if value else others
+
+
+WARMUP_ITERS = Setting(_warmup_iters, _set_warmup_iters)
+
+
+def _amp(config: Config) -> bool | None:
+    return {"OptimWrapper": False, "BF16OptimWrapper": True}.get(_type(config.get("optim_wrapper", {})))
+
+
+def _set_amp(config: Config, value: bool) -> None:
+    if value:
+        use_amp(config)
+    else:
+        at("optim_wrapper.type").write(config, "OptimWrapper")
+
+
+AMP = Setting(_amp, _set_amp)
+
+
+_VAL_INTERVAL = at("train_cfg.val_interval")
+
+
+def _set_eval_period(config: Config, value: int) -> None:
+    _VAL_INTERVAL.write(config, value if value > 0 else _RUN.read(config))  # torchreid's -1: at the end
+
+
+EVAL_PERIOD = Setting(_VAL_INTERVAL.read, _set_eval_period)
+
+
+def _start_weights(config: Config) -> str | None:
+    init = config.model.get("init_cfg")
+    return init.get("checkpoint") if init else ""
+
+
+def _set_start_weights(config: Config, value: str) -> None:
+    init = config.model.get("init_cfg") or {"type": "Pretrained"}
+    config.model.init_cfg = ConfigDict(init, checkpoint=value) if value else None
+
+
+START_WEIGHTS = Setting(_start_weights, _set_start_weights)
+
+
+def loss(name: str) -> Setting:
+    """Weight of a loss; 0 leaves it out."""
+
+    def read(config: Config) -> float | None:
+        loss = config.model.get(name, _ABSENT)
+        return 0.0 if loss is None else None if loss is _ABSENT else loss.get("weight")
+
+    def write(config: Config, value: float) -> None:
+        model = config.model
+        if name not in model or (value and model[name] is None):
+            raise ConfigError(f"the base config has no {name}: name another base config")
+        if value:
+            model[name].weight = value
+            return
+        model[name] = None
+        if name == "loss_ara":
+            model.text_decoder = None
+
+    return Setting(read, write)
+
+
+def device(key: str) -> Setting:
+    """The one key that is ignored: it changes no result."""
+    return Setting(_nothing, lambda config, value: logger.warning(f"ignored {key}: a GPU is used where there is one"))
+
+
+def only(allowed: Any, reason: str) -> Setting:
+    """A key that hosts' files often have, with the one value that is the case here anyway."""
+
+    def write(config: Config, value: Any) -> None:
+        if value != allowed:
+            raise ConfigError(f"only {allowed!r} is possible here: {reason}")
+
+    return Setting(_nothing, write)
