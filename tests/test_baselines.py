@@ -409,6 +409,13 @@ def test_shipped_configs_train_and_test_with_the_tools(people, name):
     assert ("consensus division keeps" in log) == (name == "rde")
 
 
+def test_an_unknown_option_ends_the_tool_with_one_message(people):
+    config = small(people, "irra", "model = dict(temperature=0.02)")
+    done = tool("train", config, "--work-dir", people / "unknown", cwd=people)
+    assert done.status == 2
+    assert "unexpected keyword argument 'temperature'" in done.stderr.splitlines()[-1]
+
+
 def test_consensus_hook_refuses_other_models(people):
     config = small(people, "clip", "custom_hooks = [dict(type='ConsensusDivisionHook')]")
     done = tool("train", config, "--work-dir", people / "wrong", cwd=people)
