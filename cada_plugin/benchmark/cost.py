@@ -1,0 +1,217 @@
+"""What a model costs: parameters, arithmetic, speed and memory, on batches of its config's own loaders.
+
+    python -m cada_plugin.benchmark.cost configs/cada_procedural.py --out cost.json
+
+Needs no checkpoint: no number depends on what the weights are.
+
+*GFLOPs* count matrix products and convolutions, 2 FLOP for each multiply-add; softmax, normalisation and activations
+are not counted, as in torch's counter. *Images/s* are of the model alone, with its batches in memory. *Query latency*
+is what one ``search`` of :mod:`cada_plugin.apis` takes: tokenising, encoding, the cosine with a gallery as large as the
+test split's, and with re-ranking the matching of the best k images. Times are medians after warm-up.
+"""
+
+import argparse
+import itertools
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from cada_plugin.apis import Retriever
+from cada_plugin.benchmark.machine import machine
+from cada_plugin.engine.launch import add_common_arguments, build_runner, load_config, run_tool, write_json
+from cada_plugin.engine.runner import config_errors
+from cada_plugin.errors import ConfigError
+from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
+
+_BATCHES = 3
+_WARM_UP, _LEAST, _MOST, _SECONDS = 2, 3, 50, 3.0  # repetitions of what is timed: at least, at most, while time is left
+
+
+def measure_cost(config: Config) -> dict:
+    """The cost of one config, ready for JSON; None where there is nothing to measure.
+
+    ``parameters`` (all) and ``parameters_trained``; ``gflops_image``, ``gflops_caption`` (of ``caption_tokens``, a
+    caption of about mean length) and ``gflops_pair`` (re-ranking one image for one query, with what is made of the
+    image alone); ``train_images_per_s`` (forward, backward, optimiser step), ``gallery_images_per_s``; ``query_ms`` and
+    ``query_reranked_ms`` over ``gallery_images``; ``peak_memory_mb`` of all that, see ``peak_memory_of``.
+    """
+    where = machine()
+    runner = build_runner(config)
+    model = runner.model
+    device = next(model.parameters()).device
+    with config_errors():
+        test_loader = Runner.build_dataloader(config.test_dataloader, seed=0)
+    batches = _first(test_loader)
+    if not batches:
+        raise ConfigError("the test loader gives no batch, so there is nothing to measure: look at test_dataloader")
+    amp = bool((config.get("test_cfg") or {}).get("amp"))
+    model.eval()
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=amp):
+        result = _retrieval(
+            model, batches, len(test_loader.dataset), (config.get("test_cfg") or {}).get("rerank_topk", 0)
+        )
+    result["train_images_per_s"] = _training(runner, config) if config.get("train_dataloader") else None
+    parameters = list(model.parameters())
+    return {
+        "machine": where,
+        "parameters": sum(p.numel() for p in parameters),
+        "parameters_trained": sum(p.numel() for p in parameters if p.requires_grad),
+        **result,
+        **_peak_memory(device),
+    }
+
+
+def _first(loader: object) -> list[dict]:
+    return list(itertools.islice(loader, _BATCHES))
+
+
+def _retrieval(model: TextImageRetriever, batches: list[dict], gallery_images: int, rerank_topk: int) -> dict:
+    inputs = [model.data_preprocessor(batch, False)["inputs"] for batch in batches]
+    images = [some["images"] for some in inputs]
+    times = repeat(lambda i: model.encode_image(images[i % len(images)]))
+    captions = [
+        row[real] for some in inputs for row, real in zip(some["input_ids"], some["attention_mask"], strict=True)
+    ]
+    mean = statistics.fmean(len(ids) for ids in captions)
+    ids = min(captions, key=lambda ids: abs(len(ids) - mean))[None]
+    reranks = model.can_match and rerank_topk > 0
+    sentences = [caption for batch in batches for sample in batch["data_samples"] for caption in sample.captions]
+    features = model.encode_image(images[0][:1])
+    return {
+        **count_gflops(model, images[0][:1], ids, reranks),
+        "caption_tokens": ids.shape[1],
+        "gallery_images_per_s": _rate([len(some) for some in images], times),
+        "query_ms": _latency(model, sentences, features, gallery_images, 0),
+        "query_reranked_ms": _latency(model, sentences, features, gallery_images, rerank_topk) if reranks else None,
+        "gallery_images": gallery_images,
+        "rerank_topk": rerank_topk if reranks else None,
+    }
+
+
+def count_gflops(model: TextImageRetriever, image: Tensor, ids: Tensor, reranks: bool) -> dict[str, float | None]:
+    """``gflops_image``, ``gflops_caption``, ``gflops_pair`` of one image (1, 3, H, W) and one caption (1, T)."""
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    features = model.encode_image(image)
+    embed = model.encode_text(ids, mask).embed
+
+    def pair() -> None:
+        model.match(TextFeatures(embed, ids, mask), model.image_memory(features.tokens), torch.zeros_like(ids[:, :2]))
+
+    return {
+        "gflops_image": count_flop(lambda: model.encode_image(image)) / 1e9,
+        "gflops_caption": count_flop(lambda: model.encode_text(ids, mask)) / 1e9,
+        "gflops_pair": count_flop(pair) / 1e9 if reranks else None,
+    }
+
+
+def count_flop(action: Callable[[], object]) -> int:
+    """Floating point operations of ``action``, see the module; the forward pass of what runs without gradient."""
+    with torch.no_grad(), _countable(), FlopCounterMode(display=False) as counter:
+        action()
+    return counter.get_total_flops()
+
+
+@contextmanager
+def _countable() -> Iterator[None]:
+    """Fused kernels off, of which torch's counter sees nothing: recurrent layers, transformer layers in eval mode."""
+    backends = torch.backends.mkldnn, torch.backends.cudnn
+    enabled = [backend.enabled for backend in backends]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    try:
+        for backend in backends:
+            backend.enabled = False
+        torch.backends.mha.set_fastpath_enabled(False)
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        for backend, before in zip(backends, enabled, strict=True):
+            backend.enabled = before
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _latency(
+    model: TextImageRetriever, sentences: list[str], image: ImageFeatures, gallery_images: int, rerank_topk: int
+) -> float:
+    """Milliseconds of one search in a gallery of the right size that need not be encoded: its embeddings are drawn, and
+    one image's tokens stand for all."""
+    embed = F.normalize(torch.randn(gallery_images, image.embed.shape[1]), dim=-1)
+    tokens = image.tokens[:1].cpu().expand(gallery_images, -1, -1) if rerank_topk else None
+    gallery = ImageFeatures(embed, tokens)
+    retriever = Retriever(model, [], rerank_topk=rerank_topk)
+    return 1000 * statistics.median(repeat(lambda i: retriever.search(sentences[i % len(sentences)], gallery)))
+
+
+def _training(runner: Runner, config: Config) -> float:
+    """Images per second of full training steps."""
+    with config_errors():
+        batches = _first(Runner.build_dataloader(config.train_dataloader, seed=0))
+        optim_wrapper = runner.build_optim_wrapper(config.optim_wrapper)
+    if not batches:
+        raise ConfigError("the training loader gives no batch: is batch_size larger than the data set, with drop_last?")
+    runner.model.train()
+    times = repeat(lambda i: runner.model.train_step(batches[i % len(batches)], optim_wrapper))
+    return _rate([len(batch["inputs"]["images"]) for batch in batches], times)
+
+
+def _rate(sizes: list[int], times: list[float]) -> float:
+    """Images per second of batches of ``sizes`` taken in turn."""
+    return statistics.median(sizes[i % len(sizes)] / time for i, time in enumerate(times))
+
+
+def repeat(action: Callable[[int], object]) -> list[float]:
+    """Seconds of ``action(0)``, ``action(1)``, ... after a warm-up."""
+    times: list[float] = []
+    for i in range(-_WARM_UP, _MOST):
+        if i >= _LEAST and math.fsum(times) > _SECONDS:
+            break
+        begin = _now()
+        action(max(i, 0))
+        if i >= 0:
+            times.append(_now() - begin)
+    return times
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _peak_memory(device: torch.device) -> dict[str, float | str | None]:
+    if device.type == "cuda":
+        return {"peak_memory_mb": torch.cuda.max_memory_allocated() / 2**20, "peak_memory_of": "GPU, tensors"}
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return {"peak_memory_mb": None, "peak_memory_of": "not measured on this system"}
+    # and not getrusage: its number starts with that of the process that started this one
+    peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return {"peak_memory_mb": peak / 1024, "peak_memory_of": "process, with its libraries"}
+
+
+def _measure(args: argparse.Namespace) -> None:
+    config = load_config(args, "test")
+    config.resume, config.load_from = False, None
+    write_json(Path(args.out), measure_cost(config))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_common_arguments(parser)
+    parser.add_argument("--out", metavar="FILE.json", required=True, help="write the numbers here")
+    return run_tool(_measure, parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+"""What a benchmark is to run, and every check of the request that needs no training.
+
+The folder of a benchmark::
+
+    <out>/results.{json,csv,md}, accuracy.png, cost.png
+    <out>/<config name>/<config name>.py      the config as it is run, overrides included
+    <out>/<config name>/cross_<other>.py      the same with the test set of another config
+    <out>/<config name>/cost/                 cost.json, cost.log, failure.json
+    <out>/<config name>/seed0/                a work dir; "given" in place of "seed0" for a given checkpoint
+        run.json, metrics.json, queries.npz, train.log, test.log, failure.json
+        cross_<other>/                        its test on the other test set
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from cada_plugin.engine.launch import load_config, use_amp, written_whole
+from cada_plugin.errors import CheckpointError, ConfigError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its test, or the test of a ``given`` checkpoint (then ``seed`` is None).
+
+    The children read ``config``, a copy: an edit of its source during a benchmark must not reach the later seeds.
+    """
+
+    row: str
+    config: Path
+    folder: Path
+    seed: int | None
+    given: Path | None = None
+
+    @property
+    def label(self) -> str:
+        return self.row if self.seed is None else f"{self.row} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class CrossTest:
+    """The checkpoint of ``run`` on the test set of another config, ``target``."""
+
+    run: Run
+    target: str
+    config: Path
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        return f"{self.run.label} on {self.target}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One config, a row of the tables; its ``name`` is the stem of the file."""
+
+    name: str
+    source: str
+    folder: Path
+    test_set: dict
+    runs: tuple[Run, ...]
+    cross_tests: tuple[CrossTest, ...]
+
+    @property
+    def cost(self) -> Path:
+        return self.folder / "cost"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``cross`` maps the names of the configs of ``--cross`` to their test sets; ``configs`` are the files that the
+    children read, with their content."""
+
+    out: Path
+    rows: tuple[Row, ...]
+    cross: dict[str, dict]
+    configs: dict[Path, Config]
+
+    def write_configs(self) -> None:
+        for path, config in self.configs.items():
+            with written_whole(path) as temporary:
+                temporary.write_text(config.pretty_text, encoding="utf-8")
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """The plan of a command line of ``tools/benchmark.py``; nothing is written.
+
+    Raises:
+        ConfigError: the request is impossible, contradicts itself, or contradicts what ``--out`` holds already.
+        CheckpointError: a given checkpoint is not there.
+    """
+    out = Path(args.out)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file: give a folder")
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs {args.jobs}: run 1 or more at once")
+    _check_names(args.configs, "configs", "a row of the tables is named after its file, so rename one")
+    _check_names(args.cross, "configs of --cross", "a test set is named after the file, so rename one")
+    seeds = _check_seeds(args)
+    cross = {Path(path).stem: _test_set(_load(path, args.read_config, "test"), path) for path in args.cross}
+
+    rows: list[Row] = []
+    configs: dict[Path, Config] = {}
+    for number, source in enumerate(args.configs):
+        config, name = _read_row(source, args), Path(source).stem
+        folder = out / name
+        own = folder / f"{name}.py"
+        configs[own] = config
+        if args.test_only:
+            runs = [Run(name, own, folder / "given", None, Path(args.test_only[number]))]
+        else:
+            runs = [Run(name, own, folder / f"seed{seed}", seed) for seed in seeds]
+        test_set = _test_set(config, source)
+        cross_tests = []
+        for target, dataset in cross.items():
+            if dataset != test_set:  # its own needs no second test
+                path = folder / f"cross_{target}.py"
+                configs[path] = _with_test_set(config, dataset)
+                cross_tests += [CrossTest(run, target, path, run.folder / f"cross_{target}") for run in runs]
+        rows.append(Row(name, source, folder, test_set, tuple(runs), tuple(cross_tests)))
+    for path, config in configs.items():
+        _check_same_config(path, config)
+    for row in rows:
+        _check_same_checkpoint(row.runs[0])
+    return Plan(out, tuple(rows), cross, configs)
+
+
+def checkpoint_note(path: Path) -> dict:
+    """By which a checkpoint is recognised without reading it."""
+    return {"checkpoint": str(path.resolve()), "modified_ns": path.stat().st_mtime_ns}
+
+
+def set_name(test_set: dict) -> str:
+    """For titles."""
+    return f"{str(test_set['type']).rpartition('.')[2]} {test_set.get('split', '')}".strip()
+
+
+def _check_names(paths: list[str], what: str, advice: str) -> None:
+    for name, times in Counter(Path(path).stem for path in paths).items():
+        if times > 1:
+            same = ", ".join(path for path in paths if Path(path).stem == name)
+            raise ConfigError(f"{times} {what} have the name {name} ({same}): {advice}")
+
+
+def _check_seeds(args: argparse.Namespace) -> list[int]:
+    if args.test_only:
+        if args.seeds:
+            raise ConfigError("--seeds is for training and --test-only does not train: leave one of them out")
+        if len(args.test_only) != len(args.configs):
+            raise ConfigError(
+                f"--test-only got {len(args.test_only)} checkpoints for {len(args.configs)} configs: "
+                "give one for each config, in their order"
+            )
+        for path in args.test_only:
+            if not Path(path).exists():
+                raise CheckpointError(f"checkpoint {path} of --test-only does not exist (looked in {Path.cwd()})")
+    seeds = args.seeds or [0]
+    for seed, times in Counter(seeds).items():
+        if times > 1:
+            raise ConfigError(f"--seeds has {seed} {times} times: the same run again says nothing new")
+        if seed < 0:
+            raise ConfigError(f"--seeds {seed}: use 0 or more")
+    return seeds
+
+
+def _load(path: str, read_config: Callable, *jobs: str, options: dict | None = None) -> Config:
+    """A config that is fit for ``jobs``, without what a tool's command line adds to it."""
+    own = {"config": path, "read_config": read_config, "cfg_options": options}
+    for job in jobs:
+        config = load_config(argparse.Namespace(**own, work_dir="-", launcher="none", local_rank=0), job)
+        if not config[f"{job}_dataloader"]:
+            raise ConfigError(f"{path} has {job}_dataloader=None, so there is nothing to {job}")
+    config.pop("work_dir")
+    config.pop("launcher")
+    return config
+
+
+def _read_row(source: str, args: argparse.Namespace) -> Config:
+    """A config with all that the command line changes in it."""
+    jobs = ["test"] if args.test_only else ["train", "test"]
+    config = _load(source, args.read_config, *jobs, options=args.cfg_options)
+    if args.amp:
+        config.merge_from_dict({"test_cfg.amp": True})
+        if not args.test_only:
+            use_amp(config)
+    try:
+        same = Config.fromstring(config.pretty_text, ".py").to_dict() == config.to_dict()
+    except Exception:  # what is no text can fail in any way when it is read as such
+        same = False
+    if not same:
+        raise ConfigError(
+            f"{source} holds objects that cannot be written as text, but each run reads a copy of it: "
+            "name them by strings, such as type='AdamW'"
+        )
+    return config
+
+
+def _test_set(config: Config, source: str) -> dict:
+    """The data set of the test split without its pipeline, which belongs to the model."""
+    dataset = config.to_dict()["test_dataloader"]["dataset"]
+    if "pipeline" not in dataset:
+        raise ConfigError(f"{source}: test_dataloader.dataset has no pipeline; a wrapped data set cannot be compared")
+    return {key: value for key, value in dataset.items() if key != "pipeline"}
+
+
+def _with_test_set(config: Config, dataset: dict) -> Config:
+    content = config.to_dict()
+    content["test_dataloader"]["dataset"] = dataset | {"pipeline": content["test_dataloader"]["dataset"]["pipeline"]}
+    return Config(content)
+
+
+def _check_same_config(path: Path, config: Config) -> None:
+    """Results are resumed only where they are of the same config; one that has none yet may be mended."""
+    folder, cross = path.parent, path.stem != path.parent.name
+    made = [f"{path.stem}/metrics.json"] if cross else ["last_checkpoint", "metrics.json", "cost.json"]
+    if not path.is_file() or not any(any(folder.glob(f"*/{name}")) for name in made):
+        return
+    there, asked = (dict(_settings(some.to_dict())) for some in (Config.fromfile(path), config))
+    absent = object()
+    differing = sorted(key for key in {*there, *asked} if there.get(key, absent) != asked.get(key, absent))
+    if differing:
+        key = differing[0]
+        others = f" (and {len(differing) - 1} more settings)" if len(differing) > 1 else ""
+        raise ConfigError(
+            f"{folder} holds results of another {path.name}: {key} is {there.get(key, 'not set')!r} there and "
+            f"{asked.get(key, 'not set')!r} now{others}. Choose another --out, or delete "
+            + (f"{folder}/*/{path.stem}" if cross else str(folder))
+        )
+
+
+def _settings(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """Settings by their full names; an empty dict is one."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _settings(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _check_same_checkpoint(run: Run) -> None:
+    note = run.folder / "run.json"
+    if run.given is None or not (run.folder / "metrics.json").is_file():
+        return
+    there, now = json.loads(note.read_text()), checkpoint_note(run.given)
+    if any(there.get(key) != value for key, value in now.items()):
+        same = there["checkpoint"] == now["checkpoint"]
+        what = f"{now['checkpoint']} as it was before it changed" if same else there["checkpoint"]
+        raise ConfigError(f"{run.folder} holds results of {what}: choose another --out, or delete that folder")

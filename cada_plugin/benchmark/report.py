@@ -1,0 +1,325 @@
+"""Results of a benchmark from the files of its runs: JSON with everything, CSV, and a page in Markdown.
+
+*Standard deviation* is over seeds: how far a training that is repeated lands elsewhere (n - 1 in the denominator; none
+for one seed). *Difference* is a paired bootstrap over test queries, people resampled: how far another choice of test
+people would move it. The interval knows nothing of training noise: a difference can be outside the one and inside the
+other, so read both.
+"""
+
+import csv
+import itertools
+import json
+import shlex
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from cada_plugin.benchmark.machine import machine, versions
+from cada_plugin.benchmark.plan import CrossTest, Plan, Row, Run, set_name
+from cada_plugin.engine.launch import write_json, written_whole
+from cada_plugin.evaluation import paired_bootstrap
+
+METRICS = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "mAP": "mAP", "mINP": "mINP"}
+STAGES = {"t2i_global": "stage 1", "t2i": "re-ranked"}
+COSTS = {  # of cost.json: heading and factor
+    "parameters": ("parameters, M", 1e-6),
+    "parameters_trained": ("of these trained, M", 1e-6),
+    "gflops_image": ("GFLOPs per image", 1),
+    "gflops_caption": ("GFLOPs per caption", 1),
+    "gflops_pair": ("GFLOPs per re-ranked pair", 1),
+    "train_images_per_s": ("training, images/s", 1),
+    "gallery_images_per_s": ("gallery, images/s", 1),
+    "query_ms": ("query, ms", 1),
+    "query_reranked_ms": ("query re-ranked, ms", 1),
+    "peak_memory_mb": ("peak memory, MB", 1),
+}
+
+
+def read_json(path: Path) -> dict | None:
+    """None where there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def final_stage(metrics: dict) -> str:
+    """The list that a model is judged by: re-ranked where it has a second stage."""
+    return "t2i" if any(key.startswith("t2i/") for key in metrics) else "t2i_global"
+
+
+def summary(folder: Path) -> str:
+    """One line on what a job left in its folder."""
+    metrics, cost = read_json(folder / "metrics.json"), read_json(folder / "cost.json")
+    if cost is not None:
+        latency = cost["query_reranked_ms"] or cost["query_ms"]
+        return f"{cost['parameters'] / 1e6:.2f} M parameters, {latency:.1f} ms a query"
+    scores = [f"{name} R@1 {metrics[f'{s}/R1']:.2f}" for s, name in STAGES.items() if f"{s}/R1" in metrics]
+    return ", ".join(scores) or "tested"
+
+
+def collect(plan: Plan) -> dict:
+    """Everything that is known so far, ready for JSON."""
+    rows = [_row(row) for row in plan.rows]
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": machine(),
+        "versions": versions(),
+        "rows": rows,
+        "significance": _significance(plan, rows),
+        "cross": [_cross(plan, row, target) for target in plan.cross for row in plan.rows],
+    }
+
+
+def _row(row: Row) -> dict:
+    runs = [_outcome(run) for run in row.runs]
+    return {
+        "name": row.name,
+        "config": row.source,
+        "test_set": set_name(row.test_set),
+        "runs": runs,
+        "metrics": _aggregate(runs),
+        "cost": read_json(row.cost / "cost.json"),
+        "cost_failure": read_json(row.cost / "failure.json"),
+    }
+
+
+def _outcome(made: Run | CrossTest) -> dict:
+    """``status`` is finished, failed or missing."""
+    run = made.run if isinstance(made, CrossTest) else made
+    metrics, failure = read_json(made.folder / "metrics.json"), read_json(made.folder / "failure.json")
+    status = "finished" if metrics is not None else "failed" if failure is not None else "missing"
+    notes = read_json(made.folder / "run.json") or {}
+    return {
+        "seed": run.seed,
+        "folder": str(made.folder),
+        "status": status,
+        **notes,
+        "metrics": metrics,
+        "failure": failure,
+    }
+
+
+def _aggregate(runs: list[dict]) -> dict[str, dict]:
+    """Mean and deviation of each metric over the finished runs; those of a p-value would mean nothing."""
+    finished = [run["metrics"] for run in runs if run["metrics"] is not None]
+    keys = dict.fromkeys(key for metrics in finished for key in metrics if not key.endswith("_p"))
+    result = {}
+    for key in keys:
+        values = [metrics[key] for metrics in finished if key in metrics]
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        result[key] = {"mean": float(np.mean(values)), "std": std, "n": len(values)}
+    return result
+
+
+def _cross(plan: Plan, row: Row, target: str) -> dict:
+    tests = [test for test in row.cross_tests if test.target == target]
+    runs = [_outcome(made) for made in tests or row.runs]  # its own test set was tested already
+    return {"name": row.name, "test_set": target, "own": not tests, "runs": runs, "metrics": _aggregate(runs)}
+
+
+def _significance(plan: Plan, rows: list[dict]) -> list[dict]:
+    """Every pair of rows that were asked the same queries: the gain of ``b`` over ``a`` in R@1, in points."""
+    queries = {row.name: _hits(row) for row in plan.rows}
+    pairs = []
+    for a, b in itertools.combinations([name for name, found in queries.items() if found is not None], 2):
+        (hits_a, asked_a, people), (hits_b, asked_b, _) = queries[a], queries[b]
+        if np.array_equal(asked_a, asked_b):
+            gain = paired_bootstrap(100 * hits_a, 100 * hits_b, groups=people)
+            pairs.append({"a": a, "b": b, "metric": "R1", **gain, "queries": len(people)})
+    return pairs
+
+
+def _hits(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Share of the seeds (Q,) that put a right image first, what was asked (Q, 2), and the person of each query."""
+    hits = []
+    for run in row.runs:
+        metrics = read_json(run.folder / "metrics.json")
+        if metrics is not None:
+            with np.load(run.folder / "queries.npz") as queries:
+                hits.append(queries[f"{final_stage(metrics)}/first_rank"] == 0)
+                people = queries["person_ids"]
+                asked = np.stack([people, queries["caption_crc32"]], 1)
+    return (np.mean(hits, 0), asked, people) if hits else None
+
+
+# ---------------------------------------------------------------- files
+
+
+def write_reports(out: Path, results: dict) -> None:
+    """``results.json``, ``results.csv`` and ``results.md``."""
+    write_json(out / "results.json", results)
+    with written_whole(out / "results.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        _write_csv(file, results["rows"])
+    with written_whole(out / "results.md") as temporary:
+        temporary.write_text(markdown(results), encoding="utf-8")
+
+
+def _write_csv(file: object, rows: list[dict]) -> None:
+    metrics = list(dict.fromkeys(key for row in rows for key in row["metrics"]))
+    scores = [f"{key} {what}" for key in metrics for what in ("mean", "std")]
+    writer = csv.DictWriter(file, ["name", "config", "test_set", "seeds", "failed", *scores, *COSTS], restval="")
+    writer.writeheader()
+    for row in rows:
+        known = {f"{key} {what}": value[what] for key, value in row["metrics"].items() for what in ("mean", "std")}
+        status = [run["status"] for run in row["runs"]]
+        counts = {"seeds": status.count("finished"), "failed": status.count("failed")}
+        costs = {key: (row["cost"] or {}).get(key) for key in COSTS}
+        writer.writerow({key: row[key] for key in ("name", "config", "test_set")} | counts | known | costs)
+
+
+def markdown(results: dict) -> str:
+    """The page: accuracy, cost, other test sets, failures, and on what all that was made."""
+    rows = results["rows"]
+    parts = [f"# {title(results)}", _accuracy(results)]
+    if any(row["cost"] for row in rows):
+        parts.append(_costs(rows))
+    if results["cross"]:
+        parts.append(_cross_table(results))
+    failures = [(f"{row['name']}{_seed(run)}", run["failure"]) for row in rows for run in row["runs"]]
+    failures += [
+        (f"{cell['name']}{_seed(run)} on {cell['test_set']}", run["failure"])
+        for cell in results["cross"]
+        for run in cell["runs"]
+        if not cell["own"]
+    ]
+    failures += [(f"cost of {row['name']}", row["cost_failure"]) for row in rows]
+    lines = [f"- {what}: {failure['error']} (see `{failure['log']}`)" for what, failure in failures if failure]
+    if lines:
+        parts.append("## Failed\n\nTried again when the same command is started again.\n\n" + "\n".join(lines))
+    where = results["machine"]
+    parts.append(
+        f"{results['date']}, {where['gpu'] or 'no GPU'}, {where['cpu']}, {where['cores']} cores, "
+        f"{where['threads']} threads; "
+        + ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+        + f".\n\n`{results['command']}`"
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def title(results: dict) -> str:
+    """Test set and seeds."""
+    sets = list(dict.fromkeys(row["test_set"] for row in results["rows"]))
+    seeds = sorted({run["seed"] for row in results["rows"] for run in row["runs"] if run["seed"] is not None})
+    on = sets[0] if len(sets) == 1 else "several test sets"
+    if not seeds:
+        return f"{on}, given checkpoints"
+    return f"{on}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _accuracy(results: dict) -> str:
+    rows = results["rows"]
+    first = rows[0]["name"]
+    stages = [s for s in STAGES if any(f"{s}/{m}" in row["metrics"] for row in rows for m in METRICS)] or ["t2i_global"]
+    several = len({row["test_set"] for row in rows}) > 1
+    head = ["model", *(["test set"] if several else []), "seeds"]
+    head += [f"{STAGES[s]} {name}" if i == 0 else name for s in stages for i, name in enumerate(METRICS.values())]
+    against = {pair["b"]: pair for pair in results["significance"] if pair["a"] == first}
+    compared = len(rows) > 1
+    lines = []
+    for row in rows:
+        cells = [row["name"], *([row["test_set"]] if several else []), _seeds(row["runs"])]
+        cells += [_mean(row["metrics"].get(f"{stage}/{metric}")) for stage in stages for metric in METRICS]
+        lines.append(cells + ([_difference(against.get(row["name"]))] if compared else []))
+    text = ["## Accuracy", "", *_table(head + ([f"R@1 against {first}"] if compared else []), lines), ""]
+    text.append("In percent, mean ± standard deviation over seeds. Stage 1 ranks by the cosine of the embeddings.")
+    if compared:
+        text.append(
+            "Against the first row: difference of the final R@1 (re-ranked where there is a second stage), of means "
+            "over seeds, with its 95 % interval by paired bootstrap over the people of the test queries; * where 0 is "
+            "outside. The interval covers the choice of test people and not that of seeds: compare the difference with "
+            "the standard deviations as well."
+        )
+    return "\n".join(text)
+
+
+def _costs(rows: list[dict]) -> str:
+    costs = [row["cost"] for row in rows if row["cost"]]
+    shown = {key: spec for key, spec in COSTS.items() if any(cost[key] is not None for cost in costs)}
+    lines = [
+        [row["name"], *(_number((row["cost"] or {}).get(key), factor) for key, (_, factor) in shown.items())]
+        for row in rows
+    ]
+    galleries = _list({f"{cost['gallery_images']:,}" for cost in costs})
+    shortlists = _list({str(cost["rerank_topk"]) for cost in costs if cost["rerank_topk"]})
+    matched = f"; re-ranked: the best {shortlists} matched" if shortlists else ""
+    tokens = _list({str(cost["caption_tokens"]) for cost in costs})
+    memory = _list({cost["peak_memory_of"] for cost in costs})
+    head = ["model", *(name for name, _ in shown.values())]
+    return "\n".join(
+        [
+            "## Cost",
+            "",
+            *_table(head, lines),
+            "",
+            f"GFLOPs: 2 FLOP for each multiply-add of matrix products and convolutions; a caption of {tokens} tokens. "
+            "Training: forward, backward, optimiser. Gallery: encoding. Query: one caption, tokenised, encoded and "
+            f"compared with a gallery of {galleries} images{matched}. "
+            f"Memory: of {memory}, in training and search.",
+        ]
+    )
+
+
+def _cross_table(results: dict) -> str:
+    targets = list(dict.fromkeys(cell["test_set"] for cell in results["cross"]))
+    cells = {(cell["name"], cell["test_set"]): cell for cell in results["cross"]}
+    lines = []
+    for row in results["rows"]:
+        entries = [cells[row["name"], target] for target in targets]
+        lines.append([row["name"], *(_score(e["metrics"]) + (" (own)" if e["own"] else "") for e in entries)])
+    return "\n".join(
+        [
+            "## On other test sets",
+            "",
+            *_table(["model", *targets], lines),
+            "",
+            "R@1 / mAP of the final list in percent, mean ± standard deviation over seeds, without further training.",
+        ]
+    )
+
+
+def _score(metrics: dict) -> str:
+    stage = final_stage(metrics)
+    return " / ".join(_mean(metrics.get(f"{stage}/{metric}")) for metric in ("R1", "mAP")) if metrics else "-"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+
+def _seeds(runs: list[dict]) -> str:
+    finished = sum(run["status"] == "finished" for run in runs)
+    if finished == len(runs):
+        return str(finished)
+    failed = sum(run["status"] == "failed" for run in runs)
+    return f"{finished} of {len(runs)}" + (f", {failed} failed" if failed else "")
+
+
+def _seed(run: dict) -> str:
+    return "" if run["seed"] is None else f" seed {run['seed']}"
+
+
+def _mean(value: dict | None) -> str:
+    if value is None:
+        return ""
+    return f"{value['mean']:.2f}" + ("" if value["std"] is None else f" ± {value['std']:.2f}")
+
+
+def _difference(pair: dict | None) -> str:
+    if pair is None:
+        return ""
+    mark = " *" if pair["low"] > 0 or pair["high"] < 0 else ""
+    return f"{pair['difference']:+.2f} [{pair['low']:+.2f}, {pair['high']:+.2f}]{mark}"
+
+
+def _number(value: float | None, factor: float) -> str:
+    """Three significant digits, all of those before the point."""
+    if value is None:
+        return ""
+    value *= factor
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _list(values: set[str]) -> str:
+    return " or ".join(sorted(values))

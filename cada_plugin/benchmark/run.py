@@ -1,0 +1,125 @@
+"""From a plan to results: trainings with their tests, tests on other test sets, then what each model costs."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cada_plugin.benchmark.charts import draw_accuracy, draw_cost
+from cada_plugin.benchmark.jobs import Job, JobError, run_all, sole_user
+from cada_plugin.benchmark.machine import machine
+from cada_plugin.benchmark.plan import CrossTest, Row, Run, checkpoint_note, make_plan
+from cada_plugin.benchmark.report import collect, read_json, summary, write_reports
+from cada_plugin.engine.launch import last_checkpoint, write_json
+
+Call = Callable[[Sequence[object], Path], None]
+
+
+def benchmark(args: argparse.Namespace, tools: Path) -> int:
+    """Do what the command line of ``tools/benchmark.py`` asks for and is not done yet; the number of failures.
+
+    Args:
+        args: see there.
+        tools: the folder of ``train.py`` and ``test.py``.
+    """
+    plan = make_plan(args)
+    failed = []
+
+    def ended(job: Job, error: JobError | None) -> str:
+        if error is not None:
+            failed.append(job)
+            write_json(job.folder / "failure.json", {"error": str(error), "log": str(error.log)})
+        write_reports(plan.out, collect(plan))  # a benchmark that is stopped shows what it has
+        return f"{job.label} FAILED: {error} (see {error.log})" if error else f"{job.label}: {summary(job.folder)}"
+
+    with sole_user(plan.out) as lock:
+        plan.write_configs()
+        runs = [run for row in plan.rows for run in row.runs]
+        jobs = [_train_and_test(run, tools) for run in runs if not _is_finished(run)]
+        run_all(jobs, args.jobs, lock, "runs", ended)
+        crosses = [cross for row in plan.rows for cross in row.cross_tests if _is_finished(cross.run)]
+        jobs = [_cross_test(cross, tools) for cross in crosses if not _is_finished(cross)]
+        run_all(jobs, args.jobs, lock, "other test sets", ended)
+        rows = [row for row in plan.rows if any(_is_finished(run) for run in row.runs)]
+        jobs = [_cost(row) for row in rows if not _is_measured(row)]
+        run_all(jobs, 1, lock, "costs", ended)  # measurements: one at a time
+
+    results = collect(plan)
+    write_reports(plan.out, results)
+    draw_accuracy(results, plan.out / "accuracy.png")
+    draw_cost(results, plan.out / "cost.png")
+    print((plan.out / "results.md").read_text(encoding="utf-8"))
+    print(f"written: {plan.out}/results.md, .json, .csv, accuracy.png, cost.png", file=sys.stderr)
+    return len(failed)
+
+
+def _is_finished(made: Run | CrossTest) -> bool:
+    return (made.folder / "metrics.json").is_file()
+
+
+def _is_measured(row: Row) -> bool:
+    """On this machine: a table with timings of two would compare the machines."""
+    return (read_json(row.cost / "cost.json") or {}).get("machine") == machine()
+
+
+def _train_and_test(run: Run, tools: Path) -> Job:
+    note = run.folder / "run.json"
+    options = [] if run.seed is None else [f"randomness.seed={run.seed}"]
+
+    def work(call: Call) -> None:
+        (run.folder / "failure.json").unlink(missing_ok=True)
+        state = read_json(note) or {}
+        if run.given is not None:
+            state = checkpoint_note(run.given)
+        elif "checkpoint" not in state:
+            # tested below, by the tool that tests given checkpoints as well
+            untested = [f"test_{part}=None" for part in ("dataloader", "cfg", "evaluator")]
+            command = [sys.executable, tools / "train.py", run.config, "--work-dir", run.folder, "--resume", "auto"]
+            begin = time.monotonic()
+            try:
+                call([*command, "--cfg-options", *options, *untested], run.folder / "train.log")
+            finally:  # the time of a stopped training counts as well
+                state["train_seconds"] = state.get("train_seconds", 0.0) + time.monotonic() - begin
+                write_json(note, state)
+            state["checkpoint"] = _chosen_checkpoint(run.folder).name  # the folder may be moved
+        write_json(note, state)
+        begin = time.monotonic()
+        _test(call, tools, run.config, run.folder / state["checkpoint"], run.folder, options)
+        write_json(note, state | {"test_seconds": time.monotonic() - begin})
+
+    return Job(run.label, run.folder, work)
+
+
+def _chosen_checkpoint(folder: Path) -> Path:
+    """The best epoch on the validation split, else the last, as ``train.py`` chooses."""
+    best = list(folder.glob("best_*.pth"))
+    chosen = best[0] if len(best) == 1 else last_checkpoint(folder)
+    if chosen is None:
+        raise JobError("the training left no checkpoint", folder / "train.log")
+    return chosen
+
+
+def _cross_test(cross: CrossTest, tools: Path) -> Job:
+    def work(call: Call) -> None:
+        (cross.folder / "failure.json").unlink(missing_ok=True)
+        checkpoint = read_json(cross.run.folder / "run.json")["checkpoint"]
+        _test(call, tools, cross.config, cross.run.folder / checkpoint, cross.folder, [])
+
+    return Job(cross.label, cross.folder, work)
+
+
+def _test(call: Call, tools: Path, config: Path, checkpoint: Path, folder: Path, options: Sequence[str]) -> None:
+    out = ["--out", folder / "metrics.json", "--queries", folder / "queries.npz"]
+    command = [sys.executable, tools / "test.py", config, checkpoint, "--work-dir", folder, *out]
+    call([*command, "--cfg-options", *options] if options else command, folder / "test.log")
+
+
+def _cost(row: Row) -> Job:
+    def work(call: Call) -> None:
+        for outdated in ("failure.json", "cost.json"):
+            (row.cost / outdated).unlink(missing_ok=True)
+        command = [sys.executable, "-m", "cada_plugin.benchmark.cost", row.runs[0].config, "--work-dir", row.cost]
+        call([*command, "--out", row.cost / "cost.json"], row.cost / "cost.log")
+
+    return Job(f"cost of {row.name}", row.cost, work)

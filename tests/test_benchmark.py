@@ -1,0 +1,610 @@
+"""tools/benchmark.py: every run is made once, a failure stays alone, and the tables say what the runs' files say.
+
+The benchmark runs in this process; its children are forked from a warm interpreter, which saves the seconds of their
+imports, but for one test with real ones.
+"""
+
+import contextlib
+import csv
+import functools
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import runner_factory as factory
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from mmengine.config import Config, config
+from PIL import Image
+from torch import nn
+
+from cada_plugin.benchmark import charts, cost, jobs, plan
+from cada_plugin.benchmark import run as benchmark
+from cada_plugin.engine import RankedGalleryHook
+from cada_plugin.errors import ConfigError
+from cada_plugin.evaluation import paired_bootstrap
+from cada_plugin.integrations.yacs import to_mmengine
+from cada_plugin.registry import MODELS
+
+SEEDS = (0, 1)
+ONE_EPOCH = ("--cfg-options", "train_cfg.max_epochs=1")
+
+
+# ---------------------------------------------------------------- the tool with children from a warm interpreter
+
+
+class Forked:
+    """The part of ``subprocess.Popen`` that the benchmark uses."""
+
+    def __init__(self, command: list[str], *, stdout: object, env: dict[str, str], **_: object) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["cada_plugin.benchmark.run", "cada_plugin.models", "matplotlib.pyplot"])
+        self._process = context.Process(
+            target=_child, args=(command[1:], Path(stdout.name).resolve(), env, os.getcwd())
+        )
+        self._process.start()
+        self.pid = self._process.pid
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        return self._process.exitcode
+
+
+def _child(arguments: list[str], log: Path, environment: dict[str, str], folder: str) -> None:
+    os.setsid()
+    for descriptor in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), descriptor)
+    os.chdir(folder)
+    os.environ.update(environment)
+    # most of a short run is MMEngine laying out its config, and our picture
+    config.FormatCode = lambda text, **_: (text, True)
+    RankedGalleryHook.after_test_epoch = lambda *_, **__: None
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        cost._SECONDS = 0  # numbers are not looked at
+        sys.exit(cost.main(sys.argv[1:]))
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")
+
+
+def load_tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_tool", factory.REPO / "tools" / "benchmark.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
+def run(folder: Path, *arguments: object) -> int:
+    """``python tools/benchmark.py ARGUMENTS`` in ``folder``."""
+    tool = load_tool()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for key, value in factory.environment(folder).items():
+            patch.setenv(key, value)
+        patch.setattr(jobs, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": Forked}))
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            return tool.main([str(argument) for argument in arguments])
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Four configs: ``tiny``, ``stage1`` without a second stage, ``broken``, and ``other`` with another test set."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    base = f"_base_ = ['{factory.write_run(folder)}']\n"
+    no_matching = "model = dict(text_decoder=None, loss_atp=None, loss_ara=None)\n"
+    best = "default_hooks = dict(checkpoint=dict(save_best='t2i_global/R1'))\n"
+    (folder / "stage1.py").write_text(base + no_matching + best)
+    (folder / "broken.py").write_text(base + no_matching + best + "optim_wrapper = dict(optimizer=dict(lr='fast'))\n")
+    (folder / "other.py").write_text(base + "test_dataloader = dict(dataset=dict(split='val'))\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(folder) -> SimpleNamespace:
+    """Two seeds of three configs, of which one fails; do not write to ``out``."""
+    write, growth = benchmark.write_reports, []
+
+    def count_and_write(out: Path, results: dict) -> None:
+        growth.append([run["status"] for row in results["rows"] for run in row["runs"]])
+        write(out, results)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "write_reports", count_and_write)
+        status = run(folder, "tiny.py", "stage1.py", "broken.py", "--seeds", *SEEDS, "--out", "out", *ONE_EPOCH)
+    out = folder / "out"
+    page, results = (out / "results.md").read_text(), read(out / "results.json")
+    rows = {row["name"]: row for row in results["rows"]}
+    return SimpleNamespace(status=status, out=out, results=results, rows=rows, page=page, growth=growth)
+
+
+def cells(page: str, section: str, name: str) -> list[str]:
+    """The cells of the row ``name`` in a section's table, and its heading for ``model``."""
+    lines = page.split(f"## {section}")[1].split("##")[0].splitlines()
+    (line,) = (line for line in lines if line.startswith(f"| {name} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+# ---------------------------------------------------------------- what a benchmark leaves behind
+
+
+def test_a_failure_is_reported_and_the_others_go_on(first):
+    assert first.status == 1
+    status = {name: [run["status"] for run in row["runs"]] for name, row in first.rows.items()}
+    assert status == {"tiny": ["finished"] * 2, "stage1": ["finished"] * 2, "broken": ["failed"] * 2}
+    log = "out/broken/seed1/train.log"
+    (line,) = (line for line in first.page.splitlines() if line.startswith("- broken seed 1: "))
+    assert "'float' and 'str'" in line
+    assert f"see `{log}`" in line
+    assert "'float' and 'str'" in (first.out.parent / log).read_text()
+    assert cells(first.page, "Accuracy", "broken")[1:3] == ["0 of 2, 2 failed", ""]
+    assert first.rows["broken"]["metrics"] == {}
+
+
+def test_the_page_grows_with_every_run(first):
+    finished = [statuses.count("finished") for statuses in first.growth[:6]]
+    assert finished == [1, 2, 3, 4, 4, 4]
+    assert [statuses.count("missing") for statuses in first.growth[:6]] == [5, 4, 3, 2, 1, 0]
+
+
+def test_means_and_deviations_are_those_of_the_runs(first):
+    with (first.out / "results.csv").open() as file:
+        lines = {line["name"]: line for line in csv.DictReader(file)}
+    columns = {"t2i_global/R1": 2, "t2i_global/mAP": 5, "t2i/mINP": 11}
+    for name, key in (("tiny", "t2i_global/mAP"), ("tiny", "t2i/mINP"), ("stage1", "t2i_global/R1")):
+        values = [read(first.out / name / f"seed{seed}" / "metrics.json")[key] for seed in SEEDS]
+        mean, std = sum(values) / 2, abs(values[0] - values[1]) / math.sqrt(2)
+        assert first.rows[name]["metrics"][key] == pytest.approx({"mean": mean, "std": std, "n": 2})
+        assert float(lines[name][f"{key} mean"]) == pytest.approx(mean)
+        assert float(lines[name][f"{key} std"]) == pytest.approx(std)
+        assert cells(first.page, "Accuracy", name)[columns[key]] == f"{mean:.2f} ± {std:.2f}"
+    assert std > 0 or first.rows["tiny"]["metrics"]["t2i_global/mAP"]["std"] > 0
+    heading = cells(first.page, "Accuracy", "model")
+    assert [heading[2], heading[5], heading[7], heading[11]] == ["stage 1 R@1", "mAP", "re-ranked R@1", "mINP"]
+    assert not [key for key in first.rows["tiny"]["metrics"] if key.endswith("_p")]  # a mean of p-values is no p-value
+
+
+def test_what_has_no_second_stage_is_empty_and_not_zero(first):
+    assert cells(first.page, "Accuracy", "stage1")[7:12] == [""] * 5
+    costs = dict(zip(cells(first.page, "Cost", "model"), cells(first.page, "Cost", "stage1"), strict=True))
+    assert [key for key, value in costs.items() if value == ""] == ["GFLOPs per re-ranked pair", "query re-ranked, ms"]
+    assert not [key for key in first.rows["stage1"]["metrics"] if not key.startswith("t2i_global/")]
+
+
+def test_the_queries_of_a_run_average_to_its_metrics(first):
+    for stage in ("t2i_global", "t2i", "t2i_match"):
+        metrics = read(first.out / "tiny" / "seed0" / "metrics.json")
+        queries = np.load(first.out / "tiny" / "seed0" / "queries.npz")
+        assert 100 * (queries[f"{stage}/first_rank"] < 5).mean() == pytest.approx(metrics[f"{stage}/R5"])
+        assert 100 * queries[f"{stage}/ap"].mean() == pytest.approx(metrics[f"{stage}/mAP"])
+        assert 100 * queries[f"{stage}/inp"].mean() == pytest.approx(metrics[f"{stage}/mINP"])
+    assert len(queries["person_ids"]) == 18
+    assert len(set(queries["person_ids"].tolist())) == 3
+    assert len(set(queries["caption_crc32"].tolist())) > 10
+
+
+def test_differences_are_bootstrapped_over_people_and_averaged_over_seeds(first):
+    def hits(name: str, stage: str) -> np.ndarray:
+        files = [np.load(first.out / name / f"seed{seed}" / "queries.npz") for seed in SEEDS]
+        return 100.0 * sum(file[f"{stage}/first_rank"] == 0 for file in files) / 2
+
+    people = np.load(first.out / "tiny" / "seed0" / "queries.npz")["person_ids"]
+    expected = paired_bootstrap(hits("tiny", "t2i"), hits("stage1", "t2i_global"), groups=people)
+    (pair,) = first.results["significance"]
+    assert (pair["a"], pair["b"], pair["queries"]) == ("tiny", "stage1", len(people))
+    assert {key: pair[key] for key in expected} == expected
+    tiny, stage1 = first.rows["tiny"]["metrics"]["t2i/R1"], first.rows["stage1"]["metrics"]["t2i_global/R1"]
+    assert pair["difference"] == pytest.approx(stage1["mean"] - tiny["mean"])
+    shown = f"{pair['difference']:+.2f} [{pair['low']:+.2f}, {pair['high']:+.2f}]"
+    assert cells(first.page, "Accuracy", "stage1")[-1].removesuffix(" *") == shown
+
+
+def test_results_say_where_they_come_from(first):
+    assert {"torch", "timm", "transformers", "mmengine", "cada_plugin"} <= first.results["versions"].keys()
+    assert first.results["machine"].keys() == {"cpu", "cores", "threads", "gpu"}
+    one = first.rows["tiny"]["runs"][0]
+    assert min(one["train_seconds"], one["test_seconds"]) > 0
+    # the best epoch in validation, as train.py itself would have tested it
+    assert one["checkpoint"] == "best_t2i_R1_epoch_1.pth"
+    assert "best_t2i_R1_epoch_1.pth" in (first.out / "tiny" / "seed0" / "test.log").read_text()
+    assert len(factory.metrics(first.out / "tiny" / "seed0")) == 2  # one validation, one test: it is not tested twice
+    for name in ("accuracy.png", "cost.png"):
+        assert min(Image.open(first.out / name).size) > 300
+
+
+def test_costs_are_measured_once_per_config(first):
+    tiny, stage1 = first.rows["tiny"]["cost"], first.rows["stage1"]["cost"]
+    model = MODELS.build(Config.fromfile(first.out.parent / "tiny.py").model)
+    assert tiny["parameters"] == sum(p.numel() for p in model.parameters())
+    assert stage1["parameters_trained"] < stage1["parameters"] < tiny["parameters"]
+    assert (tiny["gallery_images"], tiny["rerank_topk"]) == (9, factory.TOPK)
+    times = ("train_images_per_s", "gallery_images_per_s", "query_ms", "query_reranked_ms", "peak_memory_mb")
+    assert min(tiny[key] for key in times) > 0
+    assert not (first.out / "broken" / "cost").exists()  # what cannot be trained
+
+
+# ---------------------------------------------------------------- again
+
+
+def times_of(out: Path, *names: str) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for name in names for path in sorted(out.glob(f"{name}/*/*.*"))}
+
+
+def test_a_second_start_makes_only_what_failed(first, folder, capfd):
+    shutil.copytree(first.out, folder / "again")
+    before = times_of(folder / "again", "tiny", "stage1")
+    broken = (folder / "broken.py").read_text()
+    (folder / "broken.py").write_text(broken.replace("'fast'", "1e-3"))  # nothing was made with the old one
+    capfd.readouterr()
+    arguments = ("tiny.py", "stage1.py", "broken.py", "--seeds", *SEEDS, "--out", "again", "--jobs", 2, *ONE_EPOCH)
+    assert run(folder, *arguments) == 0
+    assert len(before) > 10
+    assert times_of(folder / "again", "tiny", "stage1") == before
+    shown = capfd.readouterr().err
+    assert {line[:20] for line in shown.splitlines() if line.startswith("[")} == {
+        "[1/2] broken seed 0:",
+        "[2/2] broken seed 1:",
+        "[1/1] cost of broken",
+    } or "[1/2] broken seed 1:" in shown
+    results = read(folder / "again" / "results.json")
+    assert [run["status"] for row in results["rows"] for run in row["runs"]] == ["finished"] * 6
+    assert {(pair["a"], pair["b"]) for pair in results["significance"]} == {
+        ("tiny", "stage1"),
+        ("tiny", "broken"),
+        ("stage1", "broken"),
+    }
+    assert "## Failed" not in (folder / "again" / "results.md").read_text()
+
+
+def test_results_of_another_config_are_not_mixed(first, folder, capfd):
+    before = times_of(first.out, "*")
+    options = ("--cfg-options", "train_cfg.max_epochs=2")
+    assert run(folder, "tiny.py", "--seeds", *SEEDS, "--out", "out", *options) == 2
+    message = capfd.readouterr().err
+    for words in ("error: ", "out/tiny holds results", "train_cfg.max_epochs is 1 there and 2 now", "another --out"):
+        assert words in message
+    assert times_of(first.out, "*") == before
+
+
+def interrupt_when(path: Path) -> None:
+    """Ctrl-C as soon as a file is there."""
+
+    def watch() -> None:
+        while not path.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def wait_until_free(out: Path) -> None:
+    """A process that was killed takes a moment to be gone."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with jobs.sole_user(out):
+                return
+        except ConfigError:
+            assert time.monotonic() < deadline, "a child is left"
+            time.sleep(0.1)
+
+
+def test_an_interrupted_benchmark_ends_its_runs_and_is_resumed(first, folder):
+    """The children are real ones here: own interpreters, ended by a signal."""
+    arguments = ("tiny.py", "--out", "stopped", "--cfg-options", "train_cfg.max_epochs=40")
+    work_dir = folder / "stopped" / "tiny" / "seed0"
+    interrupt = functools.partial(interrupt_when, work_dir / "epoch_1.pth")
+    outcome = factory.tool("benchmark", *arguments, cwd=folder, prepare=interrupt)
+    assert (outcome.status, outcome.stdout) == (2, "")
+    assert "error: interrupted" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    wait_until_free(folder / "stopped")  # every child held the lock: none is left
+    epochs = sorted(int(path.stem.removeprefix("epoch_")) for path in work_dir.glob("epoch_*.pth"))
+    assert epochs[-1] < 40
+    assert not (work_dir / "failure.json").exists()
+    seconds = read(work_dir / "run.json")["train_seconds"]
+    # the same command, but for fewer epochs to wait for
+    snapshot = folder / "stopped" / "tiny" / "tiny.py"
+    snapshot.write_text(snapshot.read_text().replace("max_epochs=40", f"max_epochs={epochs[-1] + 1}"))
+    arguments = (*arguments[:-1], f"train_cfg.max_epochs={epochs[-1] + 1}")
+    shutil.copytree(first.out / "tiny" / "cost", folder / "stopped" / "tiny" / "cost")  # not again
+    assert run(folder, *arguments) == 0
+    assert f"resumed epoch: {epochs[-1]}" in (work_dir / "train.log").read_text()
+    (resumed,) = read(folder / "stopped" / "results.json")["rows"][0]["runs"]
+    assert resumed["status"] == "finished"
+    assert resumed["train_seconds"] > seconds > 0
+
+
+# ---------------------------------------------------------------- given checkpoints, other test sets
+
+
+def test_given_checkpoints_and_other_test_sets(first, folder, capfd):
+    checkpoints = [
+        first.out / name / "seed0" / row["runs"][0]["checkpoint"] for name, row in list(first.rows.items())[:2]
+    ]
+    arguments = (
+        "tiny.py",
+        "stage1.py",
+        "--test-only",
+        *checkpoints,
+        "--cross",
+        "other.py",
+        "tiny.py",
+        "--out",
+        "given",
+    )
+    for name in ("tiny", "stage1"):
+        shutil.copytree(first.out / name / "cost", folder / "given" / name / "cost")  # not again
+    assert run(folder, *arguments) == 0
+    results = read(folder / "given" / "results.json")
+    for row in results["rows"]:
+        assert row["runs"][0]["metrics"] == read(first.out / row["name"] / "seed0" / "metrics.json")
+        assert row["metrics"]["t2i_global/mAP"]["std"] is None
+    assert not list((folder / "given").glob("*/*/epoch_*.pth"))
+    # the same by hand
+    out = folder / "by_hand.json"
+    split = ("--cfg-options", "test_dataloader.dataset.split=val")
+    factory.tool("test", "tiny.py", checkpoints[0], "--out", out, "--work-dir", folder / "hand", *split, cwd=folder)
+    cross = {(cell["name"], cell["test_set"]): cell for cell in results["cross"]}
+    assert cross["tiny", "other"]["runs"][0]["metrics"] == read(out)
+    assert cross["tiny", "tiny"]["own"]
+    assert cross["tiny", "tiny"]["metrics"] == results["rows"][0]["metrics"]
+    assert not (folder / "given" / "tiny" / "given" / "cross_tiny").exists()
+    page = (folder / "given" / "results.md").read_text()
+    other = read(out)
+    assert cells(page, "On other test sets", "model") == ["model", "other", "tiny"]
+    assert cells(page, "On other test sets", "tiny")[1] == f"{other['t2i/R1']:.2f} / {other['t2i/mAP']:.2f}"
+    # another checkpoint in the place of the first
+    capfd.readouterr()
+    assert run(folder, "tiny.py", "--test-only", first.out / "tiny" / "seed0" / "epoch_1.pth", "--out", "given") == 2
+    assert "holds results of" in capfd.readouterr().err
+
+
+# ---------------------------------------------------------------- requests that cannot be
+
+
+def bad(*arguments: object, words: tuple[str, ...]) -> object:
+    return pytest.param(arguments, words, id="-".join(words[0].split()[:4]))
+
+
+BAD = [
+    bad("tiny.py", "deep/tiny.py", words=("2 configs have the name tiny", "deep/tiny.py", "rename one")),
+    bad("tiny.py", "--seeds", 0, 1, 0, words=("--seeds has 0 2 times",)),
+    bad("tiny.py", "--seeds", -1, words=("--seeds -1", "0 or more")),
+    bad("tiny.py", "nowhere.py", words=("no config file nowhere.py",)),
+    bad("tiny.py", "syntax.py", words=("syntax.py cannot be read as a config",)),
+    bad("tiny.py", "object.py", words=("object.py holds objects that cannot be written as text",)),
+    bad("untested.py", words=("untested.py has test_dataloader=None",)),
+    bad("tiny.py", "stage1.py", "--test-only", "tiny.py", words=("--test-only got 1 checkpoints for 2 configs",)),
+    bad("tiny.py", "--test-only", "nowhere.pth", words=("checkpoint nowhere.pth of --test-only does not exist",)),
+    bad("tiny.py", "--test-only", "tiny.py", "--seeds", 0, words=("--seeds is for training", "leave one")),
+    bad("tiny.py", "--cross", "untested.py", words=("untested.py has test_dataloader=None",)),
+    bad("tiny.py", "--cross", "nowhere.py", words=("no config file nowhere.py",)),
+    bad("tiny.py", "--cross", "other.py", "deep/other.py", words=("2 configs of --cross have the name other",)),
+    bad("tiny.py", "--jobs", 0, words=("--jobs 0: run 1 or more",)),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD)
+def test_a_bad_request_ends_before_any_work(folder, capfd, arguments, words):
+    (folder / "deep").mkdir(exist_ok=True)
+    (folder / "deep" / "tiny.py").write_text("")
+    (folder / "syntax.py").write_text("model = dict(")
+    (folder / "object.py").write_text(f"_base_ = ['{folder / 'tiny.py'}']\nrule = dict(of=lambda score: score)\n")
+    (folder / "untested.py").write_text(f"_base_ = ['{folder / 'tiny.py'}']\ntest_dataloader = None\n")
+    assert run(folder, *arguments, "--out", "nothing") == 2
+    message = capfd.readouterr().err
+    assert message.startswith("error: ")
+    assert "Traceback" not in message
+    for word in words:
+        assert word in message
+    assert not (folder / "nothing").exists()
+
+
+def test_the_folder_is_none(folder, capfd):
+    assert run(folder, "tiny.py", "--out", "tiny.py") == 2
+    assert "--out tiny.py is a file" in capfd.readouterr().err
+
+
+def test_every_run_reads_a_copy_with_the_overrides(folder, tmp_path):
+    """The copies are what is run: bf16, overrides, and of YAML files the MMEngine config that they stand for."""
+    yaml = factory.REPO / "configs" / "yacs" / "torchreid_procedural.yml"
+    tool = load_tool()
+    args = SimpleNamespace(
+        configs=[str(folder / "tiny.py"), str(yaml)],
+        out=str(tmp_path / "out"),
+        seeds=[3],
+        jobs=1,
+        test_only=None,
+        cross=[],
+        amp=True,
+        cfg_options={"train_cfg.max_epochs": 7},
+        read_config=tool.read_config,
+    )
+    plan.make_plan(args).write_configs()
+    copies = [Config.fromfile(tmp_path / "out" / name / f"{name}.py") for name in ("tiny", "torchreid_procedural")]
+    for copy in copies:
+        assert (copy.optim_wrapper.type, copy.test_cfg.amp, copy.train_cfg.max_epochs) == ("BF16OptimWrapper", True, 7)
+    assert copies[0].test_dataloader.dataset.data_root == str(folder / "people")
+    assert copies[1].model == to_mmengine(yaml).model
+
+
+# ---------------------------------------------------------------- children
+
+
+def test_a_killed_child_is_a_failure_with_its_log(tmp_path):
+    with jobs.sole_user(tmp_path) as lock, jobs.Children(1, lock) as children:
+        with pytest.raises(jobs.JobError, match=r"killed by SIGKILL \(out of memory\?\)"):
+            children.call(["sh", "-c", "kill -9 $$"], tmp_path / "log")
+        with pytest.raises(jobs.JobError, match=r"^the last word$") as caught:
+            children.call(["sh", "-c", "echo error: the last word; echo bye; exit 3"], tmp_path / "log")
+        assert caught.value.log == tmp_path / "log"
+        with pytest.raises(jobs.JobError, match="exit status 4 without a word"):  # what was said before is not its
+            children.call(["sh", "-c", "exit 4"], tmp_path / "log")
+
+
+def test_a_folder_has_one_user_as_long_as_a_child_lives(tmp_path):
+    def call() -> None:
+        with contextlib.suppress(Exception):  # that it was stopped
+            children.call(["sh", "-c", "sleep 60 & sleep 60"], tmp_path / "log")
+
+    with jobs.sole_user(tmp_path) as lock:
+        children = jobs.Children(1, lock)
+        caller = threading.Thread(target=call)
+        caller.start()
+        while not (tmp_path / "log").exists():
+            time.sleep(0.01)
+        in_use = f"in use by the benchmark of process {os.getpid()}"
+        with pytest.raises(ConfigError, match=in_use), jobs.sole_user(tmp_path):
+            pass
+    with pytest.raises(ConfigError, match="left behind"), jobs.sole_user(tmp_path):
+        pass
+    children.__exit__()
+    caller.join()
+    wait_until_free(tmp_path)  # not even the child's own child is left
+
+
+@pytest.mark.parametrize(
+    ("devices", "visible", "expected"),
+    [
+        (0, None, ["2", "2", "2"]),
+        (1, None, ["", "", ""]),
+        (2, None, ["0", "1", "0"]),
+        (2, "GPU-a,GPU-b", ["GPU-a", "GPU-b", "GPU-a"]),
+    ],
+)
+def test_jobs_share_the_machine(tmp_path, monkeypatch, devices, visible, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    variable = "CUDA_VISIBLE_DEVICES" if devices else "OMP_NUM_THREADS"
+    given = [environment.get(variable, "") for environment in jobs._environments(3)]
+    assert given == expected
+
+
+def test_the_progress_of_a_training_is_read_from_its_log(tmp_path):
+    log = tmp_path / "train.log"
+    assert jobs._fraction(log) == 0
+    log.write_text("training:   5%|| 3/60\rtraining:  42%|#### | 25/60 [00:10<00:14]\nencoding val split:  90%|")
+    assert jobs._fraction(log) == 0.42
+
+
+# ---------------------------------------------------------------- arithmetic, by hand
+
+B, T, C, F = 2, 7, 16, 24  # batch, tokens, width, hidden width
+
+
+def lstm_flop() -> int:
+    """Four gates, both directions, two layers of which the second reads both directions of the first."""
+    return 2 * B * T * 2 * (4 * F * (C + F) + 4 * F * (2 * F + F))
+
+
+def layer_flop(tokens: int = T, asking: int = T) -> int:
+    """Query of those that ask, key and value of all, weights and their sum, output, feed-forward."""
+    attention = 2 * C * C * (asking + 2 * tokens) + 2 * 2 * asking * tokens * C + 2 * asking * C * C
+    return attention + 2 * 2 * asking * C * F
+
+
+@pytest.mark.parametrize(
+    ("module", "flop"),
+    [
+        (nn.Linear(C, F), 2 * B * T * C * F),
+        (nn.LSTM(C, F, 2, batch_first=True, bidirectional=True), lstm_flop()),
+        (nn.TransformerEncoderLayer(C, 4, F, batch_first=True), B * layer_flop()),
+        (nn.Sequential(nn.Unflatten(1, (1, T)), nn.Conv2d(1, 5, 3, stride=2, bias=False)), 2 * B * 5 * 9 * 3 * 7),
+    ],
+    ids=["linear", "lstm", "transformer", "convolution"],
+)
+def test_flop_of_a_layer(module, flop):
+    """Also of those that run as fused kernels in eval mode."""
+    assert cost.count_flop(lambda: module.eval()(torch.randn(B, T, C))) == flop
+    assert torch.backends.mkldnn.enabled  # and they are used again
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_flop_of_a_caption_and_a_pair():
+    """CADA's text encoder and fusion decoder: only the first token leaves the last layer."""
+    bert = {"width": C, "depth": 3, "heads": 2, "max_positions": 16, "dropout": 0.0}
+    model = MODELS.build(
+        {
+            "type": "CADA",
+            "tokenizer": {"type": "CaptionTokenizer", "vocab": "procedural", "max_length": 16},
+            "visual_encoder": {
+                "type": "ViTEncoder",
+                "image_size": (32, 16),
+                "patch_size": 8,
+                "width": C,
+                "depth": 2,
+                "heads": 2,
+            },
+            "text_encoder": {"type": "CrossModalBert", **bert},
+            "embed_dim": 8,
+            "loss_global": {"type": "GlobalAssociationLoss"},
+            "loss_atp": {"type": "MatchingLoss"},
+        }
+    ).eval()
+    S = 1 + 4 * 2  # image tokens
+    ids = torch.arange(T)[None]
+    with torch.no_grad():
+        counted = cost.count_gflops(model, torch.randn(1, 3, 32, 16), ids, reranks=True)
+
+    def layer(asking: int, keys: int, feed_forward: int) -> int:
+        attention = 2 * C * C * (asking + 2 * keys) + 2 * 2 * asking * keys * C + 2 * asking * C * C
+        return attention + feed_forward * 2 * 2 * asking * C * 4 * C
+
+    def cross(asking: int) -> int:
+        return layer(asking, S, 0)  # keys and values of the image included
+
+    image = 2 * 3 * 64 * C * 8 + 2 * layer(S, S, 1) + 2 * C * 8
+    caption = 2 * layer(T, T, 1) + layer(1, T, 1) + 2 * C * 8
+    pair = 2 * layer(T, T, 1) + layer(1, T, 1) + 2 * cross(T) + cross(1) + 2 * C * 2
+    assert {key: round(value * 1e9) for key, value in counted.items()} == {
+        "gflops_image": image,
+        "gflops_caption": caption,
+        "gflops_pair": pair,
+    }
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_names_in_the_picture_do_not_overlap():
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlim(1, 3)
+    axes.set_ylim(40, 60)
+    points = [(f"a_model_with_a_name_{i}", 2 + 0.02 * i, 50 + 0.3 * (i % 3)) for i in range(7)]
+    charts._label(figure, axes, points, [[(x, y)] for _, x, y in points])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in axes.texts]
+    assert sorted(text.get_text() for text in axes.texts) == [name for name, _, _ in points]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert all(
+        axes.get_window_extent().containsx(box.x0) and axes.get_window_extent().containsx(box.x1) for box in boxes
+    )
