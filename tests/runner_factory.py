@@ -95,7 +95,9 @@ def tool(name: str, *args: object, cwd: Path, prepare: Callable[[], None] | None
     Several ``processes`` find each other as those of torchrun do; the outcome is that of the first.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cada_plugin.engine.launch", "cada_plugin.models", "cada_plugin.datasets"])
+    context.set_forkserver_preload(
+        ["cada_plugin.engine.launch", "cada_plugin.models", "cada_plugin.datasets", "matplotlib.pyplot"]
+    )
     port = str(_free_port())
     started = []
     for rank in range(processes):

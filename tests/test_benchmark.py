@@ -205,6 +205,15 @@ def test_the_queries_of_a_run_average_to_its_metrics(first):
     assert len(set(queries["caption_crc32"].tolist())) > 10
 
 
+def test_queries_without_our_metric(first, folder):
+    text = "test_evaluator = dict(_delete_=True, type='mmengine.DumpResults', out_file_path='results.pkl')"
+    (folder / "dump.py").write_text(f"_base_ = ['{folder / 'tiny.py'}']\n{text}\n")
+    checkpoint = first.out / "tiny" / "seed0" / "epoch_1.pth"
+    outcome = factory.tool("test", "dump.py", checkpoint, "--queries", "queries.npz", cwd=folder)
+    assert outcome.status == 2
+    assert "error: --queries needs test_evaluator=dict(type='TextToImageRetrieval')" in outcome.stderr
+
+
 def test_differences_are_bootstrapped_over_people_and_averaged_over_seeds(first):
     def hits(name: str, stage: str) -> np.ndarray:
         files = [np.load(first.out / name / f"seed{seed}" / "queries.npz") for seed in SEEDS]
@@ -302,13 +311,15 @@ def interrupt_when(path: Path) -> None:
 def wait_until_free(out: Path) -> None:
     """A process that was killed takes a moment to be gone."""
     deadline = time.monotonic() + 20
-    while True:
-        try:
-            with jobs.sole_user(out):
-                return
-        except ConfigError:
-            assert time.monotonic() < deadline, "a child is left"
-            time.sleep(0.1)
+    while not is_free(out):
+        assert time.monotonic() < deadline, "a child is left"
+        time.sleep(0.1)
+
+
+def is_free(out: Path) -> bool:
+    with contextlib.suppress(ConfigError), jobs.sole_user(out):
+        return True
+    return False
 
 
 def test_an_interrupted_benchmark_ends_its_runs_and_is_resumed(first, folder):

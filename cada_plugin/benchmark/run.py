@@ -44,11 +44,10 @@ def benchmark(args: argparse.Namespace, tools: Path) -> int:
         rows = [row for row in plan.rows if any(_is_finished(run) for run in row.runs)]
         jobs = [_cost(row) for row in rows if not _is_measured(row)]
         run_all(jobs, 1, lock, "costs", ended)  # measurements: one at a time
-
-    results = collect(plan)
-    write_reports(plan.out, results)
-    draw_accuracy(results, plan.out / "accuracy.png")
-    draw_cost(results, plan.out / "cost.png")
+        results = collect(plan)
+        write_reports(plan.out, results)
+        draw_accuracy(results, plan.out / "accuracy.png")
+        draw_cost(results, plan.out / "cost.png")
     print((plan.out / "results.md").read_text(encoding="utf-8"))
     print(f"written: {plan.out}/results.md, .json, .csv, accuracy.png, cost.png", file=sys.stderr)
     return len(failed)
