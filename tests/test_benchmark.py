@@ -299,6 +299,7 @@ def test_results_of_another_config_are_not_mixed(first, folder, capfd):
 
 def interrupt_when(path: Path) -> None:
     """Ctrl-C as soon as a file is there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 
     def watch() -> None:
         while not path.exists():
