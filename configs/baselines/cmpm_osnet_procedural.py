@@ -3,18 +3,15 @@
 _base_ = [
     '../_base_/datasets/procedural_pedes.py',
     '../_base_/pipelines/procedural.py',
+    '../_base_/models/cmpm.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(
-    type='CMPMRetriever',
     num_classes=1200,
-    data_preprocessor=dict(  # ImageNet's mean and deviation, in 0..255
-        type='PersonDataPreprocessor', mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
-    visual_encoder=dict(type='TorchreidEncoder', name='osnet_x0_25'),
-    text_encoder=dict(type='BiLSTMEncoder', word_width=128, hidden=256),
     tokenizer={{_base_.tokenizer}},
+    visual_encoder=dict(name='osnet_x0_25', pretrained=False),
+    text_encoder=dict(word_width=128, hidden=256),
     embed_dim=256,
-    projection_bias=True,
 )
 train_dataloader = dict(dataset=dict(pipeline={{_base_.procedural_plain_pipeline}}))
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3), clip_grad=dict(max_norm=5.0))

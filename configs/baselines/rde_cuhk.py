@@ -15,12 +15,7 @@ model = dict(
 train_dataloader = dict(batch_size=64, dataset=dict(pipeline={{_base_.clip_train_pipeline}}))
 val_dataloader = dict(dataset=dict(pipeline={{_base_.clip_test_pipeline}}))
 test_dataloader = dict(dataset=dict(pipeline={{_base_.clip_test_pipeline}}))
-default_hooks = dict(checkpoint=dict(save_best='t2i_global/R1'))
-custom_hooks = [
-    dict(type='EpochSeedHook'),
-    dict(type='SyncBuffersHook'),
-    dict(type='PendingValidationHook'),
-    dict(type='ProgressHook'),
-    dict(type='RankedGalleryHook'),
-    dict(type='ConsensusDivisionHook'),
-]
+default_hooks = dict(
+    checkpoint=dict(save_best='t2i_global/R1'),
+    consensus=dict(type='ConsensusDivisionHook'),
+)

@@ -14,12 +14,7 @@ model = dict(
 )
 train_dataloader = dict(batch_size=64, dataset=dict(pipeline={{_base_.clip_train_pipeline}}))
 test_dataloader = dict(dataset=dict(pipeline={{_base_.clip_test_pipeline}}))
-default_hooks = dict(checkpoint=dict(save_best=None))  # there is no split to choose an epoch on
-custom_hooks = [
-    dict(type='EpochSeedHook'),
-    dict(type='SyncBuffersHook'),
-    dict(type='PendingValidationHook'),
-    dict(type='ProgressHook'),
-    dict(type='RankedGalleryHook'),
-    dict(type='ConsensusDivisionHook'),
-]
+default_hooks = dict(
+    checkpoint=dict(save_best=None),  # no split to choose an epoch on
+    consensus=dict(type='ConsensusDivisionHook'),
+)

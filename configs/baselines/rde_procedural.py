@@ -14,12 +14,7 @@ model = dict(
     visual_encoder=dict(image_size={{_base_.image_size}}),
 )
 train_dataloader = dict(dataset=dict(pipeline={{_base_.procedural_plain_pipeline}}))
-default_hooks = dict(checkpoint=dict(save_best='t2i_global/R1'))
-custom_hooks = [
-    dict(type='EpochSeedHook'),
-    dict(type='SyncBuffersHook'),
-    dict(type='PendingValidationHook'),
-    dict(type='ProgressHook'),
-    dict(type='RankedGalleryHook'),
-    dict(type='ConsensusDivisionHook'),
-]
+default_hooks = dict(
+    checkpoint=dict(save_best='t2i_global/R1'),
+    consensus=dict(type='ConsensusDivisionHook'),
+)
