@@ -1,0 +1,161 @@
+"""Speed against a plain path and against torchreid, on synthetic inputs: what ``tools/benchmark_speed.py`` does.
+
+``speed_inputs`` makes models and inputs; ``speed_work`` says what is compared and ``speed_whole`` what stands alone;
+``speed_measure`` measures; ``speed_curves`` shows how cost grows with the work.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from cada_plugin.benchmark.machine import machine, versions
+from cada_plugin.benchmark.speed_curves import draw_curves, measure_curves
+from cada_plugin.benchmark.speed_inputs import CONFIGS
+from cada_plugin.benchmark.speed_measure import measure
+from cada_plugin.benchmark.speed_report import comparison, evaluation_table, load_table
+from cada_plugin.benchmark.speed_whole import evaluate, load
+from cada_plugin.benchmark.speed_work import encode_captions, encode_images, rank, rerank, train
+from cada_plugin.engine.launch import write_json
+from cada_plugin.errors import ConfigError
+
+_AGAINST = {"train": "reference", "encode": "reference", "rerank": "reference", "rank": "torchreid"}
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """One subcommand for each work."""
+    commands = parser.add_subparsers(dest="work", required=True, metavar="WORK")
+
+    def command(name: str, about: str, model: bool = True, rounds: int | None = 5) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        added.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+        if model:
+            added.add_argument("--size", choices=list(CONFIGS), default="base", help="of the model")
+            added.add_argument(
+                "--amp", nargs="?", const="ours", choices=["ours", "both"], help="bf16 autocast, on our side or on both"
+            )
+        if rounds is not None:
+            added.add_argument("--rounds", type=_positive, default=rounds, help="how often everything is timed")
+        if name in _AGAINST:
+            sides = ["reference", "torchreid", "none"]
+            added.add_argument("--against", choices=sides, default=_AGAINST[name], help="the other side")
+        if name != "curves":
+            added.add_argument("--json", metavar="FILE", help="write everything here")
+        return added
+
+    one = command("train", "training steps")
+    one.add_argument("--batch-size", type=_positive, default=8, help="images")
+    one.add_argument("--grouping", choices=["tokens", "position"], default="tokens", help="of ATP")
+    one = command("encode", "encoding of images, and of captions")
+    one.add_argument("--batch-size", type=_positive, default=16, help="images, and captions")
+    one = command("rerank", "match scores of shortlists")
+    one.add_argument("--k", type=_positive, default=32, help="images of a shortlist, and of the gallery")
+    one.add_argument("--sharing", type=_positive, default=30, help="captions that have an image in their shortlist")
+    one.add_argument("--images", type=_positive, default=3, help="images whose pairs are scored, at most K")
+    one = command("rank", "R@k, mAP and mINP", model=False)
+    one.add_argument("--items", type=_positive, default=20_000, help="captions, and images")
+    one.add_argument("--torchreid-size", type=_positive, default=4_000, help="items of the comparison with torchreid")
+    one.add_argument(
+        "--full", action="store_true", help="compare with all items as well, which takes torchreid minutes"
+    )
+    one = command("load", "data loading, beside what training takes")
+    one.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="numbers to try")
+    one.add_argument("--images", type=_positive, default=512, help="files")
+    one.add_argument("--batch-size", type=_positive, default=8, help="of the training step")
+    one = command("evaluate", "a whole two-stage evaluation of decoded images", rounds=None)
+    one.add_argument("--queries", type=_positive, default=19_848, help="captions")
+    one.add_argument("--gallery", type=_positive, default=19_848, help="images")
+    one.add_argument("--k", type=_positive, default=32, help="images of a shortlist")
+    one = command("curves", "how cost grows with the work, with the tiny model", model=False, rounds=3)
+    one.add_argument("--out", required=True, metavar="DIR", help="for curves.json and curves.png")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure what the command line says, print a table, write the files.
+
+    Raises:
+        ConfigError: the command line asks for what cannot be.
+        CADAError: the two sides of a comparison do not compute the same.
+    """
+    _check(args)
+    place = _where(args.device)
+    if args.work == "curves":
+        results = measure_curves(args.device, args.rounds)
+        draw_curves(
+            results, f"{place}; model of size tiny; medians of {args.rounds} rounds", Path(args.out) / "curves.png"
+        )
+        text, file = f"written: {args.out}/curves.png, curves.json", f"{args.out}/curves.json"
+    elif args.work == "load":
+        results = load(args.workers, args.images, args.rounds, args.size, args.batch_size, args.device, args.amp)
+        text, file = load_table(results), args.json
+    elif args.work == "evaluate":
+        results = evaluate(args.size, args.queries, args.gallery, args.k, args.device, args.amp)
+        text, file = evaluation_table(results), args.json
+    else:
+        results = [measure(build, args.rounds) for build in _builds(args)]
+        text, file = "\n\n".join(comparison(result) for result in results), args.json
+    print(f"{place}\n\n{text}")
+    if file:
+        about = {
+            "command": shlex.join(["python", *sys.argv]),
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": machine(),
+            "versions": versions(),
+            "device": args.device,
+        }
+        write_json(Path(file), {**about, "work": args.work, "results": results})
+
+
+def _check(args: argparse.Namespace) -> None:
+    try:
+        device = torch.device(args.device).type
+    except RuntimeError:
+        device = None
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {args.device}: use cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"--device {args.device}: torch finds no GPU here, use --device cpu")
+    if args.work in _AGAINST and args.against not in (_AGAINST[args.work], "none"):
+        raise ConfigError(f"{args.work} --against {args.against}: use {_AGAINST[args.work]} or none")
+    if args.work == "rerank" and args.images > args.k:
+        raise ConfigError(f"--images {args.images} exceeds --k {args.k}, the images that captions have in common")
+    if args.work == "train" and args.batch_size < 2:
+        raise ConfigError("--batch-size 1: matching needs a wrong partner, use 2 or more")
+    if args.work == "rank" and min(args.items, args.torchreid_size) < 10:
+        raise ConfigError("--items and --torchreid-size: R@10 needs 10 or more")
+    if args.work == "load" and min(args.workers) < 0:
+        raise ConfigError(f"--workers {min(args.workers)}: use 0 or more")
+
+
+def _builds(args: argparse.Namespace) -> list[partial]:
+    """What is measured, each to be built anew in the processes that measure memory."""
+    if args.work == "rank":
+        sizes = {args.items: ("ours",)}
+        if args.against == "torchreid":
+            sizes[args.torchreid_size] = ("ours", "torchreid")
+        return [partial(rank, n, n, sides, args.device) for n, sides in sizes.items()]
+    common = {"size": args.size, "device": args.device, "amp": args.amp, "against": args.against}
+    if args.work == "train":
+        return [partial(train, batch_size=args.batch_size, grouping=args.grouping, **common)]
+    if args.work == "encode":
+        return [partial(work, batch_size=args.batch_size, **common) for work in (encode_images, encode_captions)]
+    return [partial(rerank, k=args.k, queries=args.sharing, gallery=args.k, images=args.images, **common)]
+
+
+def _where(device: str) -> str:
+    place = machine()
+    name = place["gpu"] if device.startswith("cuda") else f"{place['cpu']}, {place['threads']} threads"
+    return f"{device}: {name}, torch {versions()['torch']}"
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: use 1 or more")
+    return number
