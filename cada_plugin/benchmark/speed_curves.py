@@ -23,8 +23,8 @@ from cada_plugin.engine.launch import written_whole
 
 # The plain path and torchreid stop earlier: they would take most of the time.
 SHORTLISTS = (4, 8, 16, 32, 64)
-RERANK_K, RERANK_GALLERIES, RERANK_COMPARED = 32, (64, 128, 256, 512), 128
-METRIC_GALLERIES, METRIC_COMPARED = (1_000, 3_000, 10_000, 30_000, 100_000), 10_000
+RERANK_K, RERANK_GALLERIES, RERANK_COMPARED = 32, (32, 64, 128, 256), 128
+METRIC_GALLERIES, METRIC_COMPARED = (1_000, 3_000, 10_000, 30_000, 100_000), 3_000
 CAPTION_WORDS = (8, 16, 24, 32, 40, 48)
 BATCH_SIZES = (4, 8, 16, 32)
 PROCESSES = (1, 2)
