@@ -1,7 +1,8 @@
 """Stage 2: the match logits of every caption's shortlist, image by image.
 
 Walking by image means that each image's keys and values are made once for all captions that shortlisted it, and that
-patch tokens never leave the process that encoded them: every process scores the pairs of its own images.
+patch tokens never leave the process that encoded them: every process scores the pairs of its own images. Images that
+few captions ask share a call of the model, so that one query costs what its pairs cost.
 """
 
 import torch
@@ -19,6 +20,7 @@ def match_shortlists(
     image_rows: Tensor,
     shortlist: Tensor,
     max_pairs: int = 256,
+    max_images: int = 32,
     progress: bool = True,
 ) -> Tensor:
     """Match logits (Q, K) of ``shortlist`` for the images of this process, NaN for those of others.
@@ -28,28 +30,42 @@ def match_shortlists(
         image_tokens: (I, S, C) tokens of this process's images, on any device.
         image_rows: (G,) long, row of ``image_tokens`` that holds a gallery image, -1 if another process does.
         shortlist: (Q, K) long gallery indices.
-        max_pairs: captions scored at once on one image; bounds memory, changes no score.
+        max_pairs, max_images: of one call of the model; they bound memory and change no score.
     """
     device = texts.input_ids.device
     Q, K = shortlist.shape
     lengths = texts.attention_mask.sum(1).cpu()
     rows = image_rows[shortlist.flatten()]  # (Q*K,) row of each pair's image
     queries = torch.arange(Q).repeat_interleave(K)
-    # by image, then by caption length: what is scored together is padded to nearly its own length
-    order = torch.argsort(rows * (int(lengths.max()) + 1) + lengths[queries], stable=True)
-    order = order[int((rows < 0).sum()) :]
-    images, counts = torch.unique_consecutive(rows[order], return_counts=True)
+    order = (rows >= 0).nonzero().squeeze(1)
+    asked = torch.bincount(rows[order])  # (I,) how many captions ask an image
+    # images of one call should be asked equally often; captions of one image stand together
+    order = order[torch.argsort(asked[rows[order]] * len(image_tokens) + rows[order], stable=True)]
     logits = torch.full((Q * K,), torch.nan)
     bar = tqdm(total=len(order), desc="re-ranking", unit="pair", delay=2, disable=not progress, leave=False)
-    for row, pairs in zip(images.tolist(), order.split(counts.tolist()), strict=True):
-        memory = model.image_memory(image_tokens[row : row + 1].to(device, non_blocking=True))
-        for chunk in pairs.split(max_pairs):
-            asked = queries[chunk]
-            T = int(lengths[asked[-1]])
-            asked = asked.to(device)
-            some = TextFeatures(texts.embed[asked], texts.input_ids[asked, :T], texts.attention_mask[asked, :T])
-            own = torch.arange(len(chunk), device=device)
-            logits[chunk] = model.match(some, memory, torch.stack([own, torch.zeros_like(own)], 1)).cpu()
+    for pairs in order.split(_calls(rows[order], max_pairs, max_images)):
+        images, image = torch.unique_consecutive(rows[pairs], return_inverse=True)
+        memory = model.image_memory(image_tokens[images].to(device, non_blocking=True))
+        text = queries[pairs]
+        T = int(lengths[text].max())
+        text = text.to(device)
+        some = TextFeatures(texts.embed[text], texts.input_ids[text, :T], texts.attention_mask[text, :T])
+        own = torch.arange(len(pairs), device=device)
+        logits[pairs] = model.match(some, memory, torch.stack([own, image.to(device)], 1)).cpu()
         bar.update(len(pairs))
     bar.close()
     return logits.view(Q, K)
+
+
+def _calls(images: Tensor, max_pairs: int, max_images: int) -> list[int]:
+    """Numbers of pairs of the calls, given the image of every pair in order. An image is split only if it must be."""
+    sizes, images_of_call = [], 0
+    for count in torch.unique_consecutive(images, return_counts=True)[1].tolist():
+        if not sizes or sizes[-1] + count > max_pairs or images_of_call == max_images:
+            whole, rest = divmod(count, max_pairs)
+            sizes += [max_pairs] * whole + [rest] * (rest > 0)
+            images_of_call = 1
+        else:
+            sizes[-1] += count
+            images_of_call += 1
+    return sizes

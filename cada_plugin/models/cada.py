@@ -112,11 +112,9 @@ class CADA(TextImageRetriever):
         return self.text_encoder.image_memory(tokens)
 
     def match(self, texts: TextFeatures, memory: ImageMemory, pairs: Tensor) -> Tensor:
-        """Raw "match" logits (P,); one image asked by many texts shares its keys and values without a copy."""
+        """Raw "match" logits (P,). Fastest where all images are asked by about as many texts."""
         text, image = pairs.unbind(1)
-        if memory.num_images > 1:
-            memory = memory.select(image)
-        fused = self.fuse(texts.input_ids[text], texts.attention_mask[text], memory, first_only=True)
+        fused = self.fuse(texts.input_ids[text], texts.attention_mask[text], memory, image, first_only=True)
         return self.itm_head(fused[:, 0])[:, 1].float()
 
     def fuse(
@@ -124,14 +122,15 @@ class CADA(TextImageRetriever):
         input_ids: Tensor,
         attention_mask: Tensor,
         memory: ImageMemory,
+        images: Tensor | None = None,
         first_only: bool = False,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
-        """States (P, T, C) of captions that start with ``[ENC]`` and ask the images of ``memory``."""
+        """States (P, T, C) of captions that start with ``[ENC]`` and ask images (P,) of ``memory``."""
         input_ids = torch.cat([torch.full_like(input_ids[:, :1], self.tokenizer.enc_id), input_ids[:, 1:]], 1)
         padding = self.grouping == "position" and not first_only  # these groups average padded positions as well
         return self.text_encoder(
-            input_ids, attention_mask, memory, first_only=first_only, compute_padding=padding, maps=maps
+            input_ids, attention_mask, memory, images, first_only=first_only, compute_padding=padding, maps=maps
         )
 
     # ------------------------------------------------------------------ training
@@ -196,15 +195,15 @@ class CADA(TextImageRetriever):
         ids, mask, phrases = self._padded_texts(inputs)  # (B, T) each
         wrong_ids, wrong_mask, wrong_phrases = (gather(x)[hard_text] for x in (ids, mask, phrases))
         if get_world_size() == 1:
-            memory = self.image_memory(image_tokens)
+            memory = self.image_memory(image_tokens).select(torch.cat([own, hard_image]))
         else:  # wrong images of other processes come as tokens: their keys and values are made here
             memory = self.image_memory(torch.cat([image_tokens, gather(image_tokens)[hard_image]]))
-            hard_image = own + B
         ids, mask, phrases = (
             torch.cat(x) for x in ((ids, ids, wrong_ids), (mask, mask, wrong_mask), (phrases, phrases, wrong_phrases))
         )  # (3B, T)
-        memory = memory.select(torch.cat([own, hard_image, own]))
-        states = self.fuse(ids, mask, memory, first_only=self.grouping is None)  # (3B, T, C)
+        # an image and its copies as a wrong one are rows of their own: it may be the hardest of many captions
+        asked = torch.cat([own, own + B, own])
+        states = self.fuse(ids, mask, memory, asked, first_only=self.grouping is None)  # (3B, T, C)
         pair_logits = self.itm_head(states[:, 0])
         matched = torch.arange(3 * B, device=ids.device) < B
         if self.grouping is None:

@@ -2,7 +2,8 @@
 
 One stack of post-norm BERT layers serves as text encoder (no image: cross-attention is skipped) and as fusion decoder.
 The keys and values that a layer makes of an image depend on the image alone, so they are computed once per image, as an
-:class:`ImageMemory`, and shared by all texts that meet it. Captions are only as long as the longest of their batch.
+:class:`ImageMemory`, and shared by all texts that meet it: all tokens that ask one image stand in one row of a product,
+and nothing is copied. Linear layers skip padding. See :class:`Packing`.
 Parameter names are BLIP's. Shape letters: P texts (pairs), T text tokens, C width, H heads, D width of a head,
 I images, S = 1+N image tokens.
 """
@@ -34,28 +35,45 @@ class ImageMemory(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """Where N packed tokens stand in P texts of T positions: linear layers skip padding, attention sees rectangles.
+    """Where N packed tokens stand in R rows of L places: linear layers take them packed, attention as rectangles.
 
-    ``index`` (N,) holds positions p*T + t in order; None stands for all P*T of them.
+    A row is a text in self-attention, an image and all who ask it in cross-attention. ``index`` (N,) holds each token's
+    place, row * L + column; None stands for all R * L places in order.
     """
 
-    P: int
-    T: int
+    R: int
+    L: int
     index: Tensor | None
 
+    @classmethod
+    def of_rows(cls, rows: Tensor, count: int) -> "Packing":
+        """Of tokens that belong to ``rows`` (N,), each behind those of its row that come before it."""
+        order = rows.argsort(stable=True)
+        sizes = torch.bincount(rows, minlength=count)
+        starts = sizes.cumsum(0) - sizes
+        columns = torch.empty_like(rows)
+        columns[order] = torch.arange(len(rows), device=rows.device) - starts[rows[order]]
+        L = int(sizes.max())
+        return cls(count, L, rows * L + columns)
+
+    def rows(self, device: torch.device) -> Tensor:
+        """(N,) the row of each token."""
+        places = torch.arange(self.R * self.L, device=device) if self.index is None else self.index
+        return places // self.L
+
     def pack(self, x: Tensor) -> Tensor:
-        """(P, T, C) -> (N, C)."""
-        x = x.reshape(self.P * self.T, -1)
+        """(R, L, C) -> (N, C)."""
+        x = x.reshape(self.R * self.L, -1)
         return x if self.index is None else x.index_select(0, self.index)
 
     def unpack(self, x: Tensor) -> Tensor:
-        """(N, C) -> (P, T, C), zeros where nothing was computed."""
+        """(N, C) -> (R, L, C), zeros where nothing was computed."""
         if self.index is not None:
-            x = x.new_zeros(self.P * self.T, x.shape[-1]).index_copy(0, self.index, x)
-        return x.view(self.P, self.T, -1)
+            x = x.new_zeros(self.R * self.L, x.shape[-1]).index_copy(0, self.index, x)
+        return x.view(self.R, self.L, -1)
 
     def firsts(self) -> "Packing":
-        return Packing(self.P, 1, None)
+        return Packing(self.R, 1, None)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -123,14 +141,8 @@ class CrossAttention(nn.Module):
     def forward(
         self, x: Tensor, packing: Packing, key: Tensor, value: Tensor, maps: list[Tensor] | None = None
     ) -> Tensor:
-        """x (N, C) of P texts asks images given as key, value (I, H, S, D) -> (N, C).
-
-        I is P, image p for text p; or 1, one image for all texts: then all their tokens ask it in one product, without
-        a copy of its keys and values and without padding.
-        """
-        q = self.self.query(x)
-        shared = len(key) == 1
-        q = split_heads(q[None] if shared else packing.unpack(q), self.heads)  # (I, H, T or N, D)
+        """Tokens x (N, C) ask images given as key, value (I, H, S, D) -> (N, C); ``packing`` has the images as rows."""
+        q = split_heads(packing.unpack(self.self.query(x)), self.heads)  # (I, H, L, D)
         dropout = self.dropout if self.training else 0.0
         if maps is None:
             attended = F.scaled_dot_product_attention(q, key, value, dropout_p=dropout)
@@ -138,8 +150,7 @@ class CrossAttention(nn.Module):
             weights = (q @ key.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
             maps.append(weights.detach())
             attended = weights @ value
-        attended = merge_heads(attended)
-        return self.output(attended[0] if shared else packing.pack(attended), x)
+        return self.output(packing.pack(merge_heads(attended)), x)
 
 
 class _Intermediate(nn.Module):
@@ -167,13 +178,13 @@ class CrossModalLayer(nn.Module):
         x: Tensor,
         packing: Packing,
         mask: Tensor,
-        memory: tuple[Tensor, Tensor] | None = None,
+        asked: tuple[Packing, Tensor, Tensor] | None = None,
         first_only: bool = False,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
         x = self.attention(x, packing, mask, first_only)  # (N, C)
-        if memory is not None:
-            x = self.crossattention(x, packing.firsts() if first_only else packing, *memory, maps)
+        if asked is not None:
+            x = self.crossattention(x, *asked, maps)
         return self.output(self.intermediate(x), x)
 
 
@@ -243,6 +254,7 @@ class CrossModalBert(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         memory: ImageMemory | None = None,
+        images: Tensor | None = None,
         causal: bool = False,
         first_only: bool = False,
         compute_padding: bool = False,
@@ -253,31 +265,43 @@ class CrossModalBert(nn.Module):
         Args:
             input_ids: (P, T) long.
             attention_mask: (P, T) bool, True for real tokens; only they are attended to.
-            memory: of P images, one per text, or of one image that all texts ask.
+            memory: of I images.
+            images: (P,) long, which of them text p asks; None is for P images, text p asks image p, or for one.
+                Products have as many places as the most asked image has tokens asking it, for every image.
             causal: each token sees itself and the tokens before it.
             first_only: return only the first token, (P, 1, C); the last layer then computes nothing else.
             compute_padding: padding has states too, which the released ``position`` groups average; else they are 0.
             maps: a list that receives each layer's cross-attention weights (P, H, T, S), or (1, H, N, S) over the N
-                real tokens where there is one image; takes the slower path.
+                real tokens where there is one image; not with ``images``; takes the slower path.
         """
         P, T = input_ids.shape
         if self.max_positions < T:
             raise ConfigError(f"a text has {T} tokens, the text encoder only {self.max_positions} positions")
-        if memory is not None and memory.num_images not in (1, P):
-            raise ValueError(
-                f"{P} texts ask {memory.num_images} images: give one image per text (select), or one for all"
-            )
+        if memory is not None and images is None and memory.num_images not in (1, P):
+            raise ValueError(f"{P} texts and {memory.num_images} images: say with images= which of them each text asks")
         mask = attention_mask[:, None, None, :]  # (P, 1, 1, T)
         if causal:
             mask = mask & torch.ones(T, T, dtype=torch.bool, device=mask.device).tril()  # (P, 1, T, T)
         packing = Packing(P, T, None if compute_padding else attention_mask.flatten().nonzero().squeeze(1))
         x = packing.pack(self.embeddings(input_ids))  # (N, C)
         last = len(self.encoder.layer) - 1
+        asking = None if memory is None else _by_image(packing, memory.num_images, images)
         for i, layer in enumerate(self.encoder.layer):
             first = first_only and i == last
-            kv = None if memory is None else (memory.keys[i], memory.values[i])
-            x = layer(x, packing, mask[:, :, :1] if first else mask, kv, first, maps)
+            if first and memory is not None:
+                asking = _by_image(packing.firsts(), memory.num_images, images)
+            asked = None if memory is None else (asking, memory.keys[i], memory.values[i])
+            x = layer(x, packing, mask[:, :, :1] if first else mask, asked, first, maps)
         return (packing.firsts() if first_only else packing).unpack(x)
+
+
+def _by_image(packing: Packing, count: int, images: Tensor | None) -> Packing:
+    """The same tokens, not by the text they belong to but by which of ``count`` images it asks."""
+    if count == 1:
+        return Packing(1, packing.R * packing.L if packing.index is None else len(packing.index), None)
+    if images is None:
+        return packing
+    return Packing.of_rows(images[packing.rows(images.device)], count)
 
 
 def init_bert_weights(module: nn.Module) -> None:
