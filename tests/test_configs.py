@@ -129,7 +129,7 @@ def test_cuhk_config_has_the_released_values():
     assert (model.tokenizer.max_words, model.tokenizer.max_length) == (72, 73)
     masking = next(step for step in config.train_pipeline if step["type"] == "MaskAttributes")
     assert (masking.unit, masking.probability) == ("words", 0.4)
-    assert config.optim_wrapper.optimizer == {"type": "AdamW", "lr": 1e-5, "weight_decay": 0.05}
+    assert config.optim_wrapper.optimizer == {"type": "AdamW", "lr": 1e-5, "weight_decay": 0.05, "fused": True}
     assert (config.train_cfg.max_epochs, config.train_dataloader.batch_size, config.test_cfg.rerank_topk) == (
         30,
         24,

@@ -356,7 +356,7 @@ def test_base_files_are_followed_and_the_command_line_wins(tmp_path, monkeypatch
     config = to_mmengine(leaf, ["SOLVER.MAX_EPOCH", "4", "SOLVER.MAX_EPOCH", "5"])
     assert config.log_level == "ERROR"  # the base config is looked for beside the file that names it
     assert config.train_cfg.max_epochs == 5
-    assert config.optim_wrapper.optimizer == {"type": "AdamW", "lr": 0.3, "weight_decay": 0.2}
+    assert config.optim_wrapper.optimizer == {"type": "AdamW", "lr": 0.3, "weight_decay": 0.2, "fused": True}
     assert (config.train_dataloader.batch_size, config.test_cfg.rerank_topk) == (1, 1)
 
 
@@ -556,7 +556,7 @@ def test_our_options_in_an_upper_case_tree(tmp_path):
     config = to_mmengine(cfg)
     assert (config.model.grouping, config.model.num_groups) == ("tokens", 2)  # said, and the base config's
     assert config.model.loss_ara == {"type": "MaskedAttributeLoss", "weight": 0.5}
-    assert config.optim_wrapper.optimizer == {"type": "Adam", "lr": 0.002, "weight_decay": 0.05}
+    assert config.optim_wrapper.optimizer == {"type": "Adam", "lr": 0.002, "weight_decay": 0.05, "fused": True}
     assert config.model.visual_encoder.image_size == (256, 128)
     assert (config.test_cfg.rerank_topk, config.train_cfg.max_epochs, config.work_dir) == (64, 120, "logs/")
 
@@ -569,7 +569,7 @@ def test_our_options_in_a_lower_case_tree():
     assert config.model.negatives == "drawn"
     assert config.train_dataloader.dataset.data_root == "reid-data/RSTPReid"
     assert config.model.visual_encoder.image_size == (256, 128)
-    assert config.optim_wrapper.optimizer == {"type": "Adam", "lr": 0.0003, "weight_decay": 0.05}
+    assert config.optim_wrapper.optimizer == {"type": "Adam", "lr": 0.0003, "weight_decay": 0.05, "fused": True}
     assert config.train_cfg.max_epochs == 60
 
 

@@ -2,7 +2,7 @@
 # twice as fast and without decay), weight decay 4e-5, batch 64 on one device, 5 epochs of warm-up, cosine, 60 epochs.
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='Adam', lr=1e-5, weight_decay=4e-5),
+    optimizer=dict(type='Adam', lr=1e-5, weight_decay=4e-5, fused=True),
     paramwise_cfg=dict(
         bias_lr_mult=2.0,
         bias_decay_mult=0.0,
