@@ -224,6 +224,25 @@ def test_amp_runs_and_stays_close(evaluate):
     torch.testing.assert_close(rounded.result.cosine(0, 99), exact.result.cosine(0, 99), rtol=0, atol=0.05)
 
 
+@torch.no_grad()
+def test_under_amp_tokens_wait_in_half_precision_and_lose_nothing(evaluate, model, dataset, monkeypatch):
+    kept = []
+
+    def spy(model, texts, tokens, *args, **kwargs):
+        kept.append(tokens)
+        return match_shortlists(model, texts, tokens, *args, **kwargs)
+
+    monkeypatch.setattr("cada_plugin.engine.loops.match_shortlists", spy)
+    _, metric = evaluate(amp=True, batch_size=GALLERY)
+    with torch.autocast("cpu", torch.bfloat16):
+        batch = person_collate([dataset[index] for index in range(GALLERY)])
+        images, texts = model(model.data_preprocessor(batch)["inputs"], mode="predict")
+        rows = torch.arange(GALLERY)
+        expected = match_shortlists(model, texts, images.tokens.float(), rows, metric.result.shortlist)
+    assert kept[0].dtype == torch.bfloat16
+    assert torch.equal(metric.result.match_logits, expected)
+
+
 def test_other_ks_are_measured_and_printed(evaluate):
     metrics, _ = evaluate(metric={"topk": (5,)})
     assert "t2i/R5" in metrics

@@ -1,6 +1,7 @@
 """How cost grows with the work: a small picture and its numbers. Models are of size ``tiny``: at BLIP-base sizes two
 cores would need hours."""
 
+import math
 import statistics
 import tempfile
 import time
@@ -189,6 +190,12 @@ def draw_curves(panels: Sequence[dict], heading: str, path: Path) -> None:
     figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
+
+
+def _decades(panel: dict) -> float:
+    """That the values of a panel span."""
+    values = [y for points in panel["series"].values() for y in points["y"] if y]
+    return math.log10(max(values) / min(values))
 
 
 def _draw(axes: Axes, panel: dict) -> None:

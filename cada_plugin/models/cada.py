@@ -195,15 +195,16 @@ class CADA(TextImageRetriever):
         ids, mask, phrases = self._padded_texts(inputs)  # (B, T) each
         wrong_ids, wrong_mask, wrong_phrases = (gather(x)[hard_text] for x in (ids, mask, phrases))
         if get_world_size() == 1:
-            memory = self.image_memory(image_tokens).select(torch.cat([own, hard_image]))
+            memory = self.image_memory(image_tokens)
         else:  # wrong images of other processes come as tokens: their keys and values are made here
             memory = self.image_memory(torch.cat([image_tokens, gather(image_tokens)[hard_image]]))
+            hard_image = own + B
         ids, mask, phrases = (
             torch.cat(x) for x in ((ids, ids, wrong_ids), (mask, mask, wrong_mask), (phrases, phrases, wrong_phrases))
         )  # (3B, T)
-        # an image and its copies as a wrong one are rows of their own: it may be the hardest of many captions
-        asked = torch.cat([own, own + B, own])
-        states = self.fuse(ids, mask, memory, asked, first_only=self.grouping is None)  # (3B, T, C)
+        # copied, as some image may be the hardest of most captions, and all rows would be as long as its row
+        memory = memory.select(torch.cat([own, hard_image, own]))
+        states = self.fuse(ids, mask, memory, first_only=self.grouping is None)  # (3B, T, C)
         pair_logits = self.itm_head(states[:, 0])
         matched = torch.arange(3 * B, device=ids.device) < B
         if self.grouping is None:
