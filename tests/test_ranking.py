@@ -10,6 +10,7 @@ import torch
 
 from cada_plugin.errors import ConfigError, MissingExtraError
 from cada_plugin.evaluation import paired_bootstrap, rank_metrics, rank_queries, torchreid_rank_metrics
+from cada_plugin.evaluation.result import stage_one_shortlist
 
 
 def naive(similarity, query_ids, gallery_ids, topk=(1, 5, 10)):
@@ -79,7 +80,7 @@ def test_chunking_changes_nothing(chunk_size, monkeypatch):
         np.testing.assert_array_equal(chunked[key], value, strict=True)
 
 
-def test_similarity_may_be_a_function_or_an_iterator_of_chunks():
+def test_similarity_may_be_a_function_or_an_iterator_of_chunks(monkeypatch):
     similarity, query_ids, gallery_ids = problem()
     expected = rank_metrics(similarity, query_ids, gallery_ids)
     spans = []
@@ -90,6 +91,10 @@ def test_similarity_may_be_a_function_or_an_iterator_of_chunks():
 
     assert rank_metrics(rows, query_ids, gallery_ids, chunk_size=25) == expected
     assert spans == [(0, 25), (25, 50), (50, 60)]
+    spans.clear()
+    monkeypatch.setattr("cada_plugin.evaluation.ranking._CHUNK_ELEMENTS", 20 * len(gallery_ids))  # a large gallery
+    assert rank_metrics(rows, query_ids, gallery_ids, chunk_size=25) == expected
+    assert spans == [(0, 20), (20, 40), (40, 60)]
     chunks = (similarity[i : i + 11] for i in range(0, 60, 11))
     assert rank_metrics(chunks, query_ids, gallery_ids) == expected
 
@@ -198,3 +203,12 @@ def test_bootstrap_refuses_unpaired_input():
         paired_bootstrap(np.zeros(3), np.array([0, np.nan, 1]))
     with pytest.raises(ValueError, match="groups has shape"):
         paired_bootstrap(np.zeros(3), np.zeros(3), groups=np.zeros(2))
+
+
+def test_shortlist_made_in_chunks_is_that_of_the_whole_matrix(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    texts, images = torch.randn(10, 8, generator=generator), torch.randn(30, 8, generator=generator)
+    expected = np.argsort(-(texts @ images.T).numpy(), axis=1)[:, :4]
+    for rows in (1, 3, 100):
+        monkeypatch.setattr("cada_plugin.evaluation.result._CHUNK_ELEMENTS", rows * 30)
+        np.testing.assert_array_equal(stage_one_shortlist(texts, images, 4).numpy(), expected)

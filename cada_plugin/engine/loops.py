@@ -138,12 +138,9 @@ class _RetrievalLoop(BaseLoop):
             images, texts = model(inputs, mode="predict")
             if self.reranks(model):
                 if index == 0:  # at once and not as a list to concatenate, which would hold everything twice
-                    # under autocast whatever multiplies them makes them bf16 first, so keeping more would change nothing
-                    tokens = torch.empty(
-                        len(self.dataloader.sampler),
-                        *images.tokens.shape[1:],
-                        dtype=torch.bfloat16 if self.amp else images.tokens.dtype,
-                    )
+                    shape = len(self.dataloader.sampler), *images.tokens.shape[1:]
+                    # products under autocast would round them to bf16 anyway
+                    tokens = torch.empty(shape, dtype=torch.bfloat16 if self.amp else images.tokens.dtype)
                 tokens[len(items) : len(items) + len(images.tokens)] = images.tokens
             items += _per_item(batch, images.embed.cpu(), texts.embed.cpu())
             self.runner.call_hook(f"after_{self.mode}_iter", batch_idx=index, data_batch=batch, outputs=None)

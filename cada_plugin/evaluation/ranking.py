@@ -17,6 +17,7 @@ from cada_plugin.errors import ConfigError
 Similarity = np.ndarray | Tensor | Callable[[int, int], np.ndarray | Tensor] | Iterable[np.ndarray | Tensor]
 
 _BLOCK_ELEMENTS = 1_500_000  # similarities compared at once: a few MB stay in the cache; larger blocks measured slower
+_CHUNK_ELEMENTS = 10_000_000  # similarities fetched at once, 40 MB of float32, whatever the size of the gallery
 
 
 def rank_metrics(
@@ -65,7 +66,7 @@ def rank_queries(
             or an iterable of consecutive (n, G) chunks. The latter two keep memory independent of Q.
         query_ids: (Q,) person of each caption.
         gallery_ids: (G,) person of each image.
-        chunk_size: rows fetched at once. No influence on the result.
+        chunk_size: rows fetched at once, at most; fewer from large galleries. No influence on the result.
 
     Returns:
         ``first_rank`` (Q,) int64, rank of the best relevant image from 0; ``ap`` (Q,) average precision and ``inp``
@@ -137,7 +138,8 @@ def _blocks(
         matrix = similarity
         similarity = lambda start, stop: matrix[start:stop]  # noqa: E731
     if callable(similarity):
-        spans = ((i, min(i + chunk_size, num_queries)) for i in range(0, num_queries, chunk_size))
+        rows = max(1, min(chunk_size, _CHUNK_ELEMENTS // num_images))
+        spans = ((i, min(i + rows, num_queries)) for i in range(0, num_queries, rows))
         chunks = (_span(similarity, start, stop) for start, stop in spans)
     else:
         chunks = iter(similarity)

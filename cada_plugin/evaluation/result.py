@@ -7,6 +7,7 @@ from torch import Tensor
 
 # Put below every shortlisted image, in their stage-1 order (released value).
 BEYOND_SHORTLIST = -100.0
+_CHUNK_ELEMENTS = 10_000_000
 
 
 @dataclass
@@ -64,7 +65,8 @@ def final_scores(cosine: Tensor, shortlist: Tensor, match_logits: Tensor, cosine
     return (cosine + BEYOND_SHORTLIST).scatter_(1, shortlist, matched)
 
 
-def stage_one_shortlist(text_embed: Tensor, image_embed: Tensor, k: int, chunk: int = 1024) -> Tensor:
-    """(Q, K) gallery indices of the k largest cosines, best first; made chunk by chunk."""
+def stage_one_shortlist(text_embed: Tensor, image_embed: Tensor, k: int) -> Tensor:
+    """(Q, K) gallery indices of the k largest cosines, best first; made in chunks of 40 MB."""
+    chunk = max(1, _CHUNK_ELEMENTS // len(image_embed))
     with torch.autocast(text_embed.device.type, enabled=False):  # similarities stay in fp32
         return torch.cat([(rows @ image_embed.T).topk(k).indices for rows in text_embed.split(chunk)])
