@@ -60,9 +60,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--images", type=_positive, default=3, help="images whose pairs are scored, at most K")
     one = command("rank", "R@k, mAP and mINP", model=False)
     one.add_argument("--items", type=_positive, default=20_000, help="captions, and images")
-    one.add_argument("--torchreid-size", type=_positive, default=4_000, help="items of the comparison with torchreid")
     one.add_argument(
-        "--full", action="store_true", help="compare with all items as well, which takes torchreid minutes"
+        "--torchreid-size", type=_positive, default=4_000, help="items of the comparison: 20,000 take torchreid minutes"
     )
     one = command("load", "data loading, beside what training takes")
     one.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="numbers to try")
