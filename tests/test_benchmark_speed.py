@@ -173,16 +173,18 @@ def test_curves(tmp_path, monkeypatch):
         "_MEMORY_QUERIES": (20, 30),
         "_BATCH": 2,
         "_STEPS": 1,
+        "EVALUATIONS": (20, 30),
     }.items():
         monkeypatch.setattr(speed_curves, name, value)
     assert run("curves", "--device", "cpu", "--rounds", 1, "--out", tmp_path / "curves") == 0
     panels = json.loads((tmp_path / "curves" / "curves.json").read_text())["results"]
-    assert [len(panel["series"]["ours"]["x"]) for panel in panels if "ours" in panel["series"]] == [2, 2, 2, 2, 1, 2]
+    assert [len(panel["series"]["ours"]["x"]) for panel in panels if "ours" in panel["series"]] == [2, 2, 2, 2, 1, 2, 2]
     assert panels[3]["series"]["ours, 30 captions"]["y"] == [7, 7]
     by_title = {panel["title"]: panel["series"] for panel in panels}
     assert by_title["re-ranking against gallery size"]["reference"]["x"] == [4]
     assert by_title["metrics: time against gallery size"]["torchreid"]["x"] == [40]
     assert by_title["training on several processes"]["in proportion"]["x"] == [1, 2]
+    assert min(by_title["two-stage evaluation: memory"]["ours"]["y"]) > 0
     picture = np.asarray(Image.open(tmp_path / "curves" / "curves.png").convert("L"), float)
     assert picture.shape[1] > 1000
     assert picture.std() > 10  # something is drawn

@@ -16,6 +16,7 @@ from cada_plugin.engine import RankedGalleryHook, RetrievalTestLoop, match_short
 from cada_plugin.engine.report import retrieval_table
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation import TextToImageRetrieval, rank_metrics
+from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.registry import MODELS, build_part
 
 GALLERY = 9
@@ -183,10 +184,22 @@ def test_pairs_scored_at_once_change_no_score(evaluate, model, dataset):
     inputs = model.data_preprocessor(batch)["inputs"]
     with torch.no_grad():
         images, texts = model(inputs, mode="predict")
-    for max_pairs in (1, 5, 1000):
+    for limits in ((1, 1), (5, 9), (1000, 2), (1000, 1000)):
         shortlist = metric.result.shortlist
-        logits = match_shortlists(model, texts, images.tokens, torch.arange(GALLERY), shortlist, max_pairs)
+        logits = match_shortlists(model, texts, images.tokens, torch.arange(GALLERY), shortlist, *limits)
         torch.testing.assert_close(logits, metric.result.match_logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("limits", "calls"), [((256, 32), 1), ((256, 4), 3), ((4, 32), 3)])
+@torch.no_grad()
+def test_images_of_one_query_share_calls_of_the_model(model, dataset, monkeypatch, limits, calls):
+    images, texts = model(model.data_preprocessor(person_collate([dataset[i] for i in range(GALLERY)]))["inputs"])
+    pairs, match = [], model.match
+    monkeypatch.setattr(model, "match", lambda *args: pairs.append(len(args[2])) or match(*args))
+    one = TextFeatures(*(field[:1] for field in texts))
+    match_shortlists(model, one, images.tokens, torch.arange(GALLERY), torch.arange(GALLERY)[None], *limits)
+    assert len(pairs) == calls
+    assert sum(pairs) == GALLERY
 
 
 def test_images_of_other_processes_are_left_out(model, dataset):

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cada_plugin.benchmark.speed_inputs import build_model, caption_words, read_config, training_batch
 from cada_plugin.benchmark.speed_measure import Work, fresh_processes, interleave, peak_memory
+from cada_plugin.benchmark.speed_whole import evaluate
 from cada_plugin.benchmark.speed_work import rank, rerank, train
 from cada_plugin.engine.launch import written_whole
 
@@ -29,6 +30,7 @@ METRIC_GALLERIES, METRIC_COMPARED = (1_000, 3_000, 10_000, 30_000, 100_000), 3_0
 CAPTION_WORDS = (8, 16, 24, 32, 40, 48)
 BATCH_SIZES = (4, 8, 16, 32)
 PROCESSES = (1, 2)
+EVALUATIONS, EVALUATION_K = (1_000, 3_000, 10_000), 4
 _METRIC_QUERIES, _MEMORY_QUERIES = 1_000, (1_000, 4_000)
 _BATCH, _STEPS = 16, 10  # of a process; also the batch whose captions grow
 
@@ -92,6 +94,7 @@ def measure_curves(device: str, rounds: int) -> list[dict]:
             rounds,
         ),
         _processes(rounds),
+        _evaluations(device),
     ]
 
 
@@ -177,6 +180,26 @@ def _train_as(rank: int, world_size: int, meeting: str, batch_size: int, steps: 
     seconds = time.perf_counter() - begin
     torch.distributed.destroy_process_group()
     return steps * batch_size / seconds
+
+
+def _evaluations(device: str) -> dict:
+    """Host memory of whole evaluations, each in a fresh process."""
+    used = []
+    for size in EVALUATIONS:
+        with ProcessPoolExecutor(1, fresh_processes()) as pool:
+            found = pool.submit(evaluate, "tiny", size, size, EVALUATION_K, device, None).result()
+        used.append(found["peak_memory_mb"]["host"])
+    sizes = list(EVALUATIONS)
+    return {
+        "title": "two-stage evaluation: memory",
+        "x": f"images, and as many captions (k = {EVALUATION_K})",
+        "y": "peak MB beyond weights and images",
+        "logarithmic": True,
+        "series": {
+            "ours": {"x": sizes, "y": used},
+            "whole matrix": {"x": sizes, "y": [4 * size**2 / 2**20 for size in sizes]},
+        },
+    }
 
 
 def draw_curves(panels: Sequence[dict], heading: str, path: Path) -> None:
