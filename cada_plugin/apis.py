@@ -118,7 +118,8 @@ class Retriever:
         ``cosine_weight`` * cosine and the others follow in their stage-1 order.
         """
         texts = self.encode_text(captions)
-        cosine = texts.embed @ gallery.embed.T  # (Q, G)
+        with torch.autocast("cpu", enabled=False):  # similarities stay in fp32, also where the caller wants bf16
+            cosine = texts.embed @ gallery.embed.T  # (Q, G)
         scores = cosine
         shortlist_size = min(self.rerank_topk, len(gallery.embed))
         if self.model.can_match and gallery.tokens is not None and shortlist_size:

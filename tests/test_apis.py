@@ -122,6 +122,15 @@ def test_search_without_a_match_head_is_the_cosine_order(tmp_path, weights, imag
         plain.match(plain.encode_text("a man"), gallery)
 
 
+def test_search_under_autocast_keeps_similarities_in_full_precision(retriever, images):
+    gallery = retriever.encode_image(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        hits = retriever.search("a woman in a red coat", gallery)[0]
+        embed = retriever.encode_text("a woman in a red coat").embed
+    cosine = (embed @ gallery.embed.T)[0]
+    assert [hit.cosine for hit in hits] == [float(cosine[hit.index]) for hit in hits]
+
+
 def test_bad_input_is_named(retriever, tmp_path):
     with pytest.raises(ImageError, match=r"nobody\.jpg"):
         retriever.encode_image(tmp_path / "nobody.jpg")

@@ -82,9 +82,10 @@ def test_train(tmp_path, capfd, monkeypatch):
     assert f"{statistics.median(rounds):.2f} [{min(rounds):.2f}, {max(rounds):.2f}] in 2 rounds" in shown
 
 
-def test_train_with_the_released_grouping_in_bf16(tmp_path):
+def test_train_with_the_released_grouping_in_bf16(tmp_path, capfd):
     arguments = ("--batch-size", 2, "--rounds", 1, "--grouping", "position", "--amp")
     (result,) = results(tmp_path, "train", *arguments)
+    assert " where both compute in float32" in capfd.readouterr().out  # and not of what was timed
     assert {name: side["dtype"] for name, side in result["sides"].items()} == {
         "ours": "bfloat16",
         "reference": "float32",

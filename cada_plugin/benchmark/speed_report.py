@@ -19,7 +19,9 @@ def comparison(result: dict) -> str:
     for name, ratio in result["ratios"].items():
         lines += ["", f"time of {name} over ours, by {result['unit']}: {_ratio(ratio)} in {result['rounds']} rounds"]
         if result["difference"] is not None:
-            lines[-1] += f"; results differ by at most {result['difference']:.1g}"
+            rounded = any(side["dtype"] != "float32" for side in result["sides"].values())
+            where = " where both compute in float32" if rounded else ""
+            lines[-1] += f"; results differ by at most {result['difference']:.1g}{where}"
     if counted:
         rates = (f"{name} {_number(rate / 1e9)} GFLOP/s" for name, rate in result["matrix_flop_per_s"].items())
         lines += ["", f"matrix rate, best of the same rounds: {', '.join(rates)}"]
