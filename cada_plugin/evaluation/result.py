@@ -7,7 +7,7 @@ from torch import Tensor
 
 # Put below every shortlisted image, in their stage-1 order (released value).
 BEYOND_SHORTLIST = -100.0
-_CHUNK_ELEMENTS = 10_000_000
+_CHUNK_ELEMENTS = 10_000_000  # similarities made at once, 40 MB of float32, whatever the size of the gallery
 
 
 @dataclass
@@ -66,7 +66,7 @@ def final_scores(cosine: Tensor, shortlist: Tensor, match_logits: Tensor, cosine
 
 
 def stage_one_shortlist(text_embed: Tensor, image_embed: Tensor, k: int) -> Tensor:
-    """(Q, K) gallery indices of the k largest cosines, best first; made in chunks of 40 MB."""
+    """(Q, K) gallery indices of the k largest cosines, best first; made in chunks."""
     chunk = max(1, _CHUNK_ELEMENTS // len(image_embed))
     with torch.autocast(text_embed.device.type, enabled=False):  # similarities stay in fp32
         return torch.cat([(rows @ image_embed.T).topk(k).indices for rows in text_embed.split(chunk)])
