@@ -201,6 +201,12 @@ def test_impossible_inputs_are_named(bert, texts, images):
         bert(ids, mask)
     with pytest.raises(ValueError, match="3 texts and 2 images: say with images="):
         bert(*texts, bert.image_memory(images[:2]))
+    for options in (
+        {"images": torch.zeros(2, dtype=torch.long)},
+        {"images": torch.zeros(3, dtype=torch.long), "maps": []},
+    ):
+        with pytest.raises(ValueError, match=r"expected \(3,\), and None together with maps"):
+            bert(*texts, bert.image_memory(images[:2]), **options)
     with pytest.raises(ConfigError, match="width=16 is not a multiple of heads=3"):
         CrossModalBert(**{**SIZES, "heads": 3})
 
@@ -249,7 +255,8 @@ def test_group_means_equal_loops():
             same(means[p, g], sum(members) / len(members) if members else torch.zeros(3))
 
 
-def test_gradients_are_the_same_bits_every_time():
+@pytest.mark.parametrize("copied", [True, False])
+def test_gradients_are_the_same_bits_every_time(copied):
     # large enough for several threads: summing the gradient of an indexed tensor races where it is not index_select's
     torch.manual_seed(0)
     model = CrossModalBert(vocab_size=100, width=128, depth=1, heads=4, image_width=128, max_positions=40, dropout=0.0)
@@ -258,8 +265,9 @@ def test_gradients_are_the_same_bits_every_time():
 
     def gradients() -> list[torch.Tensor]:
         model.zero_grad()
-        memory = model.image_memory(tokens).select(torch.arange(63, -1, -1))
-        model(ids, mask, memory, choice).square().sum().backward()
+        memory = model.image_memory(tokens)
+        states = model(ids, mask, memory.select(choice)) if copied else model(ids, mask, memory, choice)
+        states.square().sum().backward()
         return [p.grad.clone() for p in model.parameters()]
 
     first = gradients()

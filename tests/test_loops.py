@@ -14,6 +14,7 @@ from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.datasets.collate import person_collate
 from cada_plugin.engine import RankedGalleryHook, RetrievalTestLoop, match_shortlists
 from cada_plugin.engine.report import retrieval_table
+from cada_plugin.engine.rerank import _calls
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation import TextToImageRetrieval, rank_metrics
 from cada_plugin.models.retriever import TextFeatures
@@ -200,6 +201,20 @@ def test_images_of_one_query_share_calls_of_the_model(model, dataset, monkeypatc
     match_shortlists(model, one, images.tokens, torch.arange(GALLERY), torch.arange(GALLERY)[None], *limits)
     assert len(pairs) == calls
     assert sum(pairs) == GALLERY
+
+
+@pytest.mark.parametrize(
+    "asked", [[1] * 31 + [225], [1, 2, 4, 8, 16, 256], [3, 600], [30] * 9, [256, 256, 1000]], ids=str
+)
+def test_calls_are_balanced(asked):
+    """A row of a call is as long as that of its most asked image, so rows times that is what a call costs."""
+    images = torch.arange(len(asked)).repeat_interleave(torch.tensor(asked))
+    sizes = _calls(images, 256, 32)
+    assert sum(sizes) == len(images)
+    for call in images.split(sizes):
+        counts = torch.unique_consecutive(call, return_counts=True)[1]
+        assert len(counts) * int(counts.max()) <= 256
+        assert len(counts) <= 32
 
 
 def test_images_of_other_processes_are_left_out(model, dataset):

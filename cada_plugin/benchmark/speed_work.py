@@ -111,7 +111,7 @@ def rerank(
 ) -> Work:
     """Match scores of the shortlists, k images each, of ``queries`` captions.
 
-    Ours goes image by image and scores the pairs of the first ``images`` images of the gallery, as one of several
+    Ours walks by image and scores the pairs of the first ``images`` images of the gallery, as one of several
     processes would. The plain path goes caption by caption, so it takes about as many pairs, as whole shortlists.
     """
     model = build_model(size).to(device).eval()

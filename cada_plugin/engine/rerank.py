@@ -1,8 +1,8 @@
-"""Stage 2: the match logits of every caption's shortlist, image by image.
+"""Stage 2: the match logits of every caption's shortlist, walking by image.
 
-Walking by image means that each image's keys and values are made once for all captions that shortlisted it, and that
-patch tokens never leave the process that encoded them: every process scores the pairs of its own images. Images that
-few captions ask share a call of the model, so that one query costs what its pairs cost.
+So an image's keys and values are made once for all captions that shortlisted it (once for each ``max_pairs`` of them),
+and patch tokens never leave the process that encoded them: every process scores the pairs of its own images. Images
+that few captions ask share a call of the model, so that one query costs what its pairs cost.
 """
 
 import torch
@@ -38,8 +38,8 @@ def match_shortlists(
     rows = image_rows[shortlist.flatten()]  # (Q*K,) row of each pair's image
     queries = torch.arange(Q).repeat_interleave(K)
     order = (rows >= 0).nonzero().squeeze(1)
-    asked = torch.bincount(rows[order])  # (I,) how many captions ask an image
-    # images of one call should be asked equally often; captions of one image stand together
+    asked = torch.bincount(rows[order])  # how many captions ask an image, up to the last that is asked
+    # images of one call are to be asked about equally often; captions of one image stand together
     order = order[torch.argsort(asked[rows[order]] * len(image_tokens) + rows[order], stable=True)]
     logits = torch.full((Q * K,), torch.nan)
     bar = tqdm(total=len(order), desc="re-ranking", unit="pair", delay=2, disable=not progress, leave=False)
@@ -58,10 +58,14 @@ def match_shortlists(
 
 
 def _calls(images: Tensor, max_pairs: int, max_images: int) -> list[int]:
-    """Numbers of pairs of the calls, given the image of every pair in order. An image is split only if it must be."""
+    """Numbers of pairs of the calls, given the image of every pair, least asked images first.
+
+    For every image of a call there is room for as many captions as ask the last, the most asked one: this room is at
+    most ``max_pairs``. An image is split only if it must be.
+    """
     sizes, images_of_call = [], 0
     for count in torch.unique_consecutive(images, return_counts=True)[1].tolist():
-        if not sizes or sizes[-1] + count > max_pairs or images_of_call == max_images:
+        if not sizes or images_of_call == max_images or (images_of_call + 1) * count > max_pairs:
             whole, rest = divmod(count, max_pairs)
             sizes += [max_pairs] * whole + [rest] * (rest > 0)
             images_of_call = 1

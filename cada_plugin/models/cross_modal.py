@@ -2,8 +2,8 @@
 
 One stack of post-norm BERT layers serves as text encoder (no image: cross-attention is skipped) and as fusion decoder.
 The keys and values that a layer makes of an image depend on the image alone, so they are computed once per image, as an
-:class:`ImageMemory`, and shared by all texts that meet it: all tokens that ask one image stand in one row of a product,
-and nothing is copied. Linear layers skip padding. See :class:`Packing`.
+:class:`ImageMemory`, and shared by all texts that meet it: the tokens that ask one image can stand in one row of a
+product, without a copy for each text. Linear layers skip padding. See :class:`Packing`.
 Parameter names are BLIP's. Shape letters: P texts (pairs), T text tokens, C width, H heads, D width of a head,
 I images, S = 1+N image tokens.
 """
@@ -279,6 +279,8 @@ class CrossModalBert(nn.Module):
             raise ConfigError(f"a text has {T} tokens, the text encoder only {self.max_positions} positions")
         if memory is not None and images is None and memory.num_images not in (1, P):
             raise ValueError(f"{P} texts and {memory.num_images} images: say with images= which of them each text asks")
+        if images is not None and (maps is not None or images.shape != (P,)):
+            raise ValueError(f"images has shape {tuple(images.shape)}: expected ({P},), and None together with maps")
         mask = attention_mask[:, None, None, :]  # (P, 1, 1, T)
         if causal:
             mask = mask & torch.ones(T, T, dtype=torch.bool, device=mask.device).tril()  # (P, 1, T, T)
