@@ -24,7 +24,7 @@ from cada_plugin.checkpoints import load_checkpoint
 from cada_plugin.datasets.images import load_person_image, to_rgb
 from cada_plugin.engine.rerank import match_shortlists
 from cada_plugin.errors import ConfigError
-from cada_plugin.evaluation.result import final_scores, stage_one_shortlist
+from cada_plugin.evaluation.result import cosine_similarity, final_scores, stage_one_shortlist
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
 
@@ -118,8 +118,7 @@ class Retriever:
         ``cosine_weight`` * cosine and the others follow in their stage-1 order.
         """
         texts = self.encode_text(captions)
-        with torch.autocast("cpu", enabled=False):  # similarities stay in fp32, also where the caller wants bf16
-            cosine = texts.embed @ gallery.embed.T  # (Q, G)
+        cosine = cosine_similarity(texts.embed, gallery.embed)  # (Q, G)
         scores = cosine
         shortlist_size = min(self.rerank_topk, len(gallery.embed))
         if self.model.can_match and gallery.tokens is not None and shortlist_size:

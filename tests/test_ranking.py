@@ -92,7 +92,7 @@ def test_similarity_may_be_a_function_or_an_iterator_of_chunks(monkeypatch):
     assert rank_metrics(rows, query_ids, gallery_ids, chunk_size=25) == expected
     assert spans == [(0, 25), (25, 50), (50, 60)]
     spans.clear()
-    monkeypatch.setattr("cada_plugin.evaluation.ranking._CHUNK_ELEMENTS", 20 * len(gallery_ids))  # a large gallery
+    monkeypatch.setattr("cada_plugin.evaluation.ranking.CHUNK_ELEMENTS", 20 * len(gallery_ids))  # a large gallery
     assert rank_metrics(rows, query_ids, gallery_ids, chunk_size=25) == expected
     assert spans == [(0, 20), (20, 40), (40, 60)]
     chunks = (similarity[i : i + 11] for i in range(0, 60, 11))
@@ -210,5 +210,5 @@ def test_shortlist_made_in_chunks_is_that_of_the_whole_matrix(monkeypatch):
     texts, images = torch.randn(10, 8, generator=generator), torch.randn(30, 8, generator=generator)
     expected = np.argsort(-(texts @ images.T).numpy(), axis=1)[:, :4]
     for rows in (1, 3, 100):
-        monkeypatch.setattr("cada_plugin.evaluation.result._CHUNK_ELEMENTS", rows * 30)
+        monkeypatch.setattr("cada_plugin.evaluation.result.CHUNK_ELEMENTS", rows * 30)
         np.testing.assert_array_equal(stage_one_shortlist(texts, images, 4).numpy(), expected)

@@ -17,7 +17,7 @@ from cada_plugin.errors import ConfigError
 Similarity = np.ndarray | Tensor | Callable[[int, int], np.ndarray | Tensor] | Iterable[np.ndarray | Tensor]
 
 _BLOCK_ELEMENTS = 1_500_000  # similarities compared at once: a few MB stay in the cache; larger blocks measured slower
-_CHUNK_ELEMENTS = 10_000_000  # similarities fetched at once, 40 MB of float32, whatever the size of the gallery
+CHUNK_ELEMENTS = 10_000_000  # similarities made at once, 40 MB of float32, whatever the size of the gallery
 
 
 def rank_metrics(
@@ -138,7 +138,7 @@ def _blocks(
         matrix = similarity
         similarity = lambda start, stop: matrix[start:stop]  # noqa: E731
     if callable(similarity):
-        rows = max(1, min(chunk_size, _CHUNK_ELEMENTS // num_images))
+        rows = max(1, min(chunk_size, CHUNK_ELEMENTS // num_images))
         spans = ((i, min(i + rows, num_queries)) for i in range(0, num_queries, rows))
         chunks = (_span(similarity, start, stop) for start, stop in spans)
     else:

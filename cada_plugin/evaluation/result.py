@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cada_plugin.evaluation.ranking import CHUNK_ELEMENTS
+
 # Put below every shortlisted image, in their stage-1 order (released value).
 BEYOND_SHORTLIST = -100.0
-_CHUNK_ELEMENTS = 10_000_000  # similarities made at once, 40 MB of float32, whatever the size of the gallery
 
 
 @dataclass
@@ -39,7 +40,7 @@ class RetrievalResult:
 
     def cosine(self, start: int, stop: int) -> Tensor:
         """Stage-1 scores (n, G) of queries [start, stop)."""
-        return self.text_embed[start:stop] @ self.image_embed.T
+        return cosine_similarity(self.text_embed[start:stop], self.image_embed)
 
     def reranked(self, start: int, stop: int) -> Tensor:
         """Final scores (n, G): match logit + weight * cosine on the shortlist, cosine - 100 beyond it."""
@@ -65,8 +66,13 @@ def final_scores(cosine: Tensor, shortlist: Tensor, match_logits: Tensor, cosine
     return (cosine + BEYOND_SHORTLIST).scatter_(1, shortlist, matched)
 
 
+def cosine_similarity(text_embed: Tensor, image_embed: Tensor) -> Tensor:
+    """(Q, G) of l2-normalised embeddings; in full precision also under autocast, which would tie close images."""
+    with torch.autocast(text_embed.device.type, enabled=False):
+        return text_embed @ image_embed.T
+
+
 def stage_one_shortlist(text_embed: Tensor, image_embed: Tensor, k: int) -> Tensor:
     """(Q, K) gallery indices of the k largest cosines, best first; made in chunks."""
-    chunk = max(1, _CHUNK_ELEMENTS // len(image_embed))
-    with torch.autocast(text_embed.device.type, enabled=False):  # similarities stay in fp32
-        return torch.cat([(rows @ image_embed.T).topk(k).indices for rows in text_embed.split(chunk)])
+    chunk = max(1, CHUNK_ELEMENTS // len(image_embed))
+    return torch.cat([cosine_similarity(rows, image_embed).topk(k).indices for rows in text_embed.split(chunk)])

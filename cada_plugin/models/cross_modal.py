@@ -279,8 +279,10 @@ class CrossModalBert(nn.Module):
             raise ConfigError(f"a text has {T} tokens, the text encoder only {self.max_positions} positions")
         if memory is not None and images is None and memory.num_images not in (1, P):
             raise ValueError(f"{P} texts and {memory.num_images} images: say with images= which of them each text asks")
-        if images is not None and (maps is not None or images.shape != (P,)):
-            raise ValueError(f"images has shape {tuple(images.shape)}: expected ({P},), and None together with maps")
+        if images is not None and images.shape != (P,):
+            raise ValueError(f"images has shape {tuple(images.shape)}: expected ({P},), the image of each text")
+        if images is not None and maps is not None:
+            raise ValueError("maps are made for one image per text, or one for all: leave images out")
         mask = attention_mask[:, None, None, :]  # (P, 1, 1, T)
         if causal:
             mask = mask & torch.ones(T, T, dtype=torch.bool, device=mask.device).tril()  # (P, 1, T, T)
