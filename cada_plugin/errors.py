@@ -1,5 +1,9 @@
 """Typed errors of the plugin. Each message names the thing, what was expected and what to do next."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CADAError(Exception):
     """Base of every error that the plugin raises for input it cannot use."""
@@ -23,3 +27,42 @@ class MissingExtraError(CADAError, ImportError):
 
 class ConfigError(CADAError, ValueError):
     """A setting is impossible, or contradicts another one."""
+
+
+class TrainingError(CADAError, RuntimeError):
+    """A training cannot go on: its numbers are no longer finite, or its checkpoints cannot be written."""
+
+
+class GalleryError(CADAError, ValueError):
+    """A saved gallery is damaged or no gallery at all, or galleries and models of different kinds are put together."""
+
+
+class WorkerError(CADAError, RuntimeError):
+    """A process of a data loader died, as when the system has no memory left for it."""
+
+
+# torch says in no other way than by the text of a RuntimeError that it was not an exception in a worker
+_LOST_WORKER = re.compile(
+    r"DataLoader worker \(pid.*\) (?:is killed by signal|exited unexpectedly)|unable to (?:open|allocate) shared memory"
+    r"|unable to write to file </torch_"
+)
+
+
+@contextmanager
+def explain_lost_workers(loader: str) -> Iterator[None]:
+    """Turn what torch raises when a loader's worker was killed, or has no shared memory, into a :class:`WorkerError`.
+
+    Args:
+        loader: its name in the config, such as ``train_dataloader``.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _LOST_WORKER.search(str(error)):
+            raise
+        reason = str(error).splitlines()[0]
+        raise WorkerError(
+            f"a worker of {loader} is gone ({reason}). Mostly the memory or /dev/shm is full: lower "
+            f"{loader}.num_workers or batch_size, enlarge /dev/shm (docker run --shm-size=8g), or set "
+            f"{loader}.num_workers=0 (and persistent_workers=False), which needs neither and shows any other cause"
+        ) from error

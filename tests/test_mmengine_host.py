@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cada_plugin.checkpoints.io import read_checkpoint
 from cada_plugin.datasets.procedural import build_procedural
@@ -33,19 +34,23 @@ def host(tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("config", "stages"),
-    [("host_data_plugin_model", ["t2i_global", "t2i"]), ("plugin_data_host_model", ["t2i_global"])],
-)
-def test_host_project_trains_two_steps_and_tests(host, config, stages):
-    done = subprocess.run(
-        [sys.executable, "train.py", f"configs/{config}.py"],
+def run_host(host: Path, config: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "train.py", str(config)],
         cwd=host,
         env={**os.environ, "CADA_CACHE": str(host / "cache"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "stages"),
+    [("host_data_plugin_model", ["t2i_global", "t2i"]), ("plugin_data_host_model", ["t2i_global"])],
+)
+def test_host_project_trains_two_steps_and_tests(host, config, stages):
+    done = run_host(host, host / "configs" / f"{config}.py")
     assert done.returncode == 0, done.stderr
     work_dir = host / "work_dirs" / config
     assert read_checkpoint(work_dir / "epoch_1.pth")["meta"]["iter"] == 2
@@ -59,3 +64,32 @@ def test_host_project_holds_nothing_of_ours():
     ours = {path.name for path in (HOST.parents[1] / "cada_plugin").rglob("*.py")} - {"__init__.py", "registry.py"}
     theirs = [path for path in HOST.rglob("*.py") if path.name in ours]
     assert not theirs
+
+
+def test_host_project_resumes_without_running_or_removing_what_a_checkpoint_names(host):
+    """MMEngine's Runner executes ``meta['config']`` and removes ``best_ckpt``; the plugin's reader hands it neither."""
+    precious = host / "precious"
+    (precious / "inside").mkdir(parents=True)
+    config = host / "configs/host_data_plugin_model.py"
+    saving = "default_hooks = dict(checkpoint=dict(type='CheckpointHook', save_best='t2i/R1', rule='greater'))\n"
+    validation = "val_dataloader = test_dataloader\nval_evaluator = test_evaluator\n"
+    validation += "val_cfg = dict(type='cada_plugin.RetrievalValLoop', rerank_topk=2)\n"
+    config.write_text(config.read_text() + saving + validation)
+    assert run_host(host, config).returncode == 0
+    checkpoint = host / "work_dirs/host_data_plugin_model/epoch_1.pth"
+    state = torch.load(checkpoint, weights_only=False)  # ours
+    state["meta"]["config"] = f"open({str(host / 'executed')!r}, 'w')"
+    state["message_hub"]["runtime_info"] |= {"best_ckpt": str(precious), "best_score": -1.0}
+    state["message_hub"]["resumed_keys"] |= {"best_ckpt": True, "best_score": True}
+    torch.save(state, checkpoint)
+    resumed = config.with_name("resumed.py")
+    resumed.write_text(
+        f"_base_ = ['{config.name}']\nload_from = '{checkpoint}'\nresume = True\n"
+        "train_cfg = dict(max_epochs=2)\nwork_dir = 'work_dirs/resumed'\n"
+    )
+    done = run_host(host, resumed)
+    assert done.returncode == 0, done.stderr
+    assert "resumed epoch: 1" in done.stdout + done.stderr
+    assert list((host / "work_dirs/resumed").glob("best_*.pth"))
+    assert not (host / "executed").exists()
+    assert (precious / "inside").is_dir()

@@ -161,7 +161,6 @@ WRONG = {
     "scheduler": ("param_scheduler = [dict(type='Nothing')]", ["Nothing is not in"]),
     "hook": ("custom_hooks = [dict(type='NoHook')]", ["NoHook is not in"]),
     "transform": ("test_dataloader = dict(dataset=dict(pipeline=[dict(type='NoStep')]))", ["NoStep is not in"]),
-    "shortlist": ("test_cfg = dict(rerank_topk=99)", ["rerank_topk=99 exceeds the gallery (9 images)"]),
     "split": ("test_dataloader = dict(dataset=dict(split='tset'))", ["split 'tset'", "train, val, test"]),
     "mode": ("val_dataloader = dict(dataset=dict(test_mode=False))", ["val_dataloader.dataset needs test_mode=True"]),
     "best": ("val_cfg = dict(rerank_topk=0)", ["save_best='t2i/R1' is not measured", "t2i_global/R1"]),
@@ -236,13 +235,19 @@ def test_a_checkpoint_that_is_none(config, content, words):
     assert_not_started(work_dir)
 
 
-def test_a_damaged_last_checkpoint_names_the_one_before_it(config, trained):
+def test_a_damaged_last_checkpoint_is_passed_over_and_named(config, trained):
     work_dir = config.parent / "damaged"
     shutil.copytree(trained, work_dir)
     (work_dir / "epoch_2.pth").write_bytes((work_dir / "epoch_1.pth").read_bytes()[:10_000])
     (work_dir / "last_checkpoint").write_text(str(work_dir / "epoch_2.pth"))
-    outcome = factory.tool("train", config, "--work-dir", work_dir, "--resume", cwd=config.parent)
+    explicit = ("--resume", work_dir / "epoch_2.pth")
+    outcome = factory.tool("train", config, "--work-dir", work_dir, *explicit, cwd=config.parent)
     assert_error(outcome, "cannot resume", "epoch_2.pth", "damaged", f"--resume {work_dir / 'epoch_1.pth'}")
+    outcome = factory.tool("train", config, "--work-dir", work_dir, "--resume", cwd=config.parent)
+    assert outcome.status == 0, outcome.stderr
+    assert f"not resumed from: {work_dir / 'epoch_2.pth'}" in outcome.stderr
+    assert f"resuming from {work_dir / 'epoch_1.pth'}" in outcome.stderr
+    assert "resumed epoch: 1" in outcome.stderr
 
 
 def test_weights_alone_cannot_be_resumed(config, trained):

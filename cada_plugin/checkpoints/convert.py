@@ -159,6 +159,12 @@ def _from_bert(state: Mapping[str, Tensor], kind: Format) -> Conversion:
             bare[short] = tensor
     types = bare.pop(_TYPES, None)
     if types is not None and _POSITIONS in bare:
+        positions = bare[_POSITIONS]
+        if types.ndim != 2 or len(types) == 0 or positions.ndim != 2 or types.shape[1] != positions.shape[1]:
+            raise CheckpointError(
+                f"the token-type embedding {tuple(types.shape)} and the position embedding {tuple(positions.shape)} of "
+                "a BERT have to be tables of the same width: this file is damaged"
+            )
         bare[_POSITIONS] = bare[_POSITIONS] + types[0]
         result.notes.append("the token-type embedding of type 0 was added to the position embeddings")
     for name, tensor in bare.items():

@@ -100,8 +100,30 @@ def fit_state(
             f"nothing in the checkpoint fits the model: it has names like {_sample(state)}, the model "
             f"{_sample(target)}. Check that the checkpoint belongs to this model"
         )
+    _check_values(result, target)
     resized = _fit_shapes(result, target, grids, old_grid)
     return result, resized
+
+
+def _check_values(result: Conversion, target: Mapping[str, Tensor]) -> None:
+    """Every weight that the model would take is a dense tensor of finite numbers of its kind."""
+    problems = []
+    for name in [name for name in result.state if name in target]:
+        tensor, wanted = result.state[name], target[name]
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            kind = "quantised" if tensor.is_quantized else "without values" if tensor.is_meta else str(tensor.layout)
+            problems.append(f"{name} is {kind}")
+        elif tensor.is_floating_point() != wanted.is_floating_point() or tensor.is_complex() != wanted.is_complex():
+            problems.append(f"{name} is of {tensor.dtype}, the model's of {wanted.dtype}")
+        elif tensor.is_floating_point() and not tensor.float().isfinite().all():
+            bad = tensor.numel() - int(tensor.float().isfinite().sum())
+            problems.append(f"{name} has {bad:,} of {tensor.numel():,} numbers that are NaN or infinite")
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(
+            f"{len(problems)} of the weights cannot be used: {'; '.join(problems[:5])}{more}. "
+            "Take a checkpoint from before the training diverged, or save the model with ordinary tensors"
+        )
 
 
 def _sample(names: Mapping[str, Tensor]) -> str:
@@ -141,7 +163,7 @@ def _fit_shapes(
     for name in [name for name in result.state if name in target]:
         tensor, wanted = result.state[name], target[name].shape
         same_width = tensor.ndim == len(wanted) and tensor.shape[-1:] == wanted[-1:]  # a count has no axis
-        if name in grids and same_width:
+        if name in grids and same_width and tensor.ndim == 3 and len(tensor) == 1 and tensor.shape[1] > 1:
             old = old_grid or find_grid(tensor.shape[1] - 1, grids[name], square)
             if old != grids[name] or tensor.shape != wanted:
                 result.state[name] = resize_image_positions(tensor, grids[name], old)

@@ -1,11 +1,11 @@
-"""Reading and writing weight files. A pickle is never trusted: torch's restricted reader takes tensors and plain data
-only, and whatever else a file wants to build is refused, not run."""
+"""Reading and writing weight files. A pickle is never trusted: it is read as data, and whatever else a file wants to
+build is refused, not run (see :mod:`cada_plugin.checkpoints.torch_files`)."""
 
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cada_plugin.compat import allow_mmengine_checkpoints
+from cada_plugin.checkpoints.torch_files import read_torch_file
 from cada_plugin.errors import CheckpointError
+from cada_plugin.files import replacing
 
 FOLDER_FILES = (
     "model.safetensors",
@@ -26,7 +27,6 @@ SHIPPED = "cada_plugin://"  # weights that come with the plugin, wherever it is 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _NAME_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
-_REFUSED = re.compile(r"(?:GLOBAL|callable|class|type|got) (?:<class ')?([A-Za-z_][\w.]*\.\w+)")
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -43,11 +43,9 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     """
     if str(path).startswith(SHIPPED):
         path = WEIGHTS / str(path).removeprefix(SHIPPED)
-    path = Path(path).expanduser()
     if "://" in str(path) or re.match(r"\w{2,}:/\w", str(path)):
         raise CheckpointError(f"{path} is an address: download the file and give its local path")
-    if not path.exists():
-        raise CheckpointError(f"checkpoint {path} does not exist (looked in {Path.cwd()})")
+    path = _existing(path)
     state = _unwrap(_read_folder(path) if path.is_dir() else _read_file(path), path)
     for prefix in _NAME_PREFIXES:
         if all(name.startswith(prefix) for name in state):
@@ -57,9 +55,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
     """All that a torch file holds, such as the optimiser's state beside the weights. Errors are ``read_weights``'."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} does not exist (looked in {Path.cwd()})")
+    path = _existing(path)
     loaded = _read_file(path)
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a dict")
@@ -82,33 +78,41 @@ def write_weights(state: Mapping[str, Tensor], path: str | os.PathLike, wrap: bo
             torch.save({"state_dict": tensors} if wrap else tensors, unfinished)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` that takes its place when the block ends well, and vanishes otherwise."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+def _existing(path: str | os.PathLike) -> Path:
+    """The path without ``~``, if a file or folder is there."""
     try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        found = Path(path).expanduser()
+        mode = os.stat(found).st_mode
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {path} does not exist (looked in {Path.cwd()})") from None
+    except (OSError, ValueError, RuntimeError) as error:  # a name that is too long, a NUL, the home of nobody
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"checkpoint {str(path)[:200]!r} cannot be opened: {reason}") from error
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would be waited for without end
+        raise CheckpointError(f"checkpoint {path} is neither a file nor a folder")
+    return found
 
 
 def _read_folder(folder: Path) -> dict:
     found = next((folder / name for name in FOLDER_FILES if (folder / name).is_file()), None)
     if found is None:
         raise CheckpointError(f"the folder {folder} holds no weights: expected one of {', '.join(FOLDER_FILES)}")
-    if found.suffix != ".json":
-        return _read_file(found)
+    return _read_shards(folder, found) if found.suffix == ".json" else _read_file(found)
+
+
+def _read_shards(folder: Path, index: Path) -> dict:
     try:
-        shards = sorted(set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{found} is not an index of weight files: {error}") from error
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{index} is not an index of weight files ({type(error).__name__}): fetch the folder again"
+        ) from error
     state: dict = {}
-    for shard in shards:
-        if Path(shard).name != shard:
-            raise CheckpointError(f"{found} names a file outside its folder: {shard!r}")
+    for shard in sorted(shards, key=str):
+        if not isinstance(shard, str) or Path(shard).name != shard or len(os.fsencode(shard)) > 255:
+            raise CheckpointError(f"{index} names what is no file of its folder: {str(shard)[:100]!r}")
         if not (folder / shard).is_file():
-            raise CheckpointError(f"{folder} is incomplete: {shard}, named by {found.name}, is missing")
+            raise CheckpointError(f"{folder} is incomplete: {shard}, named by {index.name}, is missing")
         state |= _read_file(folder / shard)
     return state
 
@@ -116,35 +120,12 @@ def _read_folder(folder: Path) -> dict:
 def _read_file(path: Path) -> dict:
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes): the copy or download failed, fetch it again")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is not a safetensors file, or is cut off: {error}") from error
-    allow_mmengine_checkpoints()
+    if path.suffix != ".safetensors":
+        return read_torch_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise _explain(path, error) from error
-
-
-def _explain(path: Path, error: Exception) -> CheckpointError:
-    text = str(error)
-    reason = text.split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
-    if "WeightsUnpickler error" in text and ("GLOBAL" in reason or "allowlist" in reason or "Can only" in reason):
-        name = _REFUSED.search(reason)
-        what = f"build {name.group(1)}" if name else f"run code ({reason[:200]})"
-        return CheckpointError(
-            f"{path} was refused: it is a pickle that wants to {what}, which can execute anything, and nothing of it "
-            "was run. Ask its author for a file with tensors only (a state dict, or .safetensors), or save one where "
-            "you trust it: torch.save(model.state_dict(), ...)"
-        )
-    return CheckpointError(
-        f"{path} is not a checkpoint, or is cut off or damaged ({type(error).__name__}: {reason[:200]}): "
-        "compare its size with the original and fetch it again"
-    )
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file, or is cut off: {error}") from error
 
 
 def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:

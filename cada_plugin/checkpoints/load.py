@@ -2,14 +2,15 @@
 
 Three doors, one loader. ``load_checkpoint`` and ``load_into_runner`` are ours. In a config, ``init_cfg=dict(
 type='Pretrained', checkpoint=PATH)`` of a :class:`~cada_plugin.models.TextImageRetriever` comes here through its
-``init_weights``. ``load_from=PATH`` of a plain MMEngine Runner reads the file by itself (restricted unpickling is
-torch's default) and then fills the model, whose pre-hook :func:`fit_state_dict` converts and checks the weights; for
-``.safetensors`` and for folders, written with a slash at the end, MMEngine is given our reader.
+``init_weights``. ``load_from=PATH`` of a plain MMEngine Runner fills the model, whose pre-hook :func:`fit_state_dict`
+converts and checks the weights. MMEngine is given our reader for all local files: it takes ``.safetensors`` and folders
+as well, and nothing that a file holds is ever executed, by whatever Runner it is read.
 """
 
 import logging
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, is_model_wrapper
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 
 from cada_plugin.checkpoints.convert import FORMAT_NAMES, Conversion
 from cada_plugin.checkpoints.fit import Grid, fit_state
-from cada_plugin.checkpoints.io import read_weights
+from cada_plugin.checkpoints.io import SHIPPED, read_checkpoint, read_weights
+from cada_plugin.checkpoints.training_state import clean
 from cada_plugin.errors import CheckpointError
 
 
@@ -157,9 +159,14 @@ def _report(source: str, result: Conversion, resized: list[str], target: dict[st
     )
 
 
-def load_from_weights(filename: str, map_location: object = None) -> dict[str, Tensor]:
-    """Our reader as an MMEngine checkpoint backend; the model moves the tensors to its device."""
-    return {"state_dict": read_weights(filename)}
+def load_from_local(filename: str, map_location: object = None) -> dict:
+    """Our reader as MMEngine's for local files and folders: all of a checkpoint, cleaned. Tensors are on the CPU; the
+    model and the optimiser move them to their device."""
+    path = Path(filename).expanduser()
+    if path.suffix == ".safetensors" or path.is_dir() or str(filename).startswith(SHIPPED):
+        return {"state_dict": read_weights(filename)}
+    return clean(read_checkpoint(path))
 
 
-CheckpointLoader.register_scheme(r"(?!\S+://).*(\.safetensors|/)$", load_from_weights, force=True)
+# In place of MMEngine's own, which lets torch unpickle the file.
+CheckpointLoader.register_scheme("", load_from_local, force=True)

@@ -1,7 +1,9 @@
 """What a Runner of MMEngine uses of the plugin: loops, hooks, re-ranking."""
 
+from .checkpoint_hook import SafeCheckpointHook
 from .consensus import ConsensusDivisionHook
-from .hooks import EpochSeedHook, PendingValidationHook, ProgressHook, RankedGalleryHook
+from .finite import FiniteCheckHook
+from .hooks import EpochSeedHook, PendingValidationHook, ProgressHook, RankedGalleryHook, TrainingProgressHook
 from .loops import RetrievalTestLoop, RetrievalValLoop
 from .optim import BF16OptimWrapper
 from .rerank import match_shortlists
@@ -12,10 +14,13 @@ __all__ = [
     "CalmRunner",
     "ConsensusDivisionHook",
     "EpochSeedHook",
+    "FiniteCheckHook",
     "PendingValidationHook",
     "ProgressHook",
     "RankedGalleryHook",
     "RetrievalTestLoop",
     "RetrievalValLoop",
+    "SafeCheckpointHook",
+    "TrainingProgressHook",
     "match_shortlists",
 ]

@@ -7,11 +7,11 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from sklearn.mixture import GaussianMixture
-from tqdm import tqdm
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.models import RDE
 from cada_plugin.models.distributed import gather
+from cada_plugin.progress import progress_bar
 from cada_plugin.registry import HOOKS
 
 
@@ -45,6 +45,11 @@ class ConsensusDivisionHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not isinstance(model, RDE):
             raise ConfigError(f"ConsensusDivisionHook divides pairs for RDE, not for {type(model).__name__}")
+        if not model.division:
+            raise ConfigError(
+                "model.division=False trains on all pairs, which ConsensusDivisionHook contradicts: take the hook out "
+                "of the config, or set model.division=True"
+            )
         losses = self._losses(runner, model)
         seen = np.flatnonzero(~np.isnan(losses[0]))
         clean = torch.ones(losses.shape[1], dtype=torch.bool)
@@ -59,7 +64,9 @@ class ConsensusDivisionHook(Hook):
         """(2, pairs of the split), NaN where the loader left a pair out."""
         losses = np.full((2, len(runner.train_dataloader.dataset)), np.nan)
         model.eval()
-        bar = tqdm(runner.train_dataloader, desc="consensus division", delay=2, leave=False, disable=runner.rank != 0)
+        bar = progress_bar(
+            runner.train_dataloader, desc="consensus division", delay=2, leave=False, disable=runner.rank != 0
+        )
         for batch in bar:
             data = model.data_preprocessor(batch, False)
             samples = data["data_samples"]

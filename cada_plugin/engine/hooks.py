@@ -1,4 +1,4 @@
-"""Hooks: random state by epoch, progress of the run with a bar, the ranked-gallery sheet."""
+"""Hooks: random state by epoch, progress of the run for the model and as a bar, the ranked-gallery sheet."""
 
 import random
 from collections.abc import Iterator
@@ -10,10 +10,12 @@ from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from PIL import Image
 from tqdm import tqdm
 
 from cada_plugin.datasets.base import TextPersonDataset, mix_seed
-from cada_plugin.evaluation import RetrievalResult, TextToImageRetrieval
+from cada_plugin.evaluation import RankedImage, RetrievalResult, TextToImageRetrieval
+from cada_plugin.progress import progress_bar
 from cada_plugin.registry import HOOKS
 from cada_plugin.visualization import Row, draw_ranked_galleries
 
@@ -78,8 +80,23 @@ class PendingValidationHook(Hook):
 
 
 @HOOKS.register_module()
-class ProgressHook(Hook):
-    """Tells the model how much of the run is done, and shows a bar with the time left."""
+class TrainingProgressHook(Hook):
+    """Tells the model before every training iteration how much of the run is done, for schedules inside the model.
+
+    Some settings need it, such as ``negatives='drawn'`` of CADA with a temperature that rises. A model that is not told
+    refuses to train.
+    """
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if hasattr(model, "set_progress"):
+            model.set_progress(runner.iter / max(runner.max_iters, 1))
+
+
+@HOOKS.register_module()
+class ProgressHook(TrainingProgressHook):
+    """Shows a bar with the time left, and tells the model like :class:`TrainingProgressHook`: a config that has this
+    hook alone keeps its schedules."""
 
     priority = "LOW"
 
@@ -88,12 +105,9 @@ class ProgressHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if is_main_process():
-            self.bar = tqdm(total=runner.max_iters, initial=runner.iter, desc="training", unit="it", mininterval=2)
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if hasattr(model, "set_progress"):
-            model.set_progress(runner.iter / max(runner.max_iters, 1))
+            self.bar = progress_bar(
+                total=runner.max_iters, initial=runner.iter, desc="training", unit="it", mininterval=2
+            )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
@@ -109,6 +123,9 @@ class ProgressHook(Hook):
 @HOOKS.register_module()
 class RankedGalleryHook(Hook):
     """After a test, draws ``ranked_gallery.png`` in the work dir: captions, their best images, green and red frames.
+
+    The picture also goes to the runner's visualizer, so that TensorBoard and the like show it. The score beneath an
+    image is match logit + weight * cosine; ``cos`` stands before the cosine of an image beyond the shortlist.
 
     Args:
         num_queries: captions shown, spread evenly over the split so that nobody picked them.
@@ -129,17 +146,27 @@ class RankedGalleryHook(Hook):
             title = f"{title}, R@1 {metrics[f'{prefix}/R1']:.1f}"
         path = draw_ranked_galleries(rows, Path(runner.work_dir) / "ranked_gallery.png", topk=self.topk, title=title)
         runner.logger.info(f"ranked gallery drawn: {path}")
+        with Image.open(path) as picture:
+            runner.visualizer.add_image("ranked_gallery", np.asarray(picture.convert("RGB")), step=runner.iter)
 
 
 def ranked_rows(result: RetrievalResult, num_queries: int, topk: int) -> list[Row]:
     """Rows of the ranked-gallery sheet for ``num_queries`` captions spread evenly over all."""
     rows = []
     for query in np.linspace(0, len(result.captions) - 1, min(num_queries, len(result.captions))).astype(int).tolist():
-        scores, images = result.top(query, topk)
         hits = [
-            (result.img_paths[image], int(result.gallery_ids[image]), score)
-            for score, image in zip(scores.tolist(), images.tolist(), strict=True)
+            (result.img_paths[found.index], int(result.gallery_ids[found.index]), _label(found, result))
+            for found in result.top(query, topk)
         ]
         truth = result.img_paths[int(result.query_images[query])]
         rows.append(Row(result.captions[query], int(result.query_ids[query]), hits, truth))
     return rows
+
+
+def _label(found: RankedImage, result: RetrievalResult) -> float | str:
+    """The final score; beyond the shortlist there is none, so the cosine, named because it is on another scale."""
+    if result.shortlist is None:
+        return found.cosine
+    if found.match is None:
+        return f"cos {found.cosine:.3f}"
+    return found.match + result.cosine_weight * found.cosine

@@ -1,12 +1,10 @@
 """From command line to Runner, for the train and test tools: the flags of OpenMMLab's tools and what they change."""
 
 import argparse
-import json
 import os
-import sys
+import signal
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +17,18 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from cada_plugin.checkpoints import load_into_runner
-from cada_plugin.checkpoints.io import read_checkpoint
-from cada_plugin.compat import allow_mmengine_checkpoints, quiet_dependencies
-from cada_plugin.engine.loops import RetrievalValLoop
+from cada_plugin.compat import quiet_dependencies
+from cada_plugin.engine.config import override, read_config
+from cada_plugin.engine.interruption import Interrupted, interruptible, signals_first
+from cada_plugin.engine.loops import RetrievalTestLoop, RetrievalValLoop
+from cada_plugin.engine.resume import choose_start, last_checkpoint
 from cada_plugin.engine.runner import config_errors, first_line
-from cada_plugin.errors import CADAError, CheckpointError, ConfigError
+from cada_plugin.errors import CADAError, ConfigError, explain_lost_workers
 from cada_plugin.evaluation import TextToImageRetrieval
+from cada_plugin.files import check_writable, only_writer, replacing, write_json
+from cada_plugin.progress import write_above_bars
+
+__all__ = ["last_checkpoint", "load_config", "run_tool", "test", "train", "use_amp", "write_json"]
 
 
 class _Overrides(DictAction):
@@ -61,9 +65,12 @@ def run_tool(tool: Callable[[argparse.Namespace], None], args: argparse.Namespac
     """Run a tool; an error that the user can act on becomes one message and exit status 2, not a traceback."""
     quiet_dependencies()
     try:
-        tool(args)
+        with interruptible(), signals_first():
+            tool(args)
     except (CADAError, KeyboardInterrupt) as error:
-        print(f"error: {_message(error)}", file=sys.stderr)
+        # every process of a job gets the signal that ends it, but one of them is enough to say so
+        if not isinstance(error, KeyboardInterrupt) or os.environ.get("RANK", "0") == "0":
+            write_above_bars(f"error: {_message(error)}\n")
         return 2
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -72,7 +79,7 @@ def run_tool(tool: Callable[[argparse.Namespace], None], args: argparse.Namespac
 
 def _message(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return str(error) if isinstance(error, Interrupted) else "interrupted"
     # the loader puts the traceback of its worker before the message
     return str(error).split(f"{type(error).__module__}.{type(error).__qualname__}: ")[-1].strip()
 
@@ -86,27 +93,59 @@ def train(args: argparse.Namespace) -> None:
         if "base_batch_size" not in (config.get("auto_scale_lr") or {}):
             raise ConfigError("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config")
         config.auto_scale_lr.enable = True
-    weights = choose_start(config, args.resume)
+    if int(os.environ.get("RANK", 0)) == 0:
+        with only_writer(Path(config.work_dir), "training"):
+            _train_and_test(config, args.resume)
+    else:
+        _train_and_test(config, args.resume)
+
+
+def _train_and_test(config: Config, resume: str | None) -> None:
+    work_dir = Path(config.work_dir)
+    weights, notes = choose_start(config, resume)
     runner = build_runner(config)
+    for note in notes:
+        runner.logger.warning(note)
     if weights:
         load_into_runner(runner, weights)
     build_early(runner)
-    runner.train()
+    try:
+        with signals_first(), explain_lost_workers("train_dataloader"):
+            runner.train()
+    except KeyboardInterrupt as error:
+        last = last_checkpoint(work_dir)
+        advice = (
+            f"--resume goes on from {last}" if last else "no epoch was finished, so it starts again from its beginning"
+        )
+        raise Interrupted(getattr(error, "number", signal.SIGINT), advice) from error
     if runner.test_loop is None:
         return
-    best = runner.message_hub.runtime_info.get("best_ckpt")
     barrier()  # the first process may still be writing it
-    if best:
-        runner.logger.info(f"testing the best epoch on the validation split, {best}")
-        load_into_runner(runner, best)
+    best = runner.message_hub.runtime_info.get("best_ckpt")
+    chosen = Path(best) if best else last_checkpoint(work_dir)
+    if chosen is None:
+        runner.logger.info("testing the weights as they are: no checkpoint was written")
     else:
-        runner.logger.info("testing the last epoch: no epoch was chosen on a validation split")
+        why = "the best epoch on the validation split" if best else "the last epoch: there is no validation split"
+        runner.logger.info(f"testing {why} ({chosen})")
+        load_into_runner(runner, chosen)
+        fresh_hooks(runner, config)
     runner.test()
+
+
+def fresh_hooks(runner: Runner, config: Config) -> None:
+    """Hooks as a new Runner has them. Those that trained may keep other weights, as EMAHook does, and would put them in
+    the place of the checkpoint's: the test would not be that of the file."""
+    runner._hooks = []
+    runner.register_hooks(config.get("default_hooks"), config.get("custom_hooks"))
 
 
 def test(args: argparse.Namespace) -> None:
     """Test one checkpoint; ``--out`` writes its metrics, ``--queries`` what every query contributes to them."""
     config = load_config(args, "test")
+    for out in (args.out, args.queries):
+        if out:
+            check_writable(Path(out))
     config.resume, config.load_from = False, None
     if args.amp:
         config.test_cfg.amp = True
@@ -132,15 +171,27 @@ def load_config(args: argparse.Namespace, job: str) -> Config:
     if not Path(args.config).is_file():
         raise ConfigError(f"no config file {args.config}: give a path such as configs/cada_procedural.py")
     try:
-        config = args.read_config(args) if "read_config" in args else Config.fromfile(args.config)
-        if args.cfg_options:
-            config.merge_from_dict(args.cfg_options)
+        config = args.read_config(args) if "read_config" in args else read_config(args.config)
     except CADAError:
         raise
     except Exception as error:  # a config is a Python file: it can fail in any way
         raise ConfigError(f"{args.config} cannot be read as a config: {first_line(error)}") from error
+    if args.cfg_options:
+        try:
+            override(config, args.cfg_options)
+        except CADAError:
+            raise
+        except Exception as error:  # MMEngine: TypeError, KeyError, IndexError ... of a path that is none
+            raise ConfigError(
+                f"--cfg-options {' '.join(args.cfg_options)}: {first_line(error)}: give the path of a setting, such as "
+                "train_dataloader.batch_size=32"
+            ) from error
     if f"{job}_dataloader" not in config:
         raise ConfigError(f"{args.config} has no {job}_dataloader, so there is nothing to {job}")
+    for key in ("max_epochs", "max_iters"):
+        value = (config.get("train_cfg") or {}).get(key)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ConfigError(f"train_cfg.{key}={value!r}: expected an integer from 1")
     config.work_dir = args.work_dir or config.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
     config.launcher = args.launcher
     if args.launcher == "pytorch" and "RANK" not in os.environ:
@@ -152,53 +203,15 @@ def load_config(args: argparse.Namespace, job: str) -> Config:
     return config
 
 
-def choose_start(config: Config, resume: str | None) -> str | None:
-    """Set what the Runner resumes from, or return the weights to start with (None: from scratch).
-
-    ``resume`` is a path or ``auto``: the last checkpoint of the work dir if there is one, else a first start. A config
-    may say the same with ``resume`` and ``load_from``.
-    """
-    weights = config.pop("load_from", None)
-    if resume is None and config.get("resume"):
-        resume, weights = weights or "auto", None
-    if resume == "auto":
-        resume = last_checkpoint(Path(config.work_dir))
-    config.resume = resume is not None
-    if resume is None:
-        return weights
-    check_training_state(Path(resume))
-    config.load_from = str(resume)
-    return None
-
-
-def last_checkpoint(work_dir: Path) -> Path | None:
-    """What ``last_checkpoint`` of a work dir names, also where the whole folder was moved since."""
-    note = work_dir / "last_checkpoint"
-    return work_dir / Path(note.read_text().strip()).name if note.is_file() else None
-
-
-def check_training_state(path: Path) -> None:
-    """Refuse to resume from a file that is damaged or holds weights alone; costs one reading of it."""
-    try:
-        state = read_checkpoint(path)
-        if not {"meta", "optimizer", "message_hub"} <= state.keys():
-            raise CheckpointError(f"{path} holds no training state: use it as load_from=... to start with its weights")
-    except CheckpointError as error:
-        others = sorted((p for p in path.parent.glob("epoch_*.pth") if p != path), key=lambda p: p.stat().st_mtime)
-        advice = f". The checkpoint written before it: --resume {others[-1]}" if others else ""
-        raise CheckpointError(f"cannot resume: {error}{advice}") from error
-
-
 def use_amp(config: Config) -> None:
     """Train under bf16 autocast; a GPU without bf16 is refused and not given fp16, whose range the losses exceed."""
     if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError("--amp needs a device with bf16: leave the flag out")
-    config.optim_wrapper.type = "BF16OptimWrapper"
+    config.optim_wrapper.type = "cada_plugin.BF16OptimWrapper"  # whatever the default scope is
 
 
 def build_runner(config: Config) -> Runner:
     """The Runner of a config, ready for this machine's devices."""
-    allow_mmengine_checkpoints()
     if config.launcher != "none" and not torch.cuda.is_available():  # MMEngine would ask CUDA for its device
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")
@@ -208,8 +221,11 @@ def build_runner(config: Config) -> Runner:
             "broadcast_buffers": False,
             "find_unused_parameters": config.get("find_unused_parameters", False),
         }
+    kind = RUNNERS.get(config.get("runner_type", "CalmRunner"))
+    if kind is None:
+        raise ConfigError(f"runner_type={config.runner_type!r} is no registered Runner: use 'CalmRunner' or your own")
     with config_errors():
-        return RUNNERS.get(config.get("runner_type", "CalmRunner")).from_cfg(config)
+        return kind.from_cfg(config)
 
 
 def build_early(runner: Runner) -> None:
@@ -217,6 +233,9 @@ def build_early(runner: Runner) -> None:
     with config_errors():
         loops = runner.train_loop, runner.val_loop, runner.test_loop
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    for loop in loops[1:]:
+        if isinstance(loop, RetrievalValLoop | RetrievalTestLoop):
+            loop.try_first_item()
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if not isinstance(loops[1], RetrievalValLoop) or loops[1].reranks(model):
         return
@@ -241,19 +260,6 @@ def write_queries(path: Path, metric: TextToImageRetrieval) -> None:
     }
     for stage, ranks in metric.ranks.items():
         arrays |= {f"{stage}/{name}": values for name, values in ranks.items()}
-    with written_whole(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
-
-
-def write_json(path: Path, content: dict) -> None:
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, renamed at the end: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    yield temporary
-    temporary.replace(path)
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **arrays)

@@ -11,14 +11,14 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from cada_plugin.datasets import TextPersonDataset
 from cada_plugin.engine.report import retrieval_table
 from cada_plugin.engine.rerank import match_shortlists
-from cada_plugin.errors import ConfigError
+from cada_plugin.errors import ConfigError, explain_lost_workers
 from cada_plugin.evaluation.result import stage_one_shortlist
 from cada_plugin.models.retriever import TextFeatures, TextImageRetriever
+from cada_plugin.progress import progress_bar
 from cada_plugin.registry import LOOPS
 
 
@@ -27,7 +27,8 @@ class _RetrievalLoop(BaseLoop):
 
     Args:
         runner, dataloader, evaluator: given by the Runner. The data set must be in ``test_mode``: one item per image.
-        rerank_topk: shortlist length k; 0 evaluates stage 1 alone, as does a model that cannot match.
+        rerank_topk: shortlist length k; 0 evaluates stage 1 alone, as does a model that cannot match. More than the
+            gallery holds means all of it, which is logged.
         cosine_weight: of the cosine beside the match logit in the final score; the released code adds it with weight 1.
         amp: encode and match under bf16 autocast where the device has it.
     """
@@ -54,9 +55,10 @@ class _RetrievalLoop(BaseLoop):
         if rerank_topk < 0:
             raise ConfigError(f"rerank_topk={rerank_topk}: use 0 (no re-ranking) or more")
         if rerank_topk > len(dataset):
-            raise ConfigError(
-                f"rerank_topk={rerank_topk} exceeds the gallery ({len(dataset)} images): lower it or add images"
+            runner.logger.info(
+                f"rerank_topk={rerank_topk} exceeds the gallery ({len(dataset)} images): all of them are re-ranked"
             )
+            rerank_topk = len(dataset)
         self.evaluator = evaluator if isinstance(evaluator, Evaluator) else runner.build_evaluator(evaluator)
         for metric in self.evaluator.metrics:
             metric.collect_dir = metric.collect_dir or f"{runner.work_dir}/.collect_{self.mode}"
@@ -69,7 +71,8 @@ class _RetrievalLoop(BaseLoop):
         model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
         model.eval()
         device = next(model.parameters()).device
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.amp):
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=self.amp)
+        with explain_lost_workers(f"{self.mode}_dataloader"), torch.no_grad(), autocast:
             samples = self._retrieve(model, device)
         self.evaluator.process(samples)
         metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
@@ -77,6 +80,16 @@ class _RetrievalLoop(BaseLoop):
         self.runner.call_hook(f"after_{self.mode}_epoch", metrics=metrics)
         self.runner.call_hook(f"after_{self.mode}")
         return metrics
+
+    @torch.no_grad()
+    def try_first_item(self) -> None:
+        """Encode the first item, so that a model or pipeline that evaluation cannot use is named before training."""
+        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+        training = model.training
+        model.eval()
+        batch = self.dataloader.collate_fn([self.dataloader.dataset[0]])
+        model(model.data_preprocessor(batch, False)["inputs"], mode="predict")
+        model.train(training)
 
     def _caption(self, model: TextImageRetriever) -> str:
         dataset = self.dataloader.dataset
@@ -129,7 +142,7 @@ class _RetrievalLoop(BaseLoop):
         """Elements of this process, and its images' tokens (I, S, C) on the CPU if they will be matched."""
         items: list[dict] = []
         tokens = torch.empty(0)
-        bar = tqdm(
+        bar = progress_bar(
             self.dataloader, desc=f"encoding {self.mode} split", delay=2, disable=not is_main_process(), leave=False
         )
         for index, batch in enumerate(bar):

@@ -7,9 +7,9 @@ that few captions ask share a call of the model, so that one query costs what it
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cada_plugin.models.retriever import TextFeatures, TextImageRetriever
+from cada_plugin.progress import progress_bar
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def match_shortlists(
     # images of one call are to be asked about equally often; captions of one image stand together
     order = order[torch.argsort(asked[rows[order]] * len(image_tokens) + rows[order], stable=True)]
     logits = torch.full((Q * K,), torch.nan)
-    bar = tqdm(total=len(order), desc="re-ranking", unit="pair", delay=2, disable=not progress, leave=False)
+    bar = progress_bar(total=len(order), desc="re-ranking", unit="pair", delay=2, disable=not progress, leave=False)
     for pairs in order.split(_calls(rows[order], max_pairs, max_images)):
         images, image = torch.unique_consecutive(rows[pairs], return_inverse=True)
         memory = model.image_memory(image_tokens[images].to(device, non_blocking=True))

@@ -1,21 +1,30 @@
 """MMEngine's Runner with a calm console, and with checkpoints and errors that do not let a user down."""
 
+import contextlib
 import logging
+import math
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger, print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from tqdm import tqdm
 
+from cada_plugin.checkpoints.io import read_weights
+from cada_plugin.checkpoints.training_state import BEST, SAVED_BEST, to_plain
 from cada_plugin.compat import HARMLESS_RECORDS
-from cada_plugin.errors import CADAError, ConfigError
+from cada_plugin.engine.finite import FiniteCheckHook
+from cada_plugin.engine.interruption import raise_if_interrupted
+from cada_plugin.errors import CADAError, CheckpointError, ConfigError, TrainingError
+from cada_plugin.files import replacing
+from cada_plugin.progress import write_above_bars
 from cada_plugin.registry import OPTIMIZERS
 
 # Records for the file alone: long dumps, and one-line metrics that the retrieval table shows better.
@@ -53,7 +62,7 @@ class _AboveTheBar:
     """A stream for log handlers that keeps a progress bar on the last line of the terminal."""
 
     def write(self, text: str) -> None:
-        tqdm.write(text, file=sys.stderr, end="")
+        write_above_bars(text)
 
     def flush(self) -> None:
         sys.stderr.flush()
@@ -79,29 +88,106 @@ class CalmRunner(Runner):
         kind = optim_wrapper.get("optimizer", {}).get("type") if isinstance(optim_wrapper, dict) else None
         if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:  # MMEngine: "None is not a callable object"
             raise ConfigError(f"{kind} is not in the optimizer registry: write it as torch.optim does, such as AdamW")
+        optimizer = optim_wrapper.get("optimizer", {}) if isinstance(optim_wrapper, dict) else {}
+        for key in ("lr", "weight_decay", "momentum"):
+            value = optimizer.get(key, 0)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ConfigError(f"optim_wrapper.optimizer.{key}={value!r}: expected a number from 0, such as 1e-5")
         return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler: object) -> object:
         with config_errors():
             return super().build_param_scheduler(scheduler)
 
+    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
+        super().register_hooks(default_hooks, custom_hooks)
+        if not any(isinstance(hook, FiniteCheckHook) for hook in self.hooks):
+            self.register_hook(FiniteCheckHook())
+
+    def call_hook(self, fn_name: str, **kwargs: object) -> None:
+        raise_if_interrupted()
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == "before_save_checkpoint":  # the last thing that happens to a checkpoint before it is written
+            checkpoint = kwargs["checkpoint"]
+            checkpoint.update({key: to_plain(value) for key, value in checkpoint.items() if key != "state_dict"})
+
     def save_checkpoint(self, out_dir: str, filename: str, *args: object, **kwargs: object) -> None:
         if "://" in str(out_dir):  # a remote store: nothing to rename
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        unfinished = f".{filename}.unfinished"
-        super().save_checkpoint(out_dir, unfinished, *args, **kwargs)
-        if is_main_process():
-            os.replace(Path(out_dir) / unfinished, Path(out_dir) / filename)
+        unfinished = Path(out_dir) / f".{filename}.unfinished"
+        try:
+            super().save_checkpoint(out_dir, unfinished.name, *args, **kwargs)
+            if is_main_process():
+                os.replace(unfinished, Path(out_dir) / filename)
+        except OSError as error:
+            raise TrainingError(_not_written(Path(out_dir), filename, unfinished, error)) from error
+        finally:
+            if is_main_process():
+                unfinished.unlink(missing_ok=True)
 
-    def load_checkpoint(self, *args: object, **kwargs: object) -> dict:
-        checkpoint = super().load_checkpoint(*args, **kwargs)
-        if "meta" in checkpoint:
-            checkpoint["meta"].pop("config", None)  # of old MMEngine versions; ``resume`` would execute it as Python
-        return checkpoint
-
-    def resume(self, *args: object, **kwargs: object) -> None:
-        super().resume(*args, **kwargs)
+    def resume(self, filename: str, *args: object, **kwargs: object) -> None:
+        try:
+            super().resume(filename, *args, **kwargs)
+        except CADAError:
+            raise
+        except Exception as error:  # the state of another model, optimiser or MMEngine fails in any way
+            raise CheckpointError(
+                f"cannot resume from {filename}: its training state does not fit this config ({first_line(error)}). "
+                "Resume with the config that it was trained with, or start from its weights with load_from"
+            ) from error
+        self._find_best(filename)
         sampler = self.train_dataloader.sampler
         if hasattr(sampler, "seed"):  # it was built before the checkpoint's seed was known
             sampler.seed = self.seed
+
+    def _find_best(self, filename: str) -> None:
+        """The best checkpoint that the resumed one knows of, if it lies in this run's folder or beside the resumed one,
+        from where it is copied. A work dir may have been moved or copied, and a checkpoint may be another run's:
+        whatever lies elsewhere is not this run's to remove or to test."""
+        info = self.message_hub.runtime_info
+        for key in [key for key in info if key.startswith(SAVED_BEST)]:
+            name, suffix = info.pop(key), key.removeprefix(SAVED_BEST)
+            best = checkpoint_folder(self) / name
+            if name and is_main_process() and not best.exists():
+                _copy_weights(Path(filename).parent / name, best)
+            barrier()
+            if name and best.is_file():
+                self.message_hub.update_info(f"{BEST}{suffix}", str(best))
+                continue
+            self.logger.info(f"{best} is not there, so the best epoch is looked for again from {filename} on")
+            info.pop(f"best_score{suffix}", None)
+            info.pop("validated_epoch", None)
+
+
+def _copy_weights(source: Path, target: Path) -> None:
+    """Copy a checkpoint, if it is one."""
+    if source.is_symlink() or source.suffix != ".pth":
+        return
+    with contextlib.suppress(CheckpointError):
+        read_weights(source)
+        with replacing(target) as unfinished:
+            shutil.copyfile(source, unfinished)
+
+
+def checkpoint_folder(runner: Runner) -> Path:
+    """Where the Runner's CheckpointHook writes."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.out_dir not in (None, runner.work_dir):
+            return Path(hook.out_dir) / Path(runner.work_dir).name
+    return Path(runner.work_dir)
+
+
+def _not_written(folder: Path, filename: str, unfinished: Path, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(folder).free
+        written = unfinished.stat().st_size if unfinished.exists() else 0
+        reason += f"; {written / 1e6:,.1f} MB were written and {free / 1e6:,.1f} MB are free"
+    before = sorted(folder.glob("*.pth"), key=lambda path: path.stat().st_mtime)
+    whole = f"{before[-1]}, written before it, is whole ({before[-1].stat().st_size / 1e6:,.1f} MB)" if before else ""
+    return (
+        f"the checkpoint {folder / filename} cannot be written: {reason}. "
+        + (f"{whole}; " if whole else "")
+        + "make room or choose another --work-dir, then go on with --resume"
+    )

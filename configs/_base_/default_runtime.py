@@ -15,7 +15,8 @@ custom_hooks = [
     dict(type='EpochSeedHook'),
     dict(type='SyncBuffersHook'),  # batch norm's statistics, which each process keeps on its own
     dict(type='PendingValidationHook'),
-    dict(type='ProgressHook'),
+    dict(type='TrainingProgressHook'),  # for schedules inside a model
+    dict(type='ProgressHook'),  # the bar
     dict(type='RankedGalleryHook'),
 ]
 

@@ -1,5 +1,6 @@
 _base_ = ['text_person.py']
-__dataset = dict(type='CUHKPEDES', data_root='data/CUHK-PEDES')
+data_root = 'data/CUHK-PEDES'
+__dataset = dict(type='CUHKPEDES', data_root=data_root)
 train_dataloader = dict(dataset=__dataset)
 val_dataloader = dict(dataset=__dataset)
 test_dataloader = dict(dataset=__dataset)

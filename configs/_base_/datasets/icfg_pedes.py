@@ -1,5 +1,6 @@
 _base_ = ['text_person.py']
-__dataset = dict(type='ICFGPEDES', data_root='data/ICFG-PEDES')
+data_root = 'data/ICFG-PEDES'
+__dataset = dict(type='ICFGPEDES', data_root=data_root)
 train_dataloader = dict(dataset=__dataset)
 test_dataloader = dict(dataset=__dataset)
 # There is no validation split: the last epoch is tested, and no epoch is chosen on the test split.

@@ -1,5 +1,6 @@
 _base_ = ['text_person.py']
-__dataset = dict(type='RSTPReid', data_root='data/RSTPReid')
+data_root = 'data/RSTPReid'
+__dataset = dict(type='RSTPReid', data_root=data_root)
 train_dataloader = dict(dataset=__dataset)
 val_dataloader = dict(dataset=__dataset)
 test_dataloader = dict(dataset=__dataset)

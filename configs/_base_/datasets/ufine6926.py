@@ -1,4 +1,5 @@
 _base_ = ['text_person.py']
+data_root = 'data/UFine6926'
 # captions of about 81 words need about 168 tokens
 tokenizer = dict(type='CaptionTokenizer', vocab='bert-base-uncased', max_words=168, max_length=168)
 train_pipeline = [
@@ -19,8 +20,8 @@ test_pipeline = [
     dict(type='EncodeCaptions', tokenizer=tokenizer),
     dict(type='PackPersonInputs'),
 ]
-train_dataloader = dict(dataset=dict(type='UFine6926', data_root='data/UFine6926', pipeline=train_pipeline))
-test_dataloader = dict(dataset=dict(type='UFine6926', data_root='data/UFine6926', pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(type='UFine6926', data_root=data_root, pipeline=train_pipeline))
+test_dataloader = dict(dataset=dict(type='UFine6926', data_root=data_root, pipeline=test_pipeline))
 # There is no validation split: the last epoch is tested.
 val_dataloader = None
 val_evaluator = None

@@ -1,0 +1,187 @@
+"""A pickle as plain data: the opcodes are read, and nothing that a pickle names is ever called or looked up.
+
+Python's unpickler calls what a file tells it to call, and so does torch's restricted one, if from a shorter list. Here
+a name becomes a :class:`Name`, "call this with these arguments" becomes a :class:`Call`, and a name that no weight file
+needs ends the reading. What the calls would have made is built afterwards from checked arguments, see
+:mod:`cada_plugin.checkpoints.torch_files`.
+"""
+
+import pickletools
+from dataclasses import dataclass, field
+from typing import IO, Any, NamedTuple
+
+from cada_plugin.errors import CheckpointError
+
+MAX_OPCODES = 10_000_000  # ours: a checkpoint of a thousand tensors has about 50,000
+_SCALARS = (str, int, float, bool, bytes, type(None))
+
+
+class PickleRefused(Exception):
+    """The pickle wants what no weight file needs; the message completes "it wants to ..."."""
+
+
+class Name(NamedTuple):
+    """A global that the pickle names, such as ``collections.OrderedDict``. It is not imported."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False)
+class Call:
+    """What the pickle wants to be called, and what it wants to put into the result."""
+
+    function: Name
+    args: tuple
+    state: Any = None
+    items: dict = field(default_factory=dict)
+
+
+class Persistent(NamedTuple):
+    """A reference to something outside of the pickle: in torch files, a storage."""
+
+    identity: Any
+
+
+_LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_MAKERS = {"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
+_PUSH = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+}
+_MARK = object()
+
+
+def read_pickle(file: IO[bytes], allowed: set[str]) -> Any:
+    """The content of the next pickle of ``file`` as plain data, :class:`Name`, :class:`Call` and :class:`Persistent`.
+
+    Args:
+        file: stands at the pickle, and afterwards behind it.
+        allowed: full names of the globals that the pickle may mention, ``module.name``.
+
+    Raises:
+        PickleRefused: it names another global, or uses what needs one.
+        CheckpointError: it is longer than ``MAX_OPCODES``.
+        Exception: it is damaged, in any of the ways in which a program for a small machine can be.
+    """
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if number > MAX_OPCODES:
+            raise CheckpointError(f"its pickle has more than {MAX_OPCODES:,} operations, which no weights need")
+        name = opcode.name
+        if name in _PUSH:
+            stack.append(argument)
+        elif name == "BYTEARRAY8":
+            stack.append(bytes(argument))
+        elif name in _LITERALS:
+            stack.append(_LITERALS[name])
+        elif name in _MAKERS:
+            stack.append(_MAKERS[name]())
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            memo[int(argument)] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(memo[int(argument)])
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            _tuple(stack, int(name[-1]))
+        elif name == "TUPLE":
+            stack.append(tuple(_to_mark(stack)))
+        elif name == "LIST":
+            stack.append(_to_mark(stack))
+        elif name == "DICT":
+            items = _to_mark(stack)
+            stack.append({})
+            _set_items(stack[-1], items)
+        elif name == "APPEND":
+            value = stack.pop()
+            _extend(stack[-1], [value])
+        elif name == "APPENDS":
+            values = _to_mark(stack)
+            _extend(stack[-1], values)
+        elif name == "ADDITEMS":
+            values = _to_mark(stack)
+            if type(stack[-1]) is not set or not all(isinstance(value, _SCALARS) for value in values):
+                raise PickleRefused("fill a set with more than numbers and texts")
+            stack[-1].update(values)
+        elif name == "SETITEM":
+            items = [stack.pop(-2), stack.pop()]
+            _set_items(stack[-1], items)
+        elif name == "SETITEMS":
+            items = _to_mark(stack)
+            _set_items(stack[-1], items)
+        elif name == "GLOBAL":
+            stack.append(_name(*argument.split(" ", 1), allowed))
+        elif name == "STACK_GLOBAL":
+            stack.append(_name(stack.pop(-2), stack.pop(), allowed))
+        elif name in ("REDUCE", "NEWOBJ"):
+            function, args = stack.pop(-2), stack.pop()
+            if not isinstance(function, Name) or not isinstance(args, tuple):
+                raise PickleRefused("call something that is not a name")
+            stack.append(Call(function, args))
+        elif name == "BUILD":
+            state = stack.pop()
+            if not isinstance(stack[-1], Call):
+                raise PickleRefused(f"set the attributes of a {type(stack[-1]).__name__}")
+            stack[-1].state = state
+        elif name == "BINPERSID":
+            stack.append(Persistent(stack.pop()))
+        elif name == "STOP":
+            return stack.pop()
+        elif name not in ("PROTO", "FRAME"):
+            raise PickleRefused(f"use the pickle operation {name}")
+    raise EOFError("the pickle has no end")
+
+
+def _name(module: object, name: object, allowed: set[str]) -> Name:
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise PickleRefused("build something whose name is no text")
+    if module == "__builtin__":  # Python 2's name, which pickle protocol 2 writes
+        module = "builtins"
+    found = Name(module, name)
+    if str(found) not in allowed:
+        raise PickleRefused(f"build {found}")
+    return found
+
+
+def _to_mark(stack: list) -> list:
+    """Everything above the last mark; the mark goes as well."""
+    position = len(stack) - 1
+    while stack[position] is not _MARK:
+        position -= 1
+        if position < 0:
+            raise ValueError("the pickle has no mark where it needs one")
+    items = stack[position + 1 :]
+    del stack[position:]
+    return items
+
+
+def _tuple(stack: list, length: int) -> None:
+    items = tuple(stack[-length:])
+    if len(items) < length or _MARK in items:
+        raise ValueError("the pickle takes more from its stack than is there")
+    stack[-length:] = [items]
+
+
+def _extend(target: object, values: list) -> None:
+    if type(target) is not list:
+        raise PickleRefused(f"append to a {type(target).__name__}")
+    target.extend(values)
+
+
+def _set_items(target: object, items: list) -> None:
+    content = target.items if isinstance(target, Call) else target
+    if type(content) is not dict:
+        raise PickleRefused(f"set items of a {type(target).__name__}")
+    keys, values = items[::2], items[1::2]
+    # hashing runs through whole tuples, and through as many levels as somebody cared to write
+    if not all(isinstance(key, _SCALARS) for key in keys):
+        raise PickleRefused("use dict keys that are neither numbers nor texts")
+    content.update(zip(keys, values, strict=True))

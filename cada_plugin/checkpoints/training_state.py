@@ -1,0 +1,108 @@
+"""What a Runner of MMEngine saves beside the weights: as plain data into our files, and checked on the way back.
+
+A file may come from anywhere. Its text is never executed as a config, and no path that it names is ever followed: of
+the best checkpoint only the file's name is kept, for a Runner to look for in its own work dir.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import Tensor
+
+from cada_plugin.checkpoints.io import read_checkpoint
+from cada_plugin.checkpoints.torch_files import make_history
+from cada_plugin.errors import CheckpointError
+
+_PARTS = {"meta", "state_dict", "optimizer", "message_hub"}
+_HISTORY_KEYS = {"log_history", "count_history", "max_length"}
+BEST, SAVED_BEST = "best_ckpt", "saved_best_ckpt"
+"""Beginnings of the keys of ``runtime_info`` under which ``CheckpointHook`` keeps the path of its best checkpoint, and
+under which :func:`clean` puts that file's name."""
+
+
+def to_plain(value: Any) -> Any:
+    """A checkpoint without numpy and without MMEngine's log buffers: any reader of tensors can read it then."""
+    if isinstance(value, HistoryBuffer):
+        numbers = (torch.from_numpy(np.ascontiguousarray(part, float)) for part in value.data)
+        return {**dict(zip(("log_history", "count_history"), numbers, strict=True)), "max_length": value.max_length}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(value)) if value.dtype.kind in "biuf" else value.tolist()
+    if type(value) in (dict, OrderedDict, Counter):
+        return type(value)({key: to_plain(item) for key, item in value.items()})
+    if type(value) in (list, tuple):
+        return type(value)(map(to_plain, value))
+    return value
+
+
+def clean(checkpoint: dict) -> dict:
+    """A checkpoint that was read from a file, made safe to resume from; in place.
+
+    Log buffers are made of the plain data that :func:`to_plain` wrote. ``meta['config']``, which MMEngine would execute
+    as Python, is removed, and so is every path.
+    """
+    meta = checkpoint.get("meta")
+    if isinstance(meta, dict):
+        meta.pop("config", None)
+    hub = checkpoint.get("message_hub")
+    if not isinstance(hub, dict) or not all(isinstance(hub.get(part, {}), dict) for part in hub):
+        checkpoint.pop("message_hub", None)
+        return checkpoint
+    scalars, info, resumed = (hub.setdefault(part, {}) for part in ("log_scalars", "runtime_info", "resumed_keys"))
+    for key, value in scalars.items():
+        if isinstance(value, dict) and value.keys() == _HISTORY_KEYS:
+            scalars[key] = make_history(*(value[part] for part in ("log_history", "count_history", "max_length")))
+    for key in [key for key in info if str(key).startswith((BEST, "last_ckpt"))]:
+        path, _ = info.pop(key), resumed.pop(key, None)
+        if str(key).startswith(BEST) and isinstance(path, str):
+            info[SAVED_BEST + str(key).removeprefix(BEST)] = file_name(path)
+    kept = info.get("keep_ckpt_ids", [])
+    if not isinstance(kept, list) or not all(type(number) is int for number in kept):
+        info.pop("keep_ckpt_ids", None)
+        resumed.pop("keep_ckpt_ids", None)
+    return checkpoint
+
+
+def file_name(path: str) -> str:
+    """The last part of a path of any system."""
+    return PurePosixPath(PureWindowsPath(path).name).name
+
+
+def check_training_state(path: Path) -> None:
+    """Refuse to resume from a file that is damaged, holds weights alone, or has numbers that are not finite.
+
+    Raises:
+        CheckpointError: that is so. It costs one reading of the file.
+    """
+    state = read_checkpoint(path)
+    if not state.keys() >= _PARTS:
+        raise CheckpointError(f"{path} holds no training state: use it as load_from=... to start with its weights")
+    meta = state["meta"] if isinstance(state["meta"], dict) else {}
+    if not all(type(meta.get(key)) is int and meta[key] >= 0 for key in ("epoch", "iter")):
+        raise CheckpointError(f"{path} does not say after which epoch and iteration it was written")
+    if "message_hub" not in clean(state) or not isinstance(state["optimizer"], dict):
+        raise CheckpointError(f"{path} holds no log or no state of an optimizer: it was not written by a Runner")
+    if broken := not_finite({"weights": state["state_dict"], "optimizer": state["optimizer"]}):
+        raise CheckpointError(
+            f"{path} holds numbers that are NaN or infinite ({len(broken)} tensors, such as {broken[0]}): "
+            "the training had diverged"
+        )
+
+
+def not_finite(value: Any, name: str = "") -> list[str]:
+    """Names of the floating-point tensors that hold a NaN or an infinite number."""
+    if isinstance(value, Tensor):
+        return [name] if value.is_floating_point() and not bool(value.float().isfinite().all()) else []
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        return []
+    return [found for key, item in items for found in not_finite(item, f"{name}.{key}".lstrip("."))]

@@ -1,0 +1,140 @@
+"""Reading a config so that a value which stands once is set once.
+
+A text config of MMEngine copies: ``dataset=dict(data_root=data_root)`` puts the value of the variable ``data_root``
+into the loader when the file is read. If a command line or another config changes the variable afterwards, the copies
+stay what they were. Here they follow.
+"""
+
+import ast
+import copy
+import difflib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from cada_plugin.errors import CADAError, ConfigError
+
+# What a Runner reads of a config; everything else at the top of a config is a variable for the config's own use.
+SETTINGS = {
+    *set(inspect.signature(Runner.__init__).parameters) - {"self"},
+    *("runner_type", "custom_imports", "find_unused_parameters", "model_wrapper_cfg"),
+}
+
+
+def read_config(path: str | Path) -> Config:
+    """The config of a Python file, in which copies of a variable follow the last file that sets the variable.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be read as a config.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"no config file {path}: give a path such as configs/cada_procedural.py")
+    try:
+        config = Config.fromfile(path)
+        earlier = [Config.fromfile(base) for base in _bases(Path(path))]
+    except CADAError:
+        raise
+    except Exception as error:  # a config is a Python file: it can fail in any way
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{path} cannot be read as a config: {first}") from error
+    for name in _variables(config):
+        for base in earlier:
+            if name in base and _plain(base[name]) != _plain(config[name]):
+                _follow(config, name, base[name])
+    return config
+
+
+def override(config: Config, options: dict[str, Any]) -> None:
+    """Apply ``--cfg-options``, in place: ``{'train_cfg.max_epochs': 3, 'data_root': 'my_people'}``.
+
+    An option that names a variable of the config sets every copy of it.
+
+    Raises:
+        ConfigError: an option reaches nothing that a Runner reads; the message says where such a setting stands.
+    """
+    variables = _variables(config)
+    for head in dict.fromkeys(key.partition(".")[0] for key in options):
+        own = {key: value for key, value in options.items() if key.partition(".")[0] == head}
+        if head in SETTINGS:
+            config.merge_from_dict(own)
+            continue
+        old = copy.deepcopy(config.get(head))
+        if head in variables:
+            config.merge_from_dict(own)
+        if head not in variables or not _follow(config, head, old):
+            raise ConfigError(_nowhere(config, next(iter(own)), head))
+
+
+def _variables(config: Config) -> list[str]:
+    """Names of the texts, dicts and lists at the top of a config that only its other parts refer to. Numbers are left
+    out: equal ones elsewhere need not be copies."""
+    return [name for name in config if name not in SETTINGS and isinstance(config[name], str | dict | list | tuple)]
+
+
+def _follow(config: Config, name: str, old: Any) -> int:
+    """Replace copies of the ``old`` value of a variable by its present one; the number of those that a Runner reads."""
+    new, count = config[name], 0
+    for key in [key for key in config if key != name]:
+        changed = _replace(config, key, name, _plain(old), new)
+        count += changed if key in SETTINGS else 0
+    return count
+
+
+def _replace(parent: Any, key: Any, name: str, old: Any, new: Any) -> int:
+    node = parent[key]
+    # a text can be the same by chance, so that it has to stand under its own name
+    if _plain(node) == old and (not isinstance(old, str) or key == name):
+        value = tuple(new) if isinstance(node, tuple) and isinstance(new, list) else new
+        parent[key] = copy.deepcopy(value)
+        return 1
+    if isinstance(node, tuple):
+        return 0
+    inner = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+    return sum(_replace(node, one, name, old, new) for one in inner)
+
+
+def _plain(value: Any) -> Any:
+    """For comparisons in which a tuple is a list."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _nowhere(config: Config, option: str, head: str) -> str:
+    last = option.rpartition(".")[2]
+    places = [path for key in config if key in SETTINGS for path in _paths(config[key], str(key), last)]
+    if head in config:
+        reason = f"{head} is a variable of the config that nothing which is trained or tested holds a copy of"
+    else:
+        reason = f"the config has no {head}"
+    if places:
+        more = f" and {len(places) - 6} more" if len(places) > 6 else ""
+        return f"--cfg-options {option} would change nothing: {reason}. Set {', '.join(places[:6])}{more}"
+    near = difflib.get_close_matches(head, [*SETTINGS, *_variables(config)], 1)
+    hint = f"did you mean {near[0]}?" if near else "see the config for its settings"
+    return f"--cfg-options {option} would change nothing: {reason}; {hint}"
+
+
+def _paths(node: Any, path: str, last: str) -> Iterator[str]:
+    """Dotted paths at which a key stands."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        if key == last:
+            yield f"{path}.{key}"
+        yield from _paths(value, f"{path}.{key}", last)
+
+
+def _bases(path: Path) -> Iterator[Path]:
+    """The files that a config builds on, directly or not, as far as their names are written out."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "_base_" for target in node.targets):
+            names = ast.literal_eval(node.value)
+            for name in [names] if isinstance(names, str) else names:
+                base = path.parent / name
+                if base.suffix == ".py" and base.is_file():
+                    yield base
+                    yield from _bases(base)

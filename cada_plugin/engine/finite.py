@@ -1,0 +1,83 @@
+"""A training whose numbers are no longer finite ends at once, and leaves its last good checkpoint as it is."""
+
+import math
+from pathlib import Path
+
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from cada_plugin.checkpoints.training_state import not_finite
+from cada_plugin.engine.resume import last_checkpoint
+from cada_plugin.errors import TrainingError
+from cada_plugin.registry import HOOKS
+
+_ADVICE = (
+    "What to try: a lower learning rate (optim_wrapper.optimizer.lr) or a longer warm-up, gradient clipping "
+    "(optim_wrapper.clip_grad=dict(max_norm=5.0)), or training without --amp"
+)
+
+
+@HOOKS.register_module()
+class FiniteCheckHook(Hook):
+    """Stops a run whose loss or weights are NaN or infinite, before anything of it is saved. ``CalmRunner`` always has
+    this hook.
+
+    Losses are looked at after every iteration, in the log that ``RuntimeInfoHook`` has fetched from the device already;
+    weights before they are validated or saved.
+
+    Raises:
+        TrainingError: with step, loss terms and learning rate, the last good checkpoint, and what to try.
+    """
+
+    priority = "HIGH"  # before CheckpointHook, after RuntimeInfoHook
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        scalars = runner.message_hub.log_scalars
+        terms = {
+            key: scalars[f"train/{key}"].current()
+            for key in outputs or {}
+            if "loss" in key and f"train/{key}" in scalars
+        }
+        if not all(map(math.isfinite, terms.values())):
+            values = ", ".join(f"{key} {value:.4g}" for key, value in terms.items())
+            _stop(runner, f"the loss is not finite ({values})")
+        if any(_saves_now(hook, runner) for hook in runner.hooks):
+            self._check_weights(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._check_weights(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self._check_weights(runner)  # the best epoch is saved now
+
+    def _check_weights(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if broken := not_finite(model.state_dict()):
+            _stop(runner, f"{len(broken)} of the model's tensors hold NaN or infinite numbers, such as {broken[0]}")
+
+
+def _saves_now(hook: Hook, runner: Runner) -> bool:
+    """Whether a CheckpointHook that counts iterations writes after this one."""
+    return (
+        isinstance(hook, CheckpointHook)
+        and not hook.by_epoch
+        and (
+            hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
+            or (hook.save_last and hook.is_last_train_iter(runner))
+        )
+    )
+
+
+def _stop(runner: Runner, what: str) -> None:
+    rates = {float(rate) for rates in runner.optim_wrapper.get_lr().values() for rate in rates}
+    last = last_checkpoint(Path(runner.work_dir))
+    good = f"{last} is the last good one" if last else ""
+    raise TrainingError(
+        f"training stopped in iteration {runner.iter + 1:,} (epoch {runner.epoch + 1}): {what}, at a learning rate of "
+        f"{', '.join(f'{rate:.3g}' for rate in sorted(rates))}. No checkpoint was written from these weights"
+        + (f"; {good}, from where --resume goes on. " if good else ". ")
+        + _ADVICE
+    )

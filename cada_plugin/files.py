@@ -1,0 +1,87 @@
+"""Files that appear whole or not at all, and folders that one process at a time may write to."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from cada_plugin.errors import ConfigError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` that takes its place when the block ends well, and vanishes otherwise."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """``content`` as an indented JSON file; missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def check_writable(path: Path) -> None:
+    """Find out before the work whether its result can be written to ``path``; missing folders are made.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another place") from error
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: give the name of a file")
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, work: str) -> Iterator[None]:
+    """Hold ``folder`` for this process until the block ends.
+
+    The system drops the lock when the process ends, however it ends, so that a crash blocks nobody. Processes that this
+    one starts do not inherit it.
+
+    Args:
+        folder: made where it is missing.
+        work: what this process does there, for the message that another one gets, such as "training".
+
+    Raises:
+        ConfigError: another process holds the folder, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written to: {error.strerror}: choose another folder") from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            owner = file.read(200).strip() or "another process"
+            raise ConfigError(
+                f"{folder} is in use by {owner}: two runs in one folder would overwrite each other's checkpoints and "
+                "read each other's. Wait for it, end it, or give this run another --work-dir"
+            ) from None
+        except OSError:  # a network file system without locks
+            pass
+        file.seek(0)
+        file.truncate()
+        file.write(
+            f"a {work} (process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M})\n"
+        )
+        file.flush()
+        yield

@@ -1,0 +1,574 @@
+"""What can go wrong around a training: other people's folders, numbers that diverge, signals, full disks. Nothing is
+lost, nothing else is touched, and the number at the end is that of the file that stays."""
+
+import errno
+import functools
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import runner_factory as factory
+import torch
+from mmengine.config import Config
+from mmengine.fileio import LocalBackend
+from mmengine.runner import EpochBasedTrainLoop
+
+from cada_plugin.checkpoints.io import read_checkpoint, read_weights
+from cada_plugin.checkpoints.training_state import clean, not_finite
+from cada_plugin.engine.config import override, read_config
+from cada_plugin.engine.resume import last_checkpoint
+from cada_plugin.errors import ConfigError
+from cada_plugin.registry import DATASETS, HOOKS, LOOPS, METRICS, MODELS
+
+NO_VALIDATION = ("val_dataloader=None", "val_cfg=None", "val_evaluator=None")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    return factory.write_run(tmp_path_factory.mktemp("safety"))
+
+
+@pytest.fixture(scope="module")
+def trained(config) -> Path:
+    """The work dir of a run of two epochs."""
+    outcome, work_dir = train(config, epochs=2)
+    assert outcome.status == 0, outcome.stderr
+    return work_dir
+
+
+_numbers = itertools.count()
+
+
+def train(
+    config: Path, *args: object, work_dir: Path | None = None, epochs: int = 3, options: tuple = (), **kwargs: object
+) -> tuple[factory.Outcome, Path]:
+    work_dir = work_dir or config.parent / f"run{next(_numbers)}"
+    overrides = ("--cfg-options", f"train_cfg.max_epochs={epochs}", *options)
+    outcome = factory.tool("train", config, "--work-dir", work_dir, *args, *overrides, cwd=config.parent, **kwargs)
+    return outcome, work_dir
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and "/" not in str(p.relative_to(folder))
+    }
+
+
+def always_better(first: float = 1e6) -> None:
+    """Every validation is better than any before."""
+    from cada_plugin.engine import RetrievalValLoop
+
+    scores, run = itertools.count(first), RetrievalValLoop.run
+
+    def improved(self: RetrievalValLoop) -> dict:
+        evaluate = self.evaluator.evaluate
+        self.evaluator.evaluate = lambda size: evaluate(size) | {"t2i/R1": float(next(scores))}
+        return run(self)
+
+    RetrievalValLoop.run = improved
+
+
+# ---------------------------------------------------------------- other folders
+
+
+def test_resuming_another_runs_checkpoint_leaves_its_folder_alone(config, trained):
+    before = files(trained)
+    outcome, work_dir = train(config, "--resume", trained / "epoch_2.pth", epochs=4, prepare=always_better)
+    assert outcome.status == 0, outcome.stderr
+    assert files(trained) == before
+    best = list(work_dir.glob("best_*.pth"))
+    assert len(best) == 1
+    assert f"testing the best epoch on the validation split ({best[0]})" in outcome.stderr
+
+
+def test_a_checkpoint_that_names_a_folder_removes_nothing(config, trained):
+    precious = config.parent / "precious"
+    (precious / "inside").mkdir(parents=True)
+    (precious / "inside/file").write_text("x")
+    state = torch.load(trained / "epoch_2.pth", weights_only=True)
+    state["message_hub"]["runtime_info"]["best_ckpt"] = str(precious)
+    state["message_hub"]["runtime_info"]["keep_ckpt_ids"] = ["../precious", "/"]
+    torch.save(state, config.parent / "hostile.pth")
+    outcome, _ = train(config, "--resume", config.parent / "hostile.pth", prepare=always_better)
+    assert outcome.status == 0, outcome.stderr
+    assert (precious / "inside/file").read_text() == "x"
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_folder_elsewhere_uses_its_own_best_checkpoint(config, trained, how):
+    origin, work_dir = config.parent / f"origin_{how}", config.parent / f"elsewhere_{how}"
+    shutil.copytree(trained, origin)
+    state = torch.load(origin / "epoch_2.pth", weights_only=True)
+    best = next(origin.glob("best_*.pth")).name
+    state["message_hub"]["runtime_info"]["best_ckpt"] = str(origin / best)
+    torch.save(state, origin / "epoch_2.pth")
+    (shutil.move if how == "moved" else shutil.copytree)(origin, work_dir)
+    if how == "copied":  # a test of this file would not go unnoticed
+        (origin / best).write_bytes(b"of another folder")
+    outcome, _ = train(config, "--resume", work_dir=work_dir, epochs=2)
+    assert outcome.status == 0, outcome.stderr
+    assert f"testing the best epoch on the validation split ({work_dir / best})" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "path", ["/a/b/best.pth", "C:\\runs\\best.pth", "best.pth", "\\\\host\\share\\best.pth", "../best.pth"]
+)
+def test_of_a_best_checkpoint_only_the_name_is_kept(path):
+    hub = {"runtime_info": {"best_ckpt": path, "best_ckpt_t2i/R1": path, "last_ckpt": path}, "log_scalars": {}}
+    info = clean({"message_hub": {**hub, "resumed_keys": {"best_ckpt": True}}})["message_hub"]["runtime_info"]
+    assert info == {"saved_best_ckpt": "best.pth", "saved_best_ckpt_t2i/R1": "best.pth"}
+
+
+def test_two_trainings_in_one_folder(config):
+    work_dir = config.parent / "shared"
+    command = [sys.executable, str(factory.REPO / "tools/train.py"), str(config), "--work-dir", str(work_dir)]
+    env = {**os.environ, **factory.environment(config.parent)}
+    first = subprocess.Popen(
+        [*command, "--cfg-options", "train_cfg.max_epochs=500"],
+        cwd=config.parent,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: (work_dir / "epoch_1.pth").exists(), first)
+        outcome, _ = train(config, work_dir=work_dir)
+        assert outcome.status == 2
+        assert f"{work_dir} is in use by a training (process {first.pid}" in outcome.stderr
+        assert "--work-dir" in outcome.stderr
+    finally:
+        first.kill()
+        first.wait()
+    outcome, _ = train(config, work_dir=work_dir, epochs=1)  # the lock of a killed run blocks nobody
+    assert outcome.status == 0, outcome.stderr
+
+
+def wait_for(condition: object, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "it ended early"
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+# ---------------------------------------------------------------- numbers that diverge
+
+
+def diverge(epoch: int, iteration: int, after: bool) -> None:
+    """A weight becomes NaN before or after a training iteration; both are counted from 0."""
+    run_iter = EpochBasedTrainLoop.run_iter
+
+    def run(self: EpochBasedTrainLoop, idx: int, batch: dict) -> None:
+        spoil = (self.epoch, idx) == (epoch, iteration)
+        if spoil and not after:
+            self.runner.model.itm_head.weight.data[0, 0] = float("nan")
+        if spoil and after:
+            step = self.runner.optim_wrapper.update_params
+            self.runner.optim_wrapper.update_params = lambda loss: (
+                step(loss),
+                self.runner.model.itm_head.weight.data[0, 0].fill_(float("inf")),
+            )
+        run_iter(self, idx, batch)
+
+    EpochBasedTrainLoop.run_iter = run
+
+
+@pytest.mark.parametrize("options", [(), NO_VALIDATION], ids=["validation", "no validation"])
+@pytest.mark.parametrize("after", [False, True], ids=["loss", "weights"])
+def test_a_training_that_diverges_leaves_what_was_good(config, options, after):
+    prepare = functools.partial(diverge, 1, 5 if after else 2, after)
+    outcome, work_dir = train(config, options=options, prepare=prepare)
+    assert outcome.status == 2
+    assert "Traceback" not in outcome.stderr
+    message = outcome.stderr[outcome.stderr.index("error: training stopped in iteration") :]
+    assert ("loss nan" in message and "loss_atp nan" in message) != after
+    assert "learning rate of 0.00" in message
+    assert f"{work_dir / 'epoch_1.pth'} is the last good one" in message
+    assert "clip_grad" in message
+    kept = sorted(work_dir.glob("*.pth"))
+    assert [p.name for p in kept if p.name.startswith("epoch")] == ["epoch_1.pth"]
+    assert all(not_finite(read_weights(path)) == [] for path in kept)
+    outcome, _ = train(config, "--resume", work_dir=work_dir, epochs=2, options=options)
+    assert outcome.status == 0, outcome.stderr
+    assert "resumed epoch: 1" in outcome.stderr
+
+
+def test_resume_passes_over_a_checkpoint_that_is_not_finite(config, trained):
+    work_dir = config.parent / "poisoned"
+    shutil.copytree(trained, work_dir)
+    state = torch.load(work_dir / "epoch_2.pth", weights_only=True)
+    state["state_dict"]["itm_head.weight"][0] = float("nan")
+    torch.save(state, work_dir / "epoch_2.pth")
+    outcome, _ = train(config, "--resume", work_dir=work_dir, epochs=2)
+    assert outcome.status == 0, outcome.stderr
+    assert re.search(r"not resumed from: .*epoch_2\.pth holds numbers that are NaN", outcome.stderr)
+    assert f"resuming from {work_dir / 'epoch_1.pth'}" in outcome.stderr
+    assert not_finite(read_weights(work_dir / "epoch_2.pth")) == []
+
+
+@pytest.mark.parametrize("note", [b"", b"\xff\xfe\x00", None, b"nothing.pth", b"a\0b"], ids=repr)
+def test_resume_without_a_good_note_goes_on_from_the_newest(config, trained, note):
+    work_dir = config.parent / f"note{abs(hash(note))}"
+    shutil.copytree(trained, work_dir)
+    (work_dir / "last_checkpoint").unlink()
+    if note is not None:
+        (work_dir / "last_checkpoint").write_bytes(note)
+    assert last_checkpoint(work_dir) == work_dir / "epoch_2.pth"
+    outcome, _ = train(config, "--resume", work_dir=work_dir, epochs=2)
+    assert outcome.status == 0, outcome.stderr
+    assert "last_checkpoint is missing or names no checkpoint" in outcome.stderr
+    assert "resumed epoch: 2" in outcome.stderr
+
+
+def test_resume_never_starts_afresh_over_checkpoints_that_are_all_bad(config, trained):
+    work_dir = config.parent / "all_bad"
+    shutil.copytree(trained, work_dir)
+    for path in work_dir.glob("epoch_*.pth"):
+        path.write_bytes(b"no checkpoint")
+    outcome, _ = train(config, "--resume", work_dir=work_dir)
+    assert outcome.status == 2
+    assert "none of the 2 checkpoints" in outcome.stderr
+    assert (work_dir / "epoch_1.pth").read_bytes() == b"no checkpoint"
+
+
+# ---------------------------------------------------------------- disks
+
+
+def full_disk(number: int) -> None:
+    """The ``number``-th file, counted from 0, finds no room after its first half."""
+    put, count = LocalBackend.put, itertools.count()
+
+    def put_or_fail(self: LocalBackend, content: bytes, path: str) -> None:
+        full = next(count) >= number
+        put(self, content[: len(content) // 2] if full else content, path)
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    LocalBackend.put = put_or_fail
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_full_disk_names_the_file_and_leaves_the_one_before_it(config, keep):
+    options = (
+        *NO_VALIDATION,
+        f"default_hooks.checkpoint.max_keep_ckpts={keep}",
+        "default_hooks.checkpoint.save_best=None",
+    )
+    outcome, work_dir = train(config, options=options, prepare=functools.partial(full_disk, 1))
+    assert outcome.status == 2
+    assert "Traceback" not in outcome.stderr
+    assert re.search(
+        r"error: the checkpoint .*epoch_2\.pth cannot be written: No space left on device; \d", outcome.stderr
+    )
+    assert re.search(r"epoch_1\.pth, written before it, is whole \([\d.]+ MB\)", outcome.stderr)
+    assert sorted(p.name for p in work_dir.iterdir() if p.suffix == ".pth" or "unfinished" in p.name) == ["epoch_1.pth"]
+    outcome, _ = train(config, "--resume", work_dir=work_dir, options=options)
+    assert outcome.status == 0, outcome.stderr
+    left = sorted(p.name for p in work_dir.glob("epoch_*.pth"))
+    assert left == ["epoch_2.pth", "epoch_3.pth"][2 - keep :]
+
+
+def test_the_best_checkpoint_survives_a_full_disk(config):
+    """Of each epoch: its checkpoint, the best one, its checkpoint again. The fifth file is the second best."""
+    prepare = _both(always_better, functools.partial(full_disk, 4))
+    outcome, work_dir = train(config, prepare=prepare)
+    assert outcome.status == 2
+    assert "best_t2i_R1_epoch_2.pth cannot be written" in outcome.stderr
+    assert [p.name for p in work_dir.glob("best_*.pth")] == ["best_t2i_R1_epoch_1.pth"]
+
+
+def _both(*parts: object) -> object:
+    return functools.partial(_run_all, parts)
+
+
+def _run_all(parts: tuple) -> None:
+    for part in parts:
+        part()
+
+
+def test_a_folder_that_cannot_be_written_ends_before_the_work(config):
+    (config.parent / "a_file").write_text("")
+    outcome, _ = train(config, work_dir=config.parent / "a_file/run")
+    assert outcome.status == 2
+    assert "cannot be written to" in outcome.stderr
+    assert "training:" not in outcome.stderr
+
+
+@pytest.mark.parametrize("flag", ["--out", "--queries"])
+def test_results_that_cannot_be_written_end_before_the_work(config, trained, flag):
+    (config.parent / "no_folder").write_text("")
+    args = (trained / "epoch_2.pth", "--work-dir", config.parent / "unused", flag, config.parent / "no_folder/results")
+    outcome = factory.tool("test", config, *args, cwd=config.parent)
+    assert outcome.status == 2
+    assert "no_folder/results cannot be written" in outcome.stderr
+    assert not (config.parent / "unused").exists()
+
+
+# ---------------------------------------------------------------- the test after training
+
+
+def test_the_test_after_training_is_that_of_the_file(config):
+    """EMAHook keeps other weights than the model's and saves them; a hook of one's own may do anything at test time."""
+    path = config.with_name("ema.py")
+    path.write_text(
+        f"_base_ = ['{config}']\n"
+        "custom_hooks = [dict(type='EpochSeedHook'), dict(type='ProgressHook'), dict(type='RankedGalleryHook'),\n"
+        "                dict(type='mmengine.EMAHook', ema_type='ExponentialMovingAverage', momentum=0.2)]\n"
+    )
+    outcome, work_dir = train(path, options=NO_VALIDATION)
+    assert outcome.status == 0, outcome.stderr
+    assert "testing the last epoch" in outcome.stderr
+    out = work_dir / "again.json"
+    last = work_dir / "epoch_3.pth"
+    tested = factory.tool("test", path, last, "--work-dir", work_dir / "test", "--out", out, cwd=config.parent)
+    assert tested.status == 0, tested.stderr
+    assert factory.metrics(work_dir)[-1] == json.loads(out.read_text())
+    raw, averaged = (read_checkpoint(last)[key] for key in ("ema_state_dict", "state_dict"))
+    assert any(not torch.equal(raw[f"module.{name}"], averaged[name]) for name in averaged if f"module.{name}" in raw)
+
+
+def test_new_checkpoints_need_no_list_of_allowed_names(trained):
+    code = f"import torch; print(torch.load({str(trained / 'epoch_2.pth')!r}, weights_only=True)['meta']['epoch'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "2", done.stderr
+
+
+# ---------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
+def test_a_signal_says_once_from_where_to_go_on(config, number):
+    work_dir = config.parent / f"signal_{number.name}"
+    process, output = start(config, work_dir)
+    wait_for(lambda: (work_dir / "epoch_1.pth").exists(), process)
+    process.send_signal(number)
+    assert process.wait(60) == 2
+    lines = [line for line in output.read_text().splitlines() if "interrupted" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: interrupted")
+    assert re.search(rf"--resume goes on from {work_dir}/epoch_\d+\.pth", lines[0])
+    assert (f"interrupted by {number.name}" in lines[0]) == (number != signal.SIGINT)
+    assert f'File "{factory.REPO}' not in output.read_text()  # nothing of ours has a traceback
+
+
+def test_two_processes_say_it_once(config):
+    work_dir = config.parent / "signal_two"
+    process, output = start(config, work_dir, launcher=factory.TWO_PROCESSES, args=("--launcher", "pytorch"))
+    wait_for(lambda: (work_dir / "epoch_1.pth").exists(), process)
+    process.send_signal(signal.SIGTERM)
+    process.wait(90)
+    text = output.read_text()
+    assert text.count("error: interrupted by SIGTERM: --resume goes on from") == 1
+
+
+def test_a_signal_before_the_first_epoch(config):
+    work_dir = config.parent / "signal_early"
+    process, output = start(config, work_dir)
+    wait_for(lambda: "training:" in output.read_text(), process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 2
+    assert re.search("no epoch was finished|--resume goes on from", output.read_text())
+
+
+def start(
+    config: Path, work_dir: Path, launcher: tuple[str, ...] = (), args: tuple[str, ...] = ()
+) -> tuple[subprocess.Popen, Path]:
+    output = work_dir.with_suffix(".log")
+    command = [
+        sys.executable,
+        *launcher,
+        str(factory.REPO / "tools/train.py"),
+        str(config),
+        "--work-dir",
+        str(work_dir),
+    ]
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [*command, *args, "--cfg-options", "train_cfg.max_epochs=2000"],
+            cwd=config.parent,
+            env={**os.environ, **factory.environment(config.parent)},
+            stdout=file,
+            stderr=file,
+        )
+    return process, output
+
+
+def test_a_signal_whose_exception_was_lost_ends_the_run_at_the_next_hook():
+    code = (
+        "import os, signal\n"
+        "from cada_plugin.engine.interruption import interruptible, raise_if_interrupted\n"
+        "with interruptible():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+        "    try:\n"
+        "        raise_if_interrupted()\n"
+        "    except KeyboardInterrupt as error:\n"
+        "        print(error)\n"
+        "raise_if_interrupted()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("interrupted", 0), done.stderr
+
+
+def test_what_is_ignored_stays_ignored():
+    """``nohup`` starts a program with SIGHUP ignored."""
+    code = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from cada_plugin.engine.interruption import interruptible\n"
+        "with interruptible():\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "print('alive')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "alive", done.stderr
+
+
+# ---------------------------------------------------------------- one value that sets them all
+
+
+def places(config: Config, key: str) -> list:
+    """Values of a key in all that a Runner reads of a config."""
+    found = []
+
+    def walk(node: object) -> None:
+        if isinstance(node, dict):
+            found.extend(value for name, value in node.items() if name == key)
+            node = list(node.values())
+        if isinstance(node, list | tuple):
+            for item in node:
+                walk(item)
+
+    walk([config.get(name) for name in ("model", "train_dataloader", "val_dataloader", "test_dataloader")])
+    return found
+
+
+CONFIGS = factory.REPO / "configs"
+
+
+def test_an_override_of_a_variable_reaches_every_copy():
+    config = read_config(CONFIGS / "cada_procedural.py")
+    options = {"data_root": "mine", "build.identities.train": 30, "tokenizer.vocab": "v.txt", "image_size": [64, 32]}
+    override(config, options)
+    assert places(config, "data_root") == ["mine"] * 3
+    assert [build.identities.train for build in places(config, "build")] == [30] * 3
+    assert {cfg.vocab for cfg in places(config, "tokenizer")} == {"v.txt"}
+    assert len(places(config, "tokenizer")) == 6
+    assert [tuple(size) for size in places(config, "size")] == [(64, 32)] * 4
+    assert [tuple(size) for size in places(config, "image_size")] == [(64, 32)]
+
+
+@pytest.mark.parametrize("name", ["cada_cuhk", "cada_icfg", "cada_rstp", "cada_ufine", "baselines/clip_cuhk"])
+def test_the_folder_of_a_published_set_is_one_value(name):
+    config = read_config(CONFIGS / f"{name}.py")
+    override(config, {"data_root": "/data/people"})
+    assert set(places(config, "data_root")) == {"/data/people"}
+
+
+def test_a_variable_of_a_config_reaches_the_copies_of_its_base(tmp_path):
+    (tmp_path / "middle.py").write_text(f"_base_ = ['{CONFIGS}/cada_procedural.py']\ndata_root = 'middle'\n")
+    (tmp_path / "mine.py").write_text(
+        "_base_ = ['middle.py']\ndata_root = 'mine'\ntokenizer = dict(max_length=40)\n"
+        "test_dataloader = dict(dataset=dict(data_root='elsewhere'))\n"
+    )
+    config = read_config(tmp_path / "mine.py")
+    assert places(config, "data_root") == ["mine", "mine", "elsewhere"]
+    assert {cfg.max_length for cfg in places(config, "tokenizer")} == {40}
+    assert {cfg.vocab for cfg in places(config, "tokenizer")} == {"procedural"}
+
+
+def test_reading_changes_no_config_of_ours():
+    paths = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
+    assert len(paths) > 50
+    for path in paths:
+        assert read_config(path).to_dict() == Config.fromfile(path).to_dict(), path
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("rerank_topk", r"val_cfg\.rerank_topk, test_cfg\.rerank_topk"),
+        ("batch_size", r"train_dataloader\.batch_size"),
+        ("dataroot", "did you mean data_root"),
+        ("image_sise", "did you mean image_size"),
+    ],
+)
+def test_an_override_that_reaches_nothing_says_where_the_value_stands(option, words):
+    with pytest.raises(ConfigError, match=rf"--cfg-options {option} would change nothing.*{words}"):
+        override(read_config(CONFIGS / "cada_procedural.py"), {option: 3})
+
+
+def test_a_dead_variable_is_said():
+    with pytest.raises(ConfigError, match=r"image_size is a variable .* Set model\.visual_encoder\.image_size"):
+        override(read_config(CONFIGS / "baselines/clip_cuhk.py"), {"image_size": (64, 32)})
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("optim_wrapper.optimizer.lr=abc", "optim_wrapper.optimizer.lr='abc': expected a number"),
+        ("train_cfg.max_epochs=0", "train_cfg.max_epochs=0"),
+        ("image_size=224", "image_size=224"),
+        ("train_dataloader.batch_size.x=1", "--cfg-options train_dataloader.batch_size.x"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_our_errors(config, option, words):
+    args = ("--cfg-options", option)
+    outcome = factory.tool("train", config, "--work-dir", config.parent / "wrong", *args, cwd=config.parent)
+    assert outcome.status == 2
+    assert words in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_amp_does_not_need_our_default_scope(config):
+    path = config.with_name("foreign_scope.py")
+    ours = {name for registry in (MODELS, DATASETS, HOOKS, LOOPS, METRICS) for name in registry.module_dict}
+    text = Config.fromfile(config).pretty_text.replace("default_scope = 'cada_plugin'", "default_scope = 'mmengine'")
+    path.write_text(re.sub(r"type='(\w+)'", lambda m: f"type='cada_plugin.{m[1]}'" if m[1] in ours else m[0], text))
+    outcome, _ = train(path, "--amp", epochs=1)
+    assert outcome.status == 0, outcome.stderr
+
+
+def test_an_exception_that_python_drops_is_raised_again_and_not_printed():
+    code = (
+        "import os, signal\n"
+        "from cada_plugin.engine.interruption import interruptible, raise_if_interrupted\n"
+        "class Dying:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        for _ in range(1000): pass\n"
+        "with interruptible():\n"
+        "    Dying()\n"
+        "    print('went on')\n"
+        "    try:\n"
+        "        raise_if_interrupted()\n"
+        "    except KeyboardInterrupt as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["went on", "interrupted by SIGTERM"], done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_pipeline_without_the_packing_step_is_named(config, split):
+    path = config.with_name(f"unpacked_{split}.py")
+    loader = f"{split}_dataloader"
+    text = f"_base_ = ['{config}']\n{loader} = dict(dataset=dict(pipeline=[dict(type='LoadPersonImage')]))\n"
+    path.write_text(text)
+    outcome, _ = train(path, epochs=1)
+    assert outcome.status == 2
+    assert "end the data set's pipeline with dict(type='PackPersonInputs')" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
