@@ -69,6 +69,7 @@ def texts() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_parameter_that_learns_gets_a_gradient(name):
     model = build(name)
+    model.clean = torch.ones(4, dtype=torch.bool)  # as RDE's hook says
     losses = model(**build_batch(), mode="loss")
     assert all("loss" in key and value.isfinite() and value.ndim == 0 for key, value in losses.items())
     sum(losses.values()).backward()
@@ -302,10 +303,13 @@ def test_cosine_of_rde_is_the_mean_of_both():
 
 
 def test_rde_leaves_out_the_pairs_that_are_not_clean():
-    model, batch = build("rde"), build_batch((1, 2, 3, 4))
+    model, batch = build("rde", division=False), build_batch((1, 2, 3, 4))
     model.eval()  # the same batch statistics twice
     by_global, by_selection = (x.detach() for x in model.pair_losses(**batch))
     assert model.loss(**batch)["loss_global"] == by_global.sum()
+    model.division = True
+    with pytest.raises(ConfigError, match=r"add custom_hooks=\[dict\(type='cada_plugin.ConsensusDivisionHook'\)\]"):
+        model.loss(**batch)
     model.clean = torch.tensor([True, False, False, True])
     losses = model.loss(**batch)
     torch.testing.assert_close(losses["loss_global"], by_global[0] + by_global[3])

@@ -156,9 +156,9 @@ def test_a_failure_is_reported_and_the_others_go_on(first):
     assert status == {"tiny": ["finished"] * 2, "stage1": ["finished"] * 2, "broken": ["failed"] * 2}
     log = "out/broken/seed1/train.log"
     (line,) = (line for line in first.page.splitlines() if line.startswith("- broken seed 1: "))
-    assert "'float' and 'str'" in line
+    assert "'fast'" in line
     assert f"see `{log}`" in line
-    assert "'float' and 'str'" in (first.out.parent / log).read_text()
+    assert "'fast'" in (first.out.parent / log).read_text()
     assert cells(first.page, "Accuracy", "broken")[1:3] == ["0 of 2, 2 failed", ""]
     assert first.rows["broken"]["metrics"] == {}
 
@@ -285,6 +285,48 @@ def test_a_second_start_makes_only_what_failed(first, folder, capfd):
         ("stage1", "broken"),
     }
     assert "## Failed" not in (folder / "again" / "results.md").read_text()
+
+
+def test_damaged_results_are_named_and_made_again(first, folder, capfd):
+    shutil.copytree(first.out, folder / "damaged")
+    metrics = folder / "damaged" / "tiny" / "seed0" / "metrics.json"
+    metrics.write_text("{}")
+    queries = folder / "damaged" / "stage1" / "seed1" / "queries.npz"
+    queries.write_bytes(queries.read_bytes()[:100])
+    notes = folder / "damaged" / "stage1" / "seed0" / "run.json"
+    notes.write_bytes(b"\xff")
+    measured = folder / "damaged" / "stage1" / "cost" / "cost.json"
+    measured.write_text('{"parameters":')
+    before = times_of(folder / "damaged", "tiny")
+    capfd.readouterr()
+    arguments = ("tiny.py", "stage1.py", "--seeds", *SEEDS, "--out", "damaged", *ONE_EPOCH)
+    assert run(folder, *arguments) == 0
+    shown = capfd.readouterr().err
+    named = [line.partition(":")[0] for line in shown.splitlines() if line.endswith("so it is done again")]
+    assert named == ["tiny seed 0", "stage1 seed 0", "stage1 seed 1", "cost of stage1"]
+    assert "Traceback" not in shown
+    for path in (metrics, queries, notes):
+        whole = first.out / path.relative_to(folder / "damaged")
+        if path == metrics:
+            assert read(path) == read(whole)
+        elif path == queries:
+            assert np.array_equal(np.load(path)["t2i_global/first_rank"], np.load(whole)["t2i_global/first_rank"])
+        else:
+            assert read(path)["checkpoint"] == read(whole)["checkpoint"]
+    assert read(measured)["parameters"] == read(first.out / "stage1" / "cost" / "cost.json")["parameters"]
+    untouched = [path for path in before if "seed1" in path.parts]
+    assert {path: path.stat().st_mtime_ns for path in untouched} == {path: before[path] for path in untouched}
+
+
+def test_a_test_whose_metrics_are_none_is_a_failure(first, folder, tmp_path):
+    """What a diverged model gives is no result, and is tried again."""
+
+    def diverged(command: list, log: Path) -> None:
+        shutil.copy(first.out / "tiny" / "seed0" / "queries.npz", tmp_path / "queries.npz")
+        (tmp_path / "metrics.json").write_text('{"t2i/R1": NaN}')
+
+    with pytest.raises(jobs.JobError, match=r"left no results: metrics.json has an impossible t2i/R1"):
+        benchmark._test(diverged, tmp_path, tmp_path / "x.py", tmp_path / "x.pth", tmp_path, [])
 
 
 def test_results_of_another_config_are_not_mixed(first, folder, capfd):
@@ -440,6 +482,15 @@ def test_the_folder_is_none(folder, capfd):
     assert "--out tiny.py is a file" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("out", ["tiny.py/results", "/proc/results"])
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(folder, capfd, monkeypatch, out):
+    monkeypatch.setattr(benchmark, "run_all", lambda *_: pytest.fail("the work has begun"))
+    assert run(folder, "tiny.py", "--out", out) == 2
+    message = capfd.readouterr().err
+    assert message.startswith(f"error: --out cannot be written to {out}")
+    assert "Traceback" not in message
+
+
 def test_every_run_reads_a_copy_with_the_overrides(folder, tmp_path):
     """The copies are what is run: bf16, overrides, and of YAML files the MMEngine config that they stand for."""
     yaml = factory.REPO / "configs" / "yacs" / "torchreid_procedural.yml"
@@ -455,10 +506,14 @@ def test_every_run_reads_a_copy_with_the_overrides(folder, tmp_path):
         cfg_options={"train_cfg.max_epochs": 7},
         read_config=tool.read_config,
     )
-    plan.make_plan(args).write_configs()
+    plan.make_plan(args).prepare()
     copies = [Config.fromfile(tmp_path / "out" / name / f"{name}.py") for name in ("tiny", "torchreid_procedural")]
     for copy in copies:
-        assert (copy.optim_wrapper.type, copy.test_cfg.amp, copy.train_cfg.max_epochs) == ("BF16OptimWrapper", True, 7)
+        assert (copy.optim_wrapper.type, copy.test_cfg.amp, copy.train_cfg.max_epochs) == (
+            "cada_plugin.BF16OptimWrapper",
+            True,
+            7,
+        )
     assert copies[0].test_dataloader.dataset.data_root == str(folder / "people")
     assert copies[1].model == to_mmengine(yaml).model
 
@@ -523,6 +578,9 @@ def test_the_progress_of_a_training_is_read_from_its_log(tmp_path):
     log = tmp_path / "train.log"
     assert jobs._fraction(log) == 0
     log.write_text("training:   5%|| 3/60\rtraining:  42%|#### | 25/60 [00:10<00:14]\nencoding val split:  90%|")
+    assert jobs._fraction(log) == 0.42
+    with log.open("a") as file:  # the bar is written twice a minute, and more is logged meanwhile
+        file.write("Epoch(train) [1][50/60] lr: 1.0e-04 loss: 1.5\n" * 500)
     assert jobs._fraction(log) == 0.42
 
 

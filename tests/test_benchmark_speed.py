@@ -214,6 +214,21 @@ def test_impossible_requests(arguments, words, capfd, monkeypatch):
     assert words in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("curves", "--out", "/proc/curves"), "--out cannot be written to /proc/curves"),
+        (("rank", "--json", "/proc/results/rank.json"), "--json cannot be written to /proc/results"),
+        (("rank", "--json", "/"), "--json / is a folder"),
+    ],
+)
+def test_what_cannot_be_written_is_found_before_measuring(arguments, words, capfd, monkeypatch):
+    for work in ("measure", "measure_curves"):
+        monkeypatch.setattr(f"cada_plugin.benchmark.speed.{work}", lambda *_: pytest.fail("measured already"))
+    assert run(*arguments) == 2
+    assert capfd.readouterr().err.startswith(f"error: {words}")
+
+
 @pytest.mark.parametrize("arguments", [("train", "--rounds", 0), ("rank", "--amp"), ("load", "--against", "none"), ()])
 def test_unknown_options(arguments, capfd):
     with pytest.raises(SystemExit, match="2"):

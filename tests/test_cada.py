@@ -54,6 +54,7 @@ def test_training_without_any_loss_is_refused(tiny_model, tiny_batch):
 @pytest.mark.parametrize(("grouping", "num_groups"), GROUPINGS)
 def test_every_grouping_runs_with_both_negatives(tiny_model, tiny_batch, grouping, num_groups, negatives):
     model = tiny_model(grouping=grouping, num_groups=num_groups, negatives=negatives)
+    model.set_progress(0.5)
     losses = model.loss(**tiny_batch())
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
@@ -160,6 +161,7 @@ def test_bf16_training_keeps_similarities_and_losses_in_fp32(tiny_model, tiny_ba
     calls, choose = [], cada_module.choose_negatives
     monkeypatch.setattr(cada_module, "choose_negatives", lambda *a: calls.append(a[0]) or choose(*a))
     model = tiny_model(negatives=negatives)
+    model.set_progress(0.5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = model.loss(**tiny_batch())
     sum(losses.values()).backward()

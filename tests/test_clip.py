@@ -160,3 +160,9 @@ def test_masking_for_clip_takes_an_id_of_its_own(folder):
     assert tokenizer.mask_id in item["masked_ids"]
     assert item["masked_ids"][0] == ids[0]
     assert item["masked_ids"][-1] == ids[-1]
+
+
+@pytest.mark.parametrize("size", [32, (30, 16), (32,), "32"])
+def test_an_image_size_that_cannot_be(folder, size):
+    with pytest.raises(ConfigError, match=r"image_size=.*(expected \(height, width\)|multiple of patch_size)"):
+        MODELS.build(retriever_cfg(folder, size))

@@ -54,6 +54,11 @@ def test_conv_stem_is_made_of_small_convolutions():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"image_size": 224}, r"image_size=224: expected \(height, width\) in pixels"),
+        ({"image_size": (32,)}, r"image_size=\(32,\): expected \(height, width\)"),
+        ({"image_size": (32.0, 16.0)}, r"image_size=\(32.0, 16.0\): expected \(height, width\)"),
+        ({"image_size": (0, 16)}, r"image_size=\(0, 16\): expected \(height, width\)"),
+        ({"patch_size": 0}, "patch_size=0: expected the side of a patch in pixels"),
         ({"image_size": (30, 16)}, r"image_size=\(30, 16\) \(H, W\) must be a multiple of patch_size=8"),
         ({"stem": "mlp"}, "stem='mlp': use one of patch, conv"),
         ({"stem": "conv", "patch_size": 2}, "stem='conv' needs a patch_size that is a power of two from 4, got 2"),

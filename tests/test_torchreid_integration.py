@@ -2,6 +2,7 @@
 
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from conftest import TOKENIZER, build_batch
 
 from cada_plugin.compat import import_torchreid
 from cada_plugin.datasets.procedural import build_procedural
-from cada_plugin.errors import MissingExtraError
+from cada_plugin.errors import CheckpointError, MissingExtraError
 from cada_plugin.integrations import torchreid as bridge
 from cada_plugin.models import TorchreidEncoder
 from cada_plugin.registry import MODELS
@@ -110,3 +111,19 @@ def test_a_missing_torchreid_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchreid", None)
     with pytest.raises(MissingExtraError, match="run `pip install torchreid gdown"):
         bridge.register()
+
+
+def test_weights_that_would_run_code_are_refused(tmp_path):
+    """Neither torch's unrestricted reader nor torchreid's, which uses it, sees the file."""
+
+    class Attack:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (tmp_path / "ran",)
+
+    path = tmp_path / "model.pth.tar-60"
+    torch.save({"state_dict": Attack()}, path, pickle_protocol=2)
+    with pytest.raises(CheckpointError, match=r"model.pth.tar-60 was refused|is not a checkpoint"):
+        TorchreidEncoder("osnet_x0_25", weights=path)
+    assert not (tmp_path / "ran").exists()
+    torch.load(path, weights_only=False)  # the file is what it is said to be
+    assert (tmp_path / "ran").exists()

@@ -2,16 +2,21 @@
 
 import copy
 import functools
+import math
 import textwrap
 from pathlib import Path
 
 import pytest
 import runner_factory as factory
+import torch
+import yaml
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import PARAM_SCHEDULERS
 from yacs.config import CfgNode
 
 from cada_plugin.errors import ConfigError
-from cada_plugin.integrations.yacs import STYLES, add_cada_config, to_mmengine, to_yacs
+from cada_plugin.integrations.yacs import STYLES, add_cada_config, convert, to_mmengine, to_yacs
 from cada_plugin.integrations.yacs_table import ROWS
 
 CONFIGS = factory.REPO / "configs"
@@ -99,7 +104,34 @@ ON_PROCEDURAL = [
     ("SOLVER.BASE_LR", "train.lr", 3.5e-4, SAME, {"optim_wrapper__optimizer__lr": 3.5e-4}),
     ("SOLVER.WEIGHT_DECAY", "train.weight_decay", 0.0, SAME, {"optim_wrapper__optimizer__weight_decay": 0.0}),
     ("SOLVER.WARMUP_ITERS", "cada.warmup_iters", 7, SAME, {"param_scheduler__0__end": 7}),
-    ("SOLVER.AMP.ENABLED", "cada.amp", True, SAME, {"optim_wrapper__type": "BF16OptimWrapper"}),
+    ("SOLVER.WARMUP_FACTOR", "cada.warmup_factor", 0.2, SAME, {"param_scheduler__0__start_factor": 0.2}),
+    (
+        "SOLVER.WARMUP_METHOD",
+        "cada.warmup_method",
+        "constant",
+        SAME,
+        {
+            "param_scheduler": [
+                {"type": "ConstantLR", "factor": 0.01, "begin": 0, "end": 50, "by_epoch": False},
+                {
+                    "type": "CosineAnnealingLR",
+                    "T_max": 2,
+                    "end": 2,
+                    "by_epoch": True,
+                    "convert_to_iter_based": True,
+                },
+            ]
+        },
+    ),
+    ("SOLVER.ETA_MIN_LR", "cada.eta_min_lr", 1e-6, SAME, {"param_scheduler__1__eta_min": 1e-6}),
+    (
+        "SOLVER.DELAY_EPOCHS",
+        "cada.delay_epochs",
+        1,
+        SAME,
+        {"param_scheduler__1__begin": 1, "param_scheduler__1__T_max": 1},
+    ),
+    ("SOLVER.AMP.ENABLED", "cada.amp", True, SAME, {"optim_wrapper__type": "cada_plugin.BF16OptimWrapper"}),
     ("SOLVER.CHECKPOINT_PERIOD", "cada.checkpoint_period", 2, SAME, {"default_hooks__checkpoint__interval": 2}),
     ("SOLVER.LOG_PERIOD", "train.print_freq", 5, SAME, {"default_hooks__logger__interval": 5}),
     ("TEST.EVAL_PERIOD", "test.eval_freq", 3, SAME, {"train_cfg__val_interval": 3}),
@@ -162,9 +194,38 @@ SIZE = {
         "test_pipeline__1",
     )
 } | {"image_size": (64, 32), "model__visual_encoder__image_size": (64, 32)}
-# What is said with several keys, or only confirmed.
+WARM_UP = {"type": "LinearLR", "start_factor": 0.01, "begin": 0, "end": 50, "by_epoch": False}
+
+
+def schedule(**main: object) -> dict:
+    return {"param_scheduler": [WARM_UP, {"by_epoch": True, **main}]}
+
+
+def optimizer(**other: object) -> dict:
+    return {"optim_wrapper__optimizer": {"_delete_": True, "lr": 2e-4, "weight_decay": 0.05, **other}}
+
+
+def paramwise(**multiples: float) -> dict:
+    return {"optim_wrapper__paramwise_cfg": {"bypass_duplicate": True, **multiples}}
+
+
+# What is said with several keys, in one style only, or only confirmed.
 MORE = {
     "fastreid": [
+        (
+            {"SOLVER.SCHED": "MultiStepLR", "SOLVER.STEPS": [1, 3], "SOLVER.GAMMA": 0.5},
+            schedule(type="MultiStepLR", milestones=[1, 3], gamma=0.5),
+        ),
+        ({"SOLVER.SCHED": "MultiStepLR"}, schedule(type="MultiStepLR", milestones=[30, 55], gamma=0.1)),
+        (
+            {"SOLVER.OPT": "SGD", "SOLVER.MOMENTUM": 0.8, "SOLVER.NESTEROV": True},
+            optimizer(type="SGD", momentum=0.8, nesterov=True),
+        ),
+        ({"SOLVER.OPT": "SGD"}, optimizer(type="SGD", momentum=0.9)),
+        ({"SOLVER.BIAS_LR_FACTOR": 2.0}, paramwise(bias_lr_mult=2.0)),
+        ({"SOLVER.WEIGHT_DECAY_BIAS": 0.0}, paramwise(bias_decay_mult=0.0)),
+        ({"SOLVER.WEIGHT_DECAY_NORM": 0.1}, paramwise(norm_decay_mult=2.0)),
+        ({"CUDNN_BENCHMARK": True}, {"env_cfg__cudnn_benchmark": True}),
         ({"INPUT.SIZE_TRAIN": [64, 32], "INPUT.SIZE_TEST": [64, 32]}, SIZE),
         (
             {"DATALOADER.SAMPLER_TRAIN": "NaiveIdentitySampler", "DATALOADER.NUM_INSTANCE": 2},
@@ -180,6 +241,23 @@ MORE = {
         ({"DATASETS.NAMES": ["ProceduralPEDES"], "DATASETS.TESTS": ["ProceduralPEDES"]}, {}),
     ],
     "torchreid": [
+        (
+            {"train.lr_scheduler": "multi_step", "train.stepsize": [1, 3], "train.gamma": 0.5},
+            schedule(type="MultiStepLR", milestones=[1, 3], gamma=0.5),
+        ),
+        (
+            {"train.lr_scheduler": "single_step", "train.stepsize": [3]},
+            schedule(type="StepLR", step_size=3, gamma=0.1),
+        ),
+        ({"train.lr_scheduler": "cosine"}, {}),
+        (
+            {"train.optim": "sgd", "sgd.momentum": 0.8, "sgd.nesterov": True, "sgd.dampening": 0.5},
+            optimizer(type="SGD", momentum=0.8, nesterov=True, dampening=0.5),
+        ),
+        (
+            {"train.optim": "amsgrad", "adam.beta1": 0.8, "adam.beta2": 0.99},
+            optimizer(type="Adam", amsgrad=True, fused=True, betas=(0.8, 0.99)),
+        ),
         ({"data.height": 64, "data.width": 32}, SIZE),
         (
             {"sampler.train_sampler": "RandomIdentitySampler", "sampler.num_instances": 2},
@@ -265,6 +343,39 @@ def test_warm_up_is_added_where_there_is_none_and_taken_away():
     assert [cosine] == Config.fromfile(CONFIGS / "cada_cuhk.py").param_scheduler
     keys = {"MODEL.CADA.BASE_CONFIG": "cada_procedural", "SOLVER.WARMUP_ITERS": 0}
     assert [s.type for s in to_mmengine(tree_of(keys)).param_scheduler] == ["CosineAnnealingLR"]
+
+
+def rates(config: Config, lr: float = 1.0) -> list[float]:
+    """Learning rate of each epoch, as MMEngine's schedulers by epoch set it."""
+    wrapper = OptimWrapper(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr))
+    schedulers = [
+        PARAM_SCHEDULERS.build({**cfg, "optimizer": wrapper}) for cfg in config.param_scheduler if cfg.by_epoch
+    ]
+    found = []
+    for _ in range(config.train_cfg.max_epochs):
+        found.append(wrapper.param_groups[0]["lr"])
+        for scheduler in schedulers:
+            scheduler.step()
+    return found
+
+
+def test_the_rate_follows_the_curve_of_the_host():
+    """FastReID steps its scheduler after every epoch beyond the delay; torch's schedulers are its own."""
+    keys = {"DATASETS.NAMES": ["CUHKPEDES"], "SOLVER.MAX_EPOCH": 12, "SOLVER.DELAY_EPOCHS": 4}
+    cosine = to_mmengine(tree_of(keys | {"SOLVER.SCHED": "CosineAnnealingLR", "SOLVER.ETA_MIN_LR": 0.01}))
+    expected = [0.01 + 0.99 * (1 + math.cos(math.pi * max(0, epoch - 4) / 8)) / 2 for epoch in range(12)]
+    assert rates(cosine) == pytest.approx(expected)
+    steps = to_mmengine(tree_of(keys | {"SOLVER.SCHED": "MultiStepLR", "SOLVER.STEPS": [3, 5], "SOLVER.GAMMA": 0.5}))
+    assert rates(steps) == pytest.approx([1.0] * 7 + [0.5] * 2 + [0.25] * 3)
+    keys = {"data.sources": ["cuhk_pedes"], "train.max_epoch": 7, "train.lr_scheduler": "single_step"}
+    one = to_mmengine(tree_of(keys | {"train.stepsize": [3], "train.gamma": 0.1}))
+    assert rates(one) == pytest.approx([1.0] * 3 + [0.1] * 3 + [0.01])
+
+
+def test_a_shorter_run_shortens_a_schedule_that_begins_later():
+    config = to_mmengine(tree_of({"MODEL.CADA.BASE_CONFIG": "baselines/clip_cuhk", "SOLVER.MAX_EPOCH": 20}))
+    warm_up, cosine = config.param_scheduler
+    assert (warm_up.end, cosine.begin, cosine.T_max, cosine.end) == (5, 5, 15, 20)
 
 
 def test_values_with_a_meaning_of_their_own():
@@ -385,6 +496,194 @@ def test_instances_without_an_identity_sampler_are_said_to_be_ignored(caplog):
     assert "the sampler does not group by identity" in caplog.text
 
 
+# ---------------------------------------------------------------- as other projects ship them
+
+# A strong baseline of FastReID in three files, with the keys and values that such files have.
+FASTREID_SHIPPED = {
+    "base.yml": """
+        MODEL:
+          META_ARCHITECTURE: Baseline
+          BACKBONE: {NAME: build_resnet_backbone, DEPTH: 50x, LAST_STRIDE: 1, WITH_IBN: False, PRETRAIN: True}
+          HEADS: {NAME: EmbeddingHead, NORM: BN, POOL_LAYER: GlobalAvgPool, CLS_LAYER: Linear}
+          LOSSES:
+            NAME: ("CrossEntropyLoss", "TripletLoss",)
+            CE: {EPSILON: 0.1, SCALE: 1.}
+        INPUT:
+          SIZE_TRAIN: [ 256, 128 ]
+          SIZE_TEST: [ 256, 128 ]
+          REA: {ENABLED: True, PROB: 0.5}
+          FLIP: {ENABLED: True}
+        DATALOADER: {SAMPLER_TRAIN: NaiveIdentitySampler, NUM_INSTANCE: 4, NUM_WORKERS: 8}
+        SOLVER:
+          AMP: {ENABLED: True}
+          OPT: Adam
+          MAX_EPOCH: 120
+          BASE_LR: 0.00035
+          WEIGHT_DECAY: 0.0005
+          IMS_PER_BATCH: 64
+          SCHED: MultiStepLR
+          STEPS: [ 40, 90 ]
+          GAMMA: 0.1
+          WARMUP_FACTOR: 0.1
+          WARMUP_ITERS: 2000
+          CHECKPOINT_PERIOD: 30
+        TEST: {EVAL_PERIOD: 30, IMS_PER_BATCH: 128}
+        CUDNN_BENCHMARK: True
+        """,
+    "strong.yml": """
+        _BASE_: base.yml
+        MODEL:
+          FREEZE_LAYERS: [ backbone ]
+          HEADS: {POOL_LAYER: GeneralizedMeanPoolingP, SCALE: 64, MARGIN: 0.35}
+        INPUT:
+          SIZE_TRAIN: [ 384, 128 ]
+          SIZE_TEST: [ 384, 128 ]
+          AUTOAUG: {ENABLED: True, PROB: 0.1}
+        DATALOADER: {NUM_INSTANCE: 16}
+        SOLVER:
+          MAX_EPOCH: 60
+          SCHED: CosineAnnealingLR
+          DELAY_EPOCHS: 30
+          ETA_MIN_LR: 0.0000007
+          FREEZE_ITERS: 1000
+          CHECKPOINT_PERIOD: 20
+        TEST: {EVAL_PERIOD: 10}
+        """,
+    "strong_r50.yml": """
+        _BASE_: strong.yml
+        MODEL: {BACKBONE: {WITH_NL: True}}
+        DATASETS:
+          NAMES: ("Market1501",)
+          TESTS: ("Market1501",)
+        OUTPUT_DIR: logs/market1501/strong_r50
+        """,
+}
+TORCHREID_SHIPPED = """
+    model: {name: 'osnet_x1_0', pretrained: True}
+    data:
+      type: 'image'
+      sources: ['market1501']
+      targets: ['market1501']
+      height: 256
+      width: 128
+      combineall: False
+      transforms: ['random_flip']
+      save_dir: 'log/osnet'
+    loss: {name: 'softmax', softmax: {label_smooth: True}}
+    train:
+      optim: 'amsgrad'
+      lr: 0.0015
+      max_epoch: 50
+      batch_size: 32
+      fixbase_epoch: 10
+      open_layers: ['classifier']
+      lr_scheduler: 'cosine'
+    test: {batch_size: 100, dist_metric: 'euclidean', normalize_feature: False, evaluate: False, eval_freq: 5,
+           rerank: False}
+    """
+
+
+@pytest.fixture
+def strong(tmp_path) -> Path:
+    for name, text in FASTREID_SHIPPED.items():
+        path = write(tmp_path, name, text)
+    return path
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        ("MODEL.CADA.BASE_CONFIG", "cada_cuhk"),
+        ("DATASETS.NAMES", "('CUHKPEDES',)"),
+        ("DATASETS.NAMES", "('CUHKPEDES',)", "DATASETS.TESTS", "('CUHKPEDES',)"),
+    ],
+)
+def test_a_file_of_fastreid_as_it_is_shipped(strong, pairs):
+    config, report = convert(strong, pairs, ignore_unknown=True)
+    warm_up, cosine = config.param_scheduler
+    assert warm_up == {"type": "LinearLR", "start_factor": 0.1, "begin": 0, "end": 2000, "by_epoch": False}
+    assert cosine == {
+        "type": "CosineAnnealingLR",
+        "begin": 30,
+        "end": 60,
+        "T_max": 30,
+        "eta_min": 7e-7,
+        "by_epoch": True,
+    }
+    assert config.optim_wrapper.optimizer == {"type": "Adam", "lr": 0.00035, "weight_decay": 0.0005, "fused": True}
+    assert config.model.visual_encoder.image_size == (384, 128)
+    assert config.train_dataloader.sampler == {"type": "IdentitySampler", "num_instances": 16, "batch_size": 64}
+    assert (config.train_cfg.max_epochs, config.env_cfg.cudnn_benchmark) == (60, True)
+    assert "SOLVER.WARMUP_ITERS" in report.approximated
+    assert {"SOLVER.FREEZE_ITERS", "MODEL.BACKBONE.NAME", "MODEL.HEADS.MARGIN", "SOLVER.STEPS"} <= report.ignored.keys()
+    assert report.ignored["SOLVER.STEPS"] == "the schedule has no steps"
+    assert ("DATASETS.TESTS" in report.ignored) == ("DATASETS.TESTS" not in pairs)
+    assert report.taken["SOLVER.SCHED"] == "CosineAnnealingLR"
+    said = {*report.taken, *report.approximated, *report.ignored} - {"DATASETS.TESTS", *pairs[::2]}
+    in_files = {key for text in FASTREID_SHIPPED.values() for key in leaves(yaml.safe_load(textwrap.dedent(text)))}
+    assert said == in_files - {"_BASE_", "DATASETS.NAMES", "DATASETS.TESTS"} | (said & {"DATASETS.NAMES"})
+    assert "ignored MODEL.META_ARCHITECTURE, MODEL.BACKBONE.NAME" in str(report)
+
+
+def test_a_file_of_torchreid_as_it_is_shipped(tmp_path):
+    path = write(tmp_path, "im_osnet.yaml", TORCHREID_SHIPPED)
+    config, report = convert(path, ["cada.base_config", "cada_icfg"], ignore_unknown=True)
+    assert config.param_scheduler == [
+        {"type": "CosineAnnealingLR", "T_max": 50, "end": 50, "eta_min": 0, "by_epoch": 1}
+    ]
+    assert config.optim_wrapper.optimizer == {
+        "type": "Adam",
+        "amsgrad": True,
+        "lr": 0.0015,
+        "weight_decay": 0.05,
+        "fused": True,
+    }
+    assert (config.train_cfg.max_epochs, config.train_dataloader.batch_size) == (50, 32)
+    assert config.model.visual_encoder.image_size == (256, 128)
+    assert {"model.name", "loss.name", "train.fixbase_epoch", "data.sources", "data.targets"} <= report.ignored.keys()
+    assert {"train.optim", "train.lr_scheduler", "test.rerank"} <= report.taken.keys()
+
+
+def test_such_a_file_is_refused_without_the_flag_and_without_a_data_set_of_ours(strong):
+    with pytest.raises(ConfigError, match=r"SOLVER.FREEZE_ITERS \(strong.yml\).*(\n.*)*--ignore-unknown leaves out"):
+        to_mmengine(strong, ["MODEL.CADA.BASE_CONFIG", "cada_cuhk"])
+    with pytest.raises(ConfigError, match=r"DATASETS.NAMES: .*got Market1501. Or name a config with MODEL.CADA.BASE"):
+        to_mmengine(strong, ignore_unknown=True)
+    with pytest.raises(ConfigError, match=r"SOLVER.EPOCHS \(command line\)"):  # what was typed just now is meant
+        to_mmengine(strong, ["MODEL.CADA.BASE_CONFIG", "cada_cuhk", "SOLVER.EPOCHS", "3"], ignore_unknown=True)
+
+
+def test_names_that_are_taken_for_others_are_said(caplog):
+    keys = {
+        "DATASETS.NAMES": ["CUHKPEDES"],
+        "DATALOADER.SAMPLER_TRAIN": "BalancedIdentitySampler",
+        "SOLVER.SCHED": "WarmupMultiStepLR",
+        "SOLVER.WARMUP_ITERS": 10,
+        "SOLVER.WARMUP_METHOD": "exp",
+        "SOLVER.MOMENTUM": 0.9,
+        "SOLVER.BIAS_LR_FACTOR": 2.0,
+        "SOLVER.SWA.ENABLED": False,
+    }
+    config, report = convert(tree_of(keys))
+    assert [s.type for s in config.param_scheduler] == ["LinearLR", "MultiStepLR"]
+    assert report.approximated.keys() == {
+        "DATALOADER.SAMPLER_TRAIN",
+        "SOLVER.SCHED",
+        "SOLVER.WARMUP_ITERS",
+        "SOLVER.WARMUP_METHOD",
+        "SOLVER.BIAS_LR_FACTOR",
+    }
+    assert report.ignored == {
+        "SOLVER.MOMENTUM": "the optimiser is not SGD",
+        "SOLVER.SWA.ENABLED": "no key that has a meaning here",
+    }
+    to_mmengine(tree_of(keys))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "ignored SOLVER.MOMENTUM: the optimiser is not SGD" in record.getMessage()
+    assert "1 keys taken as they are (DATASETS.NAMES)" in record.getMessage()
+
+
 # ---------------------------------------------------------------- bad input
 
 CUHK = "DATASETS: {NAMES: [CUHKPEDES]}\n"
@@ -392,7 +691,8 @@ BAD = {
     "unknown": (
         CUHK + "MODEL: {BACKBONE: {NAME: resnet}, WEIGHT: x}\nSOLVER: {MAX_EPOCHS: 3}\nSEED: 1",
         [
-            "MODEL.BACKBONE.NAME (bad.yml): the nearest key is",
+            "MODEL.BACKBONE.NAME (bad.yml): no key that has a meaning here",
+            "--ignore-unknown leaves out",
             "MODEL.WEIGHT (bad.yml): the nearest key is MODEL.WEIGHTS",
             "SOLVER.MAX_EPOCHS (bad.yml): the nearest key is SOLVER.MAX_EPOCH",
         ],
@@ -427,8 +727,8 @@ BAD = {
     ),
     "duplicate inner key": (CUHK + "SOLVER:\n  OPT: Adam\n  OPT: AdamW", ["the key OPT is given twice"]),
     "duplicate dotted key": (CUHK + "SOLVER: {OPT: Adam}\nSOLVER.OPT: AdamW", ["the key SOLVER.OPT is given twice"]),
-    "a section as value": (CUHK + "SOLVER:\n", ["SOLVER (bad.yml): the nearest key is"]),
-    "a value as section": (CUHK + "SEED: {A: 1}", ["SEED.A (bad.yml): the nearest key is SEED"]),
+    "a section as value": (CUHK + "SOLVER:\n", ["SOLVER (bad.yml): a section, of which a key is expected"]),
+    "a value as section": (CUHK + "SEED: {A: 1}", ["SEED.A (bad.yml): SEED is a value and no section"]),
     "text for a number": (CUHK + "SOLVER: {BASE_LR: fast}", ["SOLVER.BASE_LR: 'fast' (bad.yml)", "a number"]),
     "number for a float": (CUHK + "SOLVER: {BASE_LR: 1}", ["SOLVER.BASE_LR: 1 (bad.yml)", "such as 1.0"]),
     "text for a list": ("DATASETS: {NAMES: CUHKPEDES}", ["DATASETS.NAMES: 'CUHKPEDES' (bad.yml)", "a list"]),
@@ -456,7 +756,38 @@ BAD = {
     "nothing to start from": ("SEED: 1", ["set DATASETS.NAMES to a data set, or MODEL.CADA.BASE_CONFIG"]),
     "missing config": ("cada: {base_config: cada_market}", ["cada.base_config: no config", "cada_market", "cada_cuhk"]),
     "broken config": ("cada: {base_config: broken.py}", ["cada.base_config:", "broken.py cannot be read as a config"]),
-    "optimiser": (CUHK + "SOLVER: {OPT: SGD}", ["SOLVER.OPT: expected one of Adam, adam, AdamW, adamw; got SGD"]),
+    "optimiser": (CUHK + "SOLVER: {OPT: Lamb}", ["SOLVER.OPT: expected one of Adam, adam, AdamW", "got Lamb"]),
+    "schedule": (CUHK + "SOLVER: {SCHED: PolyLR}", ["SOLVER.SCHED: expected one of CosineAnnealingLR", "got PolyLR"]),
+    "no epoch": (CUHK + "SOLVER: {MAX_EPOCH: 0}", ["SOLVER.MAX_EPOCH: expected 1 or more, got 0"]),
+    "no image": (CUHK + "SOLVER: {IMS_PER_BATCH: 0}", ["SOLVER.IMS_PER_BATCH: expected 1 or more, got 0"]),
+    "not a number": (CUHK + "SOLVER: {BASE_LR: .nan}", ["SOLVER.BASE_LR: expected a finite number, got nan"]),
+    "factor": (
+        CUHK + "SOLVER: {WARMUP_ITERS: 5, WARMUP_FACTOR: 2.0}",
+        ["SOLVER.WARMUP_FACTOR: expected 1 or less, got 2.0"],
+    ),
+    "falling steps": (
+        CUHK + "SOLVER: {SCHED: MultiStepLR, STEPS: [90, 40]}",
+        ["SOLVER.STEPS: expected epochs in rising order, such as [40, 90], got [90, 40]"],
+    ),
+    "long delay": (
+        CUHK + "SOLVER: {MAX_EPOCH: 30, DELAY_EPOCHS: 30}",
+        ["SOLVER.DELAY_EPOCHS: a delay of 30 epochs leaves none of 30"],
+    ),
+    "fewer epochs than the warm-up": (
+        "MODEL: {CADA: {BASE_CONFIG: baselines/clip_cuhk}}\nSOLVER: {MAX_EPOCH: 5}",
+        ["SOLVER.MAX_EPOCH: 5 epochs, but the base config's CosineAnnealingLR begins after 5"],
+    ),
+    "temperatures": (
+        CUHK + "MODEL: {CADA: {NEGATIVE_TEMPERATURE: [1.0]}}",
+        ["MODEL.CADA.NEGATIVE_TEMPERATURE: expected two numbers", "got [1.0]"],
+    ),
+    "a config without a model": (
+        "MODEL: {CADA: {BASE_CONFIG: _base_/default_runtime, LOSS_WEIGHTS: {ATP: 2.0}}}",
+        ["MODEL.CADA.LOSS_WEIGHTS.ATP: the base config has no model"],
+    ),
+    "a date that does not exist": (CUHK + "SEED: 2001-99-99", ["bad.yml is not valid YAML"]),
+    "a tree without end": ("SOLVER: &a {B: *a}", ["bad.yml is not valid YAML"]),
+    "somebody's home": ("_BASE_: ~nobody_of_that_name/x.yml\n" + CUHK, ["_BASE_: ~nobody_of_that_name/x.yml is in"]),
     "loss that is not there": (
         "cada: {base_config: pretrain_procedural_dual, loss_weights: {atp: 1.0}}",
         ["cada.loss_weights.atp: the base config has no loss_atp"],
@@ -633,6 +964,7 @@ FASTREID = """
 MODEL: {CADA: {BASE_CONFIG: tiny.py, RERANK_TOPK: 2}}
 SOLVER: {BASE_LR: 0.002, MAX_EPOCH: 30}
 OUTPUT_DIR: elsewhere
+MODEL.BACKBONE.NAME: resnet
 """
 TORCHREID = """
 cada: {base_config: tiny.py, rerank_topk: 2}
@@ -649,7 +981,9 @@ def test_a_yaml_trains_and_tests_as_the_python_config_does(style, config, from_p
     )
     pairs = (epochs, 1, save_dir, f"runs/{style}")
     options = ("--cfg-options", "val_cfg.rerank_topk=3", "test_cfg.rerank_topk=3")  # wins over the file
-    outcome = factory.tool("train", "--launcher", "none", path, *pairs, "--resume", *options, cwd=config.parent)
+    outcome = factory.tool(
+        "train", "--launcher", "none", "--ignore-unknown", path, *pairs, "--resume", *options, cwd=config.parent
+    )
     assert outcome.status == 0, outcome.stderr
     work_dir = config.parent / "runs" / style
     expected = factory.metrics(from_python)
@@ -658,7 +992,7 @@ def test_a_yaml_trains_and_tests_as_the_python_config_does(style, config, from_p
     assert (written.train_cfg.max_epochs, written.optim_wrapper.optimizer.lr) == (1, 0.002)
 
     tested = config.parent / f"{style}_test"
-    arguments = (path, "--work-dir", tested, work_dir / "epoch_1.pth", *pairs[:2])
+    arguments = (path, "--ignore-unknown", "--work-dir", tested, work_dir / "epoch_1.pth", *pairs[:2])
     outcome = factory.tool("test", *arguments, "--out", tested / "out.json", *options, cwd=config.parent)
     assert outcome.status == 0, outcome.stderr
     assert factory.metrics(tested) == expected[-1:]
@@ -667,12 +1001,16 @@ def test_a_yaml_trains_and_tests_as_the_python_config_does(style, config, from_p
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["fastreid.yml", "SOLVER.EPOCHS", "1"], "SOLVER.EPOCHS (command line): the nearest key is SOLVER.MAX_EPOCH"),
+        (
+            ["fastreid.yml", "SOLVER.MAX_EPOCHS", "1"],
+            "SOLVER.MAX_EPOCHS (command line): the nearest key is SOLVER.MAX_EPOCH",
+        ),
         (["fastreid.yml", "--resume", "SOLVER.MAX_EPOCH", "1"], "put them before flags that may take a word"),
         (["tiny.py", "SOLVER.MAX_EPOCH", "1"], "KEY VALUE pairs are for YAML configs"),
+        (["tiny.py", "--ignore-unknown"], "--ignore-unknown is for YAML configs"),
         (["nowhere.yml"], "no config file nowhere.yml"),
     ],
-    ids=["key", "flag first", "Python config", "missing"],
+    ids=["key", "flag first", "Python config", "flag", "missing"],
 )
 def test_command_lines_that_are_wrong(arguments, words, config):
     write(config.parent, "fastreid.yml", FASTREID)
@@ -684,7 +1022,7 @@ def test_command_lines_that_are_wrong(arguments, words, config):
 
 def test_the_launcher_tells_how_many_share_a_batch(config):
     path = write(config.parent, "shared.yml", FASTREID)
-    arguments = (path, "SOLVER.IMS_PER_BATCH", 7, "--launcher", "pytorch")
+    arguments = (path, "SOLVER.IMS_PER_BATCH", 7, "--ignore-unknown", "--launcher", "pytorch")
     outcome = factory.tool("train", *arguments, cwd=config.parent, processes=2)
     assert outcome.status == 2, outcome.stderr
     assert "SOLVER.IMS_PER_BATCH: 7 is for all 2 processes together: use a multiple of 2" in outcome.stderr

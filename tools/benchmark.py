@@ -17,6 +17,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from cada_plugin.benchmark.run import benchmark
+from cada_plugin.engine.config import read_config as read_python_config
 from cada_plugin.engine.launch import add_overrides, run_tool
 from cada_plugin.integrations.yacs import to_mmengine
 
@@ -24,7 +25,7 @@ from cada_plugin.integrations.yacs import to_mmengine
 def read_config(args: argparse.Namespace) -> Config:
     """Also those of FastReID and torchreid."""
     yaml = Path(args.config).suffix in (".yml", ".yaml")
-    return to_mmengine(args.config) if yaml else Config.fromfile(args.config)
+    return to_mmengine(args.config) if yaml else read_python_config(args.config)
 
 
 def main(argv: list[str] | None = None) -> int:

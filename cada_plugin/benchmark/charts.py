@@ -13,8 +13,9 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from cada_plugin.benchmark.report import STAGES, final_stage, title
-from cada_plugin.engine.launch import written_whole
+from cada_plugin.benchmark.records import STAGES, final_stage
+from cada_plugin.benchmark.report import title
+from cada_plugin.files import replacing
 
 COLORS = {"t2i_global": "#0072B2", "t2i": "#E69F00"}
 MARKERS = {"t2i_global": "o", "t2i": "D"}
@@ -64,6 +65,8 @@ def draw_cost(results: dict, path: Path) -> None:
         latency = {"t2i_global": row["cost"]["query_ms"], "t2i": row["cost"]["query_reranked_ms"]}
         stages = [stage for stage in STAGES if f"{stage}/R1" in row["metrics"] and latency[stage] is not None]
         spots = [(latency[stage], row["metrics"][f"{stage}/R1"]["mean"]) for stage in stages]
+        if not spots:
+            continue
         axes.plot(*zip(*spots, strict=True), color="#999999", linewidth=1, zorder=1)
         for stage, (x, y) in zip(stages, spots, strict=True):
             error = row["metrics"][f"{stage}/R1"]["std"] or 0.0
@@ -74,6 +77,8 @@ def draw_cost(results: dict, path: Path) -> None:
         labels.append((row["name"], *spots[-1]))
     for stage, name in STAGES.items():
         axes.plot([], [], color=COLORS[stage], marker=MARKERS[stage], linestyle="none", markersize=8, label=name)
+    if not lines:
+        return
     _log_axis(axes, [x for line in lines for x, _ in line])
     axes.margins(y=0.15)
     bottom, top = axes.get_ylim()
@@ -156,5 +161,5 @@ def _finish(figure: Figure, axes: Axes, heading: str) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with written_whole(path) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

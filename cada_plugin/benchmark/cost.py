@@ -30,9 +30,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cada_plugin.apis import Retriever
 from cada_plugin.benchmark.machine import machine
-from cada_plugin.engine.launch import add_common_arguments, build_runner, load_config, run_tool, write_json
+from cada_plugin.benchmark.output import writable_file
+from cada_plugin.engine.launch import add_common_arguments, build_runner, load_config, run_tool
 from cada_plugin.engine.runner import config_errors
 from cada_plugin.errors import ConfigError
+from cada_plugin.files import write_json
+from cada_plugin.models import RDE
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 
 _BATCHES = 3
@@ -161,8 +164,16 @@ def _training(runner: Runner, config: Config) -> float:
     if not batches:
         raise ConfigError("the training loader gives no batch: is batch_size larger than the data set, with drop_last?")
     runner.model.train()
+    _say_what_hooks_would(runner.model)
     times = repeat(lambda i: runner.model.train_step(batches[i % len(batches)], optim_wrapper))
     return _rate([len(batch["inputs"]["images"]) for batch in batches], times)
+
+
+def _say_what_hooks_would(model: TextImageRetriever) -> None:
+    """No hook runs here, and models refuse to train without those that they need."""
+    model.set_progress(0.0)
+    if isinstance(model, RDE):
+        model.division = False
 
 
 def _rate(sizes: list[int], times: list[float]) -> float:
@@ -203,6 +214,7 @@ def _peak_memory(device: torch.device) -> dict[str, float | str | None]:
 def _measure(args: argparse.Namespace) -> None:
     config = load_config(args, "test")
     config.resume, config.load_from = False, None
+    writable_file(Path(args.out), "--out")
     write_json(Path(args.out), measure_cost(config))
 
 

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from cada_plugin.errors import ConfigError
+from cada_plugin.progress import progress_bar
 
 _PATIENCE = 10.0  # seconds between asking a child to end and killing it
+_LOG_END = 65536  # bytes at the end of a log, in which a bar that is written twice a minute is found
 _TRAINING = re.compile(rb"training: +(\d+)%")  # of ``ProgressHook``
 
 
@@ -185,7 +186,7 @@ def run_all(
     """
     if not jobs:
         return
-    bar = tqdm(
+    bar = progress_bar(
         total=len(jobs),
         initial=_progress(jobs),  # of earlier starts, which took none of the time of this one
         desc=title,
@@ -225,6 +226,6 @@ def _fraction(log: Path) -> float:
     if not log.is_file():
         return 0.0
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
+        file.seek(max(0, log.stat().st_size - _LOG_END))
         seen = _TRAINING.findall(file.read())
     return min(int(seen[-1]), 99) / 100 if seen else 0.0

@@ -12,7 +12,6 @@ The folder of a benchmark::
 """
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,8 +19,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from cada_plugin.engine.launch import load_config, use_amp, written_whole
+from cada_plugin.benchmark.output import writable_file, writable_folder
+from cada_plugin.benchmark.records import Records, read_records
+from cada_plugin.engine.launch import load_config, use_amp
 from cada_plugin.errors import CheckpointError, ConfigError
+from cada_plugin.files import replacing
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class Run:
     def label(self) -> str:
         return self.row if self.seed is None else f"{self.row} seed {self.seed}"
 
+    def records(self) -> Records:
+        return read_records(self.folder, noted=True)
+
 
 @dataclass(frozen=True)
 class CrossTest:
@@ -54,6 +59,9 @@ class CrossTest:
     @property
     def label(self) -> str:
         return f"{self.run.label} on {self.target}"
+
+    def records(self) -> Records:
+        return read_records(self.folder)
 
 
 @dataclass(frozen=True)
@@ -82,9 +90,19 @@ class Plan:
     cross: dict[str, dict]
     configs: dict[Path, Config]
 
-    def write_configs(self) -> None:
+    def prepare(self) -> None:
+        """Make the folders and write the configs.
+
+        Raises:
+            ConfigError: ``--out`` or a folder in it cannot be written to. Nobody shall train for hours to learn that.
+        """
+        for name in ("results.json", "results.csv", "results.md", "accuracy.png", "cost.png"):
+            writable_file(self.out / name, "--out")
+        for folder in (run.folder for row in self.rows for run in row.runs):
+            writable_folder(folder, "--out")
         for path, config in self.configs.items():
-            with written_whole(path) as temporary:
+            writable_file(path, "--out")
+            with replacing(path) as temporary:
                 temporary.write_text(config.pretty_text, encoding="utf-8")
 
 
@@ -221,7 +239,14 @@ def _check_same_config(path: Path, config: Config) -> None:
     made = [f"{path.stem}/metrics.json"] if cross else ["last_checkpoint", "metrics.json", "cost.json"]
     if not path.is_file() or not any(any(folder.glob(f"*/{name}")) for name in made):
         return
-    there, asked = (dict(_settings(some.to_dict())) for some in (Config.fromfile(path), config))
+    try:
+        made_with = Config.fromfile(path)
+    except Exception as error:  # a config is a Python file: it can fail in any way
+        raise ConfigError(
+            f"{path}, by which the results beside it were made, cannot be read any more: choose another --out, or "
+            f"delete {folder}"
+        ) from error
+    there, asked = (dict(_settings(some.to_dict())) for some in (made_with, config))
     absent = object()
     differing = sorted(key for key in {*there, *asked} if there.get(key, absent) != asked.get(key, absent))
     if differing:
@@ -244,10 +269,9 @@ def _settings(value: object, name: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _check_same_checkpoint(run: Run) -> None:
-    note = run.folder / "run.json"
-    if run.given is None or not (run.folder / "metrics.json").is_file():
+    if run.given is None or not (records := run.records()).tested:
         return
-    there, now = json.loads(note.read_text()), checkpoint_note(run.given)
+    there, now = records.notes, checkpoint_note(run.given)
     if any(there.get(key) != value for key, value in now.items()):
         same = there["checkpoint"] == now["checkpoint"]
         what = f"{now['checkpoint']} as it was before it changed" if same else there["checkpoint"]

@@ -8,7 +8,6 @@ other, so read both.
 
 import csv
 import itertools
-import json
 import shlex
 import sys
 from datetime import datetime, timezone
@@ -18,11 +17,11 @@ import numpy as np
 
 from cada_plugin.benchmark.machine import machine, versions
 from cada_plugin.benchmark.plan import CrossTest, Plan, Row, Run, set_name
-from cada_plugin.engine.launch import write_json, written_whole
+from cada_plugin.benchmark.records import STAGES, Queries, final_stage, read_records
 from cada_plugin.evaluation import paired_bootstrap
+from cada_plugin.files import replacing, write_json
 
 METRICS = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "mAP": "mAP", "mINP": "mINP"}
-STAGES = {"t2i_global": "stage 1", "t2i": "re-ranked"}
 COSTS = {  # of cost.json: heading and factor
     "parameters": ("parameters, M", 1e-6),
     "parameters_trained": ("of these trained, M", 1e-6),
@@ -37,22 +36,13 @@ COSTS = {  # of cost.json: heading and factor
 }
 
 
-def read_json(path: Path) -> dict | None:
-    """None where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def final_stage(metrics: dict) -> str:
-    """The list that a model is judged by: re-ranked where it has a second stage."""
-    return "t2i" if any(key.startswith("t2i/") for key in metrics) else "t2i_global"
-
-
 def summary(folder: Path) -> str:
     """One line on what a job left in its folder."""
-    metrics, cost = read_json(folder / "metrics.json"), read_json(folder / "cost.json")
-    if cost is not None:
-        latency = cost["query_reranked_ms"] or cost["query_ms"]
-        return f"{cost['parameters'] / 1e6:.2f} M parameters, {latency:.1f} ms a query"
+    records = read_records(folder)
+    if records.cost is not None:
+        latency = records.cost["query_reranked_ms"] or records.cost["query_ms"]
+        return f"{records.cost['parameters'] / 1e6:.2f} M parameters, {latency:.1f} ms a query"
+    metrics = records.metrics or {}
     scores = [f"{name} R@1 {metrics[f'{s}/R1']:.2f}" for s, name in STAGES.items() if f"{s}/R1" in metrics]
     return ", ".join(scores) or "tested"
 
@@ -72,31 +62,30 @@ def collect(plan: Plan) -> dict:
 
 
 def _row(row: Row) -> dict:
-    runs = [_outcome(run) for run in row.runs]
+    runs, cost = [_outcome(run) for run in row.runs], read_records(row.cost)
     return {
         "name": row.name,
         "config": row.source,
         "test_set": set_name(row.test_set),
         "runs": runs,
         "metrics": _aggregate(runs),
-        "cost": read_json(row.cost / "cost.json"),
-        "cost_failure": read_json(row.cost / "failure.json"),
+        "cost": cost.cost,
+        "cost_failure": cost.failure,
     }
 
 
 def _outcome(made: Run | CrossTest) -> dict:
     """``status`` is finished, failed or missing."""
     run = made.run if isinstance(made, CrossTest) else made
-    metrics, failure = read_json(made.folder / "metrics.json"), read_json(made.folder / "failure.json")
-    status = "finished" if metrics is not None else "failed" if failure is not None else "missing"
-    notes = read_json(made.folder / "run.json") or {}
+    records = made.records()
+    status = "finished" if records.tested else "failed" if records.failure is not None else "missing"
     return {
         "seed": run.seed,
         "folder": str(made.folder),
         "status": status,
-        **notes,
-        "metrics": metrics,
-        "failure": failure,
+        **records.notes,
+        "metrics": records.metrics if records.tested else None,
+        "failure": records.failure,
     }
 
 
@@ -120,27 +109,23 @@ def _cross(plan: Plan, row: Row, target: str) -> dict:
 
 def _significance(plan: Plan, rows: list[dict]) -> list[dict]:
     """Every pair of rows that were asked the same queries: the gain of ``b`` over ``a`` in R@1, in points."""
-    queries = {row.name: _hits(row) for row in plan.rows}
+    hits = {row.name: _hits(row) for row in plan.rows}
     pairs = []
-    for a, b in itertools.combinations([name for name, found in queries.items() if found is not None], 2):
-        (hits_a, asked_a, people), (hits_b, asked_b, _) = queries[a], queries[b]
-        if np.array_equal(asked_a, asked_b):
-            gain = paired_bootstrap(100 * hits_a, 100 * hits_b, groups=people)
-            pairs.append({"a": a, "b": b, "metric": "R1", **gain, "queries": len(people)})
+    for a, b in itertools.combinations([name for name, found in hits.items() if found is not None], 2):
+        (hits_a, queries), (hits_b, others) = hits[a], hits[b]
+        if np.array_equal(queries.asked, others.asked):
+            gain = paired_bootstrap(100 * hits_a, 100 * hits_b, groups=queries.people)
+            pairs.append({"a": a, "b": b, "metric": "R1", **gain, "queries": len(queries.people)})
     return pairs
 
 
-def _hits(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Share of the seeds (Q,) that put a right image first, what was asked (Q, 2), and the person of each query."""
-    hits = []
-    for run in row.runs:
-        metrics = read_json(run.folder / "metrics.json")
-        if metrics is not None:
-            with np.load(run.folder / "queries.npz") as queries:
-                hits.append(queries[f"{final_stage(metrics)}/first_rank"] == 0)
-                people = queries["person_ids"]
-                asked = np.stack([people, queries["caption_crc32"]], 1)
-    return (np.mean(hits, 0), asked, people) if hits else None
+def _hits(row: Row) -> tuple[np.ndarray, Queries] | None:
+    """Share of the seeds (Q,) that put a right image first, and the queries; None where the seeds have no common ones,
+    as after files were copied together from two test sets."""
+    found = [records.queries for run in row.runs if (records := run.records()).tested]
+    if not found or not all(np.array_equal(queries.asked, found[0].asked) for queries in found):
+        return None
+    return np.mean([queries.first_rank == 0 for queries in found], 0), found[0]
 
 
 # ---------------------------------------------------------------- files
@@ -149,9 +134,9 @@ def _hits(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
 def write_reports(out: Path, results: dict) -> None:
     """``results.json``, ``results.csv`` and ``results.md``."""
     write_json(out / "results.json", results)
-    with written_whole(out / "results.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(out / "results.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         _write_csv(file, results["rows"])
-    with written_whole(out / "results.md") as temporary:
+    with replacing(out / "results.md") as temporary:
         temporary.write_text(markdown(results), encoding="utf-8")
 
 

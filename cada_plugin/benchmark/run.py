@@ -1,6 +1,7 @@
 """From a plan to results: trainings with their tests, tests on other test sets, then what each model costs."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -9,9 +10,12 @@ from pathlib import Path
 from cada_plugin.benchmark.charts import draw_accuracy, draw_cost
 from cada_plugin.benchmark.jobs import Job, JobError, run_all, sole_user
 from cada_plugin.benchmark.machine import machine
-from cada_plugin.benchmark.plan import CrossTest, Row, Run, checkpoint_note, make_plan
-from cada_plugin.benchmark.report import collect, read_json, summary, write_reports
-from cada_plugin.engine.launch import last_checkpoint, write_json
+from cada_plugin.benchmark.output import writable_folder
+from cada_plugin.benchmark.plan import CrossTest, Plan, Row, Run, checkpoint_note, make_plan
+from cada_plugin.benchmark.records import read_records
+from cada_plugin.benchmark.report import collect, summary, write_reports
+from cada_plugin.engine.launch import last_checkpoint
+from cada_plugin.files import write_json
 
 Call = Callable[[Sequence[object], Path], None]
 
@@ -24,6 +28,7 @@ def benchmark(args: argparse.Namespace, tools: Path) -> int:
         tools: the folder of ``train.py`` and ``test.py``.
     """
     plan = make_plan(args)
+    writable_folder(plan.out, "--out")
     failed = []
 
     def ended(job: Job, error: JobError | None) -> str:
@@ -34,7 +39,8 @@ def benchmark(args: argparse.Namespace, tools: Path) -> int:
         return f"{job.label} FAILED: {error} (see {error.log})" if error else f"{job.label}: {summary(job.folder)}"
 
     with sole_user(plan.out) as lock:
-        plan.write_configs()
+        plan.prepare()
+        _name_damage(plan)
         runs = [run for row in plan.rows for run in row.runs]
         jobs = [_train_and_test(run, tools) for run in runs if not _is_finished(run)]
         run_all(jobs, args.jobs, lock, "runs", ended)
@@ -53,13 +59,23 @@ def benchmark(args: argparse.Namespace, tools: Path) -> int:
     return len(failed)
 
 
+def _name_damage(plan: Plan) -> None:
+    """One line for each run whose files cannot be used."""
+    made = [made for row in plan.rows for made in (*row.runs, *row.cross_tests)]
+    found = [(one.label, one.folder, one.records()) for one in made]
+    found += [(f"cost of {row.name}", row.cost, read_records(row.cost)) for row in plan.rows]
+    for label, folder, records in found:
+        if records.damage:
+            print(f"{label}: {'; '.join(records.damage)} (in {folder}), so it is done again", file=sys.stderr)
+
+
 def _is_finished(made: Run | CrossTest) -> bool:
-    return (made.folder / "metrics.json").is_file()
+    return made.records().tested
 
 
 def _is_measured(row: Row) -> bool:
     """On this machine: a table with timings of two would compare the machines."""
-    return (read_json(row.cost / "cost.json") or {}).get("machine") == machine()
+    return (read_records(row.cost).cost or {}).get("machine") == machine()
 
 
 def _train_and_test(run: Run, tools: Path) -> Job:
@@ -68,10 +84,10 @@ def _train_and_test(run: Run, tools: Path) -> Job:
 
     def work(call: Call) -> None:
         (run.folder / "failure.json").unlink(missing_ok=True)
-        state = read_json(note) or {}
+        state = run.records().notes
         if run.given is not None:
             state = checkpoint_note(run.given)
-        elif "checkpoint" not in state:
+        elif not os.path.isfile(run.folder / state.get("checkpoint", "")):
             # tested below, by the tool that tests given checkpoints as well
             untested = [f"test_{part}=None" for part in ("dataloader", "cfg", "evaluator")]
             command = [sys.executable, tools / "train.py", run.config, "--work-dir", run.folder, "--resume", "auto"]
@@ -102,7 +118,7 @@ def _chosen_checkpoint(folder: Path) -> Path:
 def _cross_test(cross: CrossTest, tools: Path) -> Job:
     def work(call: Call) -> None:
         (cross.folder / "failure.json").unlink(missing_ok=True)
-        checkpoint = read_json(cross.run.folder / "run.json")["checkpoint"]
+        checkpoint = cross.run.records().notes["checkpoint"]
         _test(call, tools, cross.config, cross.run.folder / checkpoint, cross.folder, [])
 
     return Job(cross.label, cross.folder, work)
@@ -112,6 +128,10 @@ def _test(call: Call, tools: Path, config: Path, checkpoint: Path, folder: Path,
     out = ["--out", folder / "metrics.json", "--queries", folder / "queries.npz"]
     command = [sys.executable, tools / "test.py", config, checkpoint, "--work-dir", folder, *out]
     call([*command, "--cfg-options", *options] if options else command, folder / "test.log")
+    records = read_records(folder)
+    if not records.tested:
+        what = "; ".join(records.damage) or "no metrics.json"
+        raise JobError(f"the test left no results: {what}", folder / "test.log")
 
 
 def _cost(row: Row) -> Job:
@@ -120,5 +140,8 @@ def _cost(row: Row) -> Job:
             (row.cost / outdated).unlink(missing_ok=True)
         command = [sys.executable, "-m", "cada_plugin.benchmark.cost", row.runs[0].config, "--work-dir", row.cost]
         call([*command, "--out", row.cost / "cost.json"], row.cost / "cost.log")
+        records = read_records(row.cost)
+        if records.cost is None:
+            raise JobError(f"no cost was measured: {'; '.join(records.damage)}", row.cost / "cost.log")
 
     return Job(f"cost of {row.name}", row.cost, work)

@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 
 from cada_plugin.benchmark.machine import machine, versions
+from cada_plugin.benchmark.output import writable_file, writable_folder
 from cada_plugin.benchmark.speed_curves import draw_curves, measure_curves
 from cada_plugin.benchmark.speed_inputs import CONFIGS
 from cada_plugin.benchmark.speed_measure import measure
 from cada_plugin.benchmark.speed_report import comparison, evaluation_table, load_table
 from cada_plugin.benchmark.speed_whole import evaluate, load
 from cada_plugin.benchmark.speed_work import encode_captions, encode_images, rank, rerank, train
-from cada_plugin.engine.launch import write_json
 from cada_plugin.errors import ConfigError
+from cada_plugin.files import write_json
 
 _AGAINST = {"train": "reference", "encode": "reference", "rerank": "reference", "rank": "torchreid"}
 
@@ -83,6 +84,10 @@ def run(args: argparse.Namespace) -> None:
         CADAError: the two sides of a comparison do not compute the same.
     """
     _check(args)
+    if args.work == "curves":
+        writable_folder(Path(args.out), "--out")
+    elif args.json:
+        writable_file(Path(args.json), "--json")
     place = _where(args.device)
     if args.work == "curves":
         results = measure_curves(args.device, args.rounds)

@@ -21,7 +21,7 @@ from cada_plugin.benchmark.speed_inputs import build_model, caption_words, read_
 from cada_plugin.benchmark.speed_measure import Work, fresh_processes, interleave, peak_memory
 from cada_plugin.benchmark.speed_whole import evaluate
 from cada_plugin.benchmark.speed_work import rank, rerank, train
-from cada_plugin.engine.launch import written_whole
+from cada_plugin.files import replacing
 
 # The plain path and torchreid stop earlier: they would take most of the time.
 SHORTLISTS = (4, 8, 16, 32, 64)
@@ -211,7 +211,7 @@ def draw_curves(panels: Sequence[dict], heading: str, path: Path) -> None:
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
-    with written_whole(path) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
 
 

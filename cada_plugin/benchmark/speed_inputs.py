@@ -139,6 +139,6 @@ def write_people(folder: Path, images: int) -> float:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
         total += path.stat().st_size
         captions = [" ".join(rng.choice(words, n)) for n in lengths[2 * i : 2 * i + 2]]
-        records.append({"file_path": path.name, "captions": captions, "id": i // 4})
+        records.append({"file_path": path.name, "captions": captions, "id": i // 4, "split": "train"})
     (folder / "annotations.json").write_text(json.dumps(records), encoding="utf-8")
     return total / images / 1000

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from cada_plugin.errors import CADAError
+from cada_plugin.progress import progress_bar
 
 _LEAST_SECONDS = 0.3  # a shorter action is called several times for one timing
 _MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
@@ -134,7 +134,7 @@ def interleave(actions: dict, rounds: int, device: torch.device) -> dict:
     """Seconds of one call of each action, one number a round, after a warm-up."""
     calls = {name: _warm_up(action, device) for name, action in actions.items()}
     times = {name: [] for name in actions}
-    for _ in tqdm(range(rounds), desc="rounds", delay=2, leave=False, disable=None):
+    for _ in progress_bar(range(rounds), desc="rounds", delay=2, leave=False, disable=None):
         for name, action in actions.items():
             times[name].append(_seconds(action, calls[name], device) / calls[name])
     return times

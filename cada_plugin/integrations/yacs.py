@@ -5,26 +5,30 @@
 
 A YAML file says what it changes in a *base config*, one of ``configs/*.py``: the one of its data set, or the one that
 ``MODEL.CADA.BASE_CONFIG`` (``cada.base_config``) names, as ``cada_procedural`` or as a path relative to the file. The
-table of all keys is :mod:`cada_plugin.integrations.yacs_table`. Any other key is an error: a setting that is dropped
-silently is a run that nobody meant. None stands for what the base config says.
+table of all keys is :mod:`cada_plugin.integrations.yacs_table`. None stands for what the base config says.
+
+A setting that is dropped silently is a run that nobody meant. So any other key of a file is an error, unless
+``ignore_unknown`` is given, and what was taken, approximated or ignored is reported: ``to_mmengine`` logs the
+:class:`Report` that :func:`convert` returns.
 """
 
 import argparse
 import difflib
 import json
+import logging
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import yaml
 from mmengine.config import Config
 from yacs.config import CfgNode
 
-from cada_plugin.engine.runner import first_line
+from cada_plugin.engine.config import read_config
 from cada_plugin.errors import ConfigError
-from cada_plugin.integrations.yacs_settings import SHIPPED
+from cada_plugin.integrations.yacs_files import Entry, expanded, flatten, read_entries
+from cada_plugin.integrations.yacs_settings import SHIPPED, Approximated, Ignored
 from cada_plugin.integrations.yacs_table import ROWS, STYLES, Row
 
 # Which config a data set stands for.
@@ -43,29 +47,65 @@ _EXPECTED = {
     bool: "True or False",
     list: "a list, such as [384, 128] or ('CUHKPEDES',)",
 }
+_LIKENESS = 0.85  # of two names, from which on one is taken for a misspelling of the other
 # Where each launcher tells the number of processes.
 _PROCESSES = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS", "mpi": "OMPI_COMM_WORLD_SIZE"}
 
 
-class _Entry(NamedTuple):
-    """A key with its value, and for error messages where it stands."""
+logger = logging.getLogger(__name__)
 
-    key: str
-    value: Any
+
+@dataclass
+class Report:
+    """What became of the keys of a file or tree.
+
+    Attributes:
+        source: the file, or "the tree".
+        taken: keys that mean here what they mean there, with their values.
+        approximated: keys that have an effect, and in what it differs.
+        ignored: keys that have none, and why.
+    """
+
     source: str
+    taken: dict[str, Any] = field(default_factory=dict)
+    approximated: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {len(self.taken)} keys taken as they are ({', '.join(self.taken) or 'none'})"]
+        for title, remarks in (("approximated", self.approximated), ("ignored", self.ignored)):
+            reasons: dict[str, list[str]] = {}
+            for key, reason in remarks.items():
+                reasons.setdefault(reason, []).append(key)
+            lines += [f"{title} {', '.join(keys)}: {reason}" for reason, keys in reasons.items()]
+        return "\n".join(lines)
 
 
 # ---------------------------------------------------------------- both directions
 
 
-def to_mmengine(source: str | Path | CfgNode, overrides: Sequence[str] = (), world_size: int = 1) -> Config:
-    """The MMEngine config of a YAML file, or of a host's tree.
+def to_mmengine(
+    source: str | Path | CfgNode, overrides: Sequence[str] = (), world_size: int = 1, ignore_unknown: bool = False
+) -> Config:
+    """The MMEngine config of a YAML file, or of a host's tree. Logs the report of :func:`convert`, as a warning where
+    a key was ignored or approximated."""
+    config, report = convert(source, overrides, world_size, ignore_unknown)
+    logger.log(logging.WARNING if report.ignored or report.approximated else logging.INFO, "%s", report)
+    return config
+
+
+def convert(
+    source: str | Path | CfgNode, overrides: Sequence[str] = (), world_size: int = 1, ignore_unknown: bool = False
+) -> tuple[Config, Report]:
+    """The MMEngine config of a YAML file, or of a host's tree, and what became of each key.
 
     Args:
-        source: a YAML file of either style, ``_BASE_`` is followed; or a whole tree, of which only the keys of the
-            table are read: the others are its host's business.
-        overrides: keys and values in turn, which win over the file.
+        source: a YAML file of either style, ``_BASE_`` is followed; or a whole tree, of which the keys of the table
+            are read and the others, its host's business, are reported as ignored.
+        overrides: keys and values in turn, which win over the file. All of them must be known: somebody has just
+            written them.
         world_size: number of processes; batch sizes of yacs are of all together.
+        ignore_unknown: report unknown keys of a file as ignored, as those of a tree are, in place of refusing the file.
 
     Raises:
         ConfigError: the file cannot be read or has unknown keys, which are named all at once; a value is of a wrong
@@ -76,24 +116,36 @@ def to_mmengine(source: str | Path | CfgNode, overrides: Sequence[str] = (), wor
             f"expected pairs of KEY VALUE, got an odd number of words: {' '.join(overrides)}. "
             "On a command line, put them before flags that may take a word, such as --resume [PATH]"
         )
-    pairs = [_Entry(*pair, "command line") for pair in zip(overrides[::2], overrides[1::2], strict=True)]
+    pairs = [Entry(*pair, "command line") for pair in zip(overrides[::2], overrides[1::2], strict=True)]
+    lenient = ignore_unknown or isinstance(source, CfgNode)
     if isinstance(source, CfgNode):
-        entries, source = [_Entry(key, value, "tree") for key, value in _flatten(source)], "the tree"
-        style = _style([entry.key for entry in entries], source)
-        entries = [entry for entry in entries if entry.key in _rows(style)]
+        entries, name = [Entry(key, value, "tree") for key, value in flatten(source)], "the tree"
     else:
-        entries = _read(Path(source).expanduser())
-        style = _style([entry.key for entry in entries], source)
-    _check_keys([*entries, *pairs], style, source)
+        entries, name = read_entries(Path(source)), str(source)
+    style = _style([entry.key for entry in entries], name)
+    report = Report(name)
+    known = _rows(style)
+    if lenient:
+        report.ignored = {entry.key: _hint(entry.key, style) for entry in entries if entry.key not in known}
+        entries = [entry for entry in entries if entry.key in known]
+    _check_keys([*entries, *pairs], style, name)
     values = _check_values([*entries, *pairs], style)
+    if lenient:
+        _leave_out_other_data_sets(values, style, report)
     config = _load_base(values, style)
-    for key, row in _rows(style).items():
+    for key, row in known.items():
         if key in values:
             try:
-                _write(row, config, values[key], world_size)
+                remark = _write(row, config, values[key], world_size)
             except ConfigError as error:
                 raise ConfigError(f"{key}: {error}") from error
-    return config
+            if isinstance(remark, Ignored):
+                report.ignored[key] = str(remark)
+            elif isinstance(remark, Approximated):
+                report.approximated[key] = str(remark)
+            else:
+                report.taken[key] = values[key]
+    return config, report
 
 
 def to_yacs(config: Config, style: str, world_size: int = 1) -> CfgNode:
@@ -111,7 +163,7 @@ def to_yacs(config: Config, style: str, world_size: int = 1) -> CfgNode:
         value = row.encode(row.setting.read(config), style)
         if value is not None:
             _put(tree, key, value * world_size if row.of_all_processes else value)
-    ours, again = config.to_dict(), to_mmengine(tree, world_size=world_size).to_dict()
+    ours, again = config.to_dict(), convert(tree, world_size=world_size)[0].to_dict()
     if lost := [key for key in {**ours, **again} if _text(ours.get(key)) != _text(again.get(key))]:
         raise ConfigError(
             f"no key of a yacs tree says how {', '.join(lost)} differ from {config.filename}: write the config to a "
@@ -141,7 +193,7 @@ def add_cada_config(cfg: CfgNode) -> None:
         if key.startswith(f"{_OWN[style]}."):
             _put(own, key.removeprefix(f"{_OWN[style]}."), None)
     if name in host:
-        if not isinstance(host[name], CfgNode) or dict(_flatten(host[name])).keys() != dict(_flatten(own)).keys():
+        if not isinstance(host[name], CfgNode) or dict(flatten(host[name])).keys() != dict(flatten(own)).keys():
             raise ConfigError(f"the tree has a {_OWN[style]} of its own: rename it")
         return
     if host.is_frozen():
@@ -157,18 +209,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="KEY VALUE", help="for a YAML config: SOLVER.MAX_EPOCH 1"
     )
+    parser.add_argument(
+        "--ignore-unknown",
+        action="store_true",
+        help="for a YAML config: report keys that mean nothing here, in place of refusing the file",
+    )
     parser.set_defaults(read_config=_read_config)
 
 
 def _read_config(args: argparse.Namespace) -> Config:
     if Path(args.config).suffix in (".yml", ".yaml"):
-        return to_mmengine(args.config, args.overrides, int(os.environ.get(_PROCESSES.get(args.launcher, ""), 1)))
+        world_size = int(os.environ.get(_PROCESSES.get(args.launcher, ""), 1))
+        return to_mmengine(args.config, args.overrides, world_size, args.ignore_unknown)
+    if args.ignore_unknown:
+        raise ConfigError(f"--ignore-unknown is for YAML configs, and {args.config} is none: leave it out")
     if args.overrides:
         raise ConfigError(
             f"KEY VALUE pairs are for YAML configs, and {args.config} is none: use --cfg-options KEY=VALUE in place of "
             f"{' '.join(args.overrides)}"
         )
-    return Config.fromfile(args.config)
+    return read_config(args.config)
 
 
 # ---------------------------------------------------------------- trees
@@ -186,60 +246,12 @@ def _put(tree: CfgNode, key: str, value: Any) -> None:
     tree[leaf] = value
 
 
-def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def _text(value: Any) -> str:
     """For comparisons in which a tuple is a list."""
     return json.dumps(value, sort_keys=True, default=str)
 
 
 # ---------------------------------------------------------------- reading
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, of which YAML takes the last."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        first: dict[str, yaml.Node] = {}
-        for key, _ in node.value:
-            if first.setdefault(str(key.value), key) is not key:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value} is given twice", problem_mark=key.start_mark)
-        return node
-
-
-def _read(path: Path, chain: tuple[Path, ...] = ()) -> list[_Entry]:
-    """What a file says, after what its ``_BASE_`` says; ``chain`` are the files that led to it."""
-    if path.resolve() in chain:
-        raise ConfigError(f"_BASE_ goes round in a circle: {' -> '.join(p.name for p in (*chain, path))}")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        whose = f", the _BASE_ of {chain[-1]}," if chain else ""
-        raise ConfigError(f"{path}{whose} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict | None):
-        raise ConfigError(f"{path} is no tree of keys: expected lines such as SOLVER: or train:")
-    pairs = list(_flatten(content or {}))
-    entries = dict(pairs)
-    if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:  # nested and dotted
-        raise ConfigError(f"{path}: the key {twice[0]} is given twice")
-    base = entries.pop("_BASE_", None)
-    if not isinstance(base, str | None):
-        raise ConfigError(f"{path}: _BASE_ is the name of one file, got {base!r}")
-    for style in STYLES:
-        key = ROWS[0].key(style)
-        if str(entries.get(key)).endswith(".py"):
-            entries[key] = str(path.absolute().parent / Path(entries[key]).expanduser())
-    own = [_Entry(key, value, path.name) for key, value in entries.items()]
-    return own if base is None else _read(path.parent / Path(base).expanduser(), (*chain, path.resolve())) + own
 
 
 def _style(keys: Sequence[str], source: object) -> str:
@@ -253,7 +265,7 @@ def _style(keys: Sequence[str], source: object) -> str:
     return "torchreid" if sum(map(str.islower, keys)) > sum(map(str.isupper, keys)) else "fastreid"
 
 
-def _check_keys(entries: Iterable[_Entry], style: str, source: object) -> None:
+def _check_keys(entries: Iterable[Entry], style: str, source: object) -> None:
     unknown = {entry.key: entry.source for entry in entries if entry.key not in _rows(style)}
     if not unknown:
         return
@@ -264,7 +276,8 @@ def _check_keys(entries: Iterable[_Entry], style: str, source: object) -> None:
             [
                 f"unknown keys in {source} (read as {case}):",
                 *(f"  {key} ({where}): {_hint(key, style)}" for key, where in unknown.items()),
-                f"What has no key is set in the Python config that {base} names, or with --cfg-options.",
+                f"What has no key is set in the Python config that {base} names, or with --cfg-options. "
+                "--ignore-unknown leaves out what a file says for another project, and reports it",
             ]
         )
     )
@@ -275,11 +288,27 @@ def _hint(key: str, style: str) -> str:
         if row.key(style) and key in (row.fastreid, row.torchreid):
             return f"the other style's name for {row.key(style)}"
     known = {name.lower(): name for name in _rows(style)}
-    nearest = known[difflib.get_close_matches(key.lower(), known, 1, cutoff=0)[0]]
-    return f"write {nearest}" if nearest.lower() == key.lower() else f"the nearest key is {nearest}"
+    if key.lower() in known:
+        return f"write {known[key.lower()]}"
+    if any(name.startswith(f"{key.lower()}.") for name in known):
+        return "a section, of which a key is expected"
+    if above := [name for name in known if key.lower().startswith(f"{name}.")]:
+        return f"{known[above[0]]} is a value and no section"
+    nearest = max(known, key=lambda name: _likeness(key.lower(), name))
+    alike = _likeness(key.lower(), nearest) >= _LIKENESS
+    return f"the nearest key is {known[nearest]}" if alike else "no key that has a meaning here"
 
 
-def _check_values(entries: Iterable[_Entry], style: str) -> dict[str, Any]:
+def _likeness(one: str, other: str) -> float:
+    """0 to 1, of the one name in which two keys differ; keys that differ in several are different things."""
+    names = [*zip(one.split("."), other.split("."), strict=False)]
+    differing = [pair for pair in names if pair[0] != pair[1]]
+    if len(differing) != 1 or one.count(".") != other.count("."):
+        return 0.0
+    return difflib.SequenceMatcher(None, *differing[0]).ratio()
+
+
+def _check_values(entries: Iterable[Entry], style: str) -> dict[str, Any]:
     """Value by key, the last one said; yacs decodes and checks it against the type of its row."""
     values: dict[str, Any] = {}
     for key, value, source in entries:
@@ -287,10 +316,21 @@ def _check_values(entries: Iterable[_Entry], style: str) -> dict[str, Any]:
         leaf = CfgNode({"value": kind()})
         try:
             leaf.merge_from_list(["value", value])
-        except ValueError as error:
+        except Exception as error:  # yacs reads a text as Python, which can fail in any way
             raise ConfigError(f"{key}: {value!r} ({source}) is of a wrong type: expected {_EXPECTED[kind]}") from error
         values[key] = leaf["value"]
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _leave_out_other_data_sets(values: dict[str, Any], style: str, report: Report) -> None:
+    """A host's own data sets have no captions. They say nothing here, where something else says what to start from."""
+    base, trained, tested = (row.key(style) for row in ROWS[:3])
+    for key, row in ((trained, ROWS[1]), (tested, ROWS[2])):
+        if key in values and (values.get(base) or (key == tested and trained in values)):
+            try:
+                row.decode(values[key])
+            except ConfigError:
+                report.ignored[key] = f"{values.pop(key)} is none of our data sets; those of the base config are used"
 
 
 def _load_base(values: dict[str, Any], style: str) -> Config:
@@ -302,22 +342,25 @@ def _load_base(values: dict[str, Any], style: str) -> Config:
         try:
             name = _BASE_CONFIGS[ROWS[1].decode(values[names])]
         except ConfigError as error:
-            raise ConfigError(f"{names}: {error}") from error
-    path = Path(name).expanduser() if name.endswith(".py") else SHIPPED / f"{name}.py"
-    if not path.is_file():
+            raise ConfigError(f"{names}: {error}. Or name a config with {base}") from error
+    path = expanded(name, base) if name.endswith(".py") else SHIPPED / f"{name}.py"
+    if not os.path.isfile(path):
         shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.py")))
         raise ConfigError(f"{base}: no config {path}; give the path of a .py config, or one of {shipped}")
     try:
-        return Config.fromfile(path)
-    except Exception as error:  # a config is a Python file: it can fail in any way
-        raise ConfigError(f"{base}: {path} cannot be read as a config: {first_line(error)}") from error
+        return read_config(path)
+    except ConfigError as error:
+        raise ConfigError(f"{base}: {error}") from error
 
 
-def _write(row: Row, config: Config, value: Any, world_size: int) -> None:
+def _write(row: Row, config: Config, value: Any, world_size: int) -> Ignored | Approximated | None:
+    row.check(value)
+    remark = Approximated(row.remark(value)) if row.remark(value) else None
     value = row.decode(value)
     if row.of_all_processes:
         if value % world_size:
             raise ConfigError(f"{value} is for all {world_size} processes together: use a multiple of {world_size}")
         value //= world_size
     if value != row.setting.read(config):  # what the base config says already is not said again
-        row.setting.write(config, value)
+        remark = row.setting.write(config, value) or remark
+    return remark

@@ -1,7 +1,7 @@
 """Where the settings that yacs can say stand in an MMEngine config, and how to read and write each of them."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,16 @@ from cada_plugin.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[2] / "configs"  # beside the package in a checkout
 
-logger = logging.getLogger(__name__)
+
+class Ignored(str):
+    """Why a value has no effect here."""
+
+
+class Approximated(str):
+    """In what its effect differs from the one in the host."""
+
+
+Remark = Ignored | Approximated | None
 
 
 class Setting(NamedTuple):
@@ -20,11 +29,12 @@ class Setting(NamedTuple):
 
     Attributes:
         read: its value in a config; None where the config does not say it.
-        write: puts a value into a config; ConfigError where the config has no place for it.
+        write: puts a value into a config, and gives a remark where that is not all that the host would do; ConfigError
+            where the config has no place for it.
     """
 
     read: Callable[[Config], Any]
-    write: Callable[[Config, Any], None]
+    write: Callable[[Config, Any], Remark]
 
 
 # ---------------------------------------------------------------- settings that stand at paths
@@ -67,12 +77,12 @@ def _places(config: Config, path: str) -> Iterator[tuple[Any, str]]:
     for name in parents:
         children: list[Any] = []
         for node in nodes:
-            children += [item for item in node if _type(item) == name] if isinstance(node, list) else [node.get(name)]
+            children += [item for item in node if type_of(item) == name] if isinstance(node, list) else [node.get(name)]
         nodes = [child for child in children if isinstance(child, dict | list)]
     return ((node, key) for node in nodes)
 
 
-def _type(cfg: dict) -> str:
+def type_of(cfg: dict) -> str:
     """Registered name without its scope: ``torchvision/Resize`` -> ``Resize``."""
     return str(cfg.get("type")).replace("/", ".").rpartition(".")[2]
 
@@ -101,6 +111,18 @@ def _nothing(config: Config, value: Any = None) -> None:
     return None
 
 
+def section(config: Config, name: str) -> ConfigDict:
+    """A section at the top of a config.
+
+    Raises:
+        ConfigError: the config has no such section.
+    """
+    found = config.get(name)
+    if not isinstance(found, dict):
+        raise ConfigError(f"the base config has no {name}: name another base config")
+    return found
+
+
 def _base_config(config: Config) -> str | None:
     path = Path(config.filename or "")
     return path.relative_to(SHIPPED).with_suffix("").as_posix() if path.is_relative_to(SHIPPED) else config.filename
@@ -120,7 +142,7 @@ def dataset(split: str) -> Setting:
 
     def read(config: Config) -> str | None:
         loader = config.get(f"{split}_dataloader")
-        return _type(loader.dataset) if loader else None
+        return type_of(loader.get("dataset", {})) if loader else None
 
     def write(config: Config, value: str) -> None:
         raise ConfigError(f"the base config reads {read(config)}, not {value}: name another base config, or none")
@@ -188,79 +210,38 @@ def _set_num_workers(config: Config, value: int) -> None:
 NUM_WORKERS = Setting(_ALL_WORKERS.read, _set_num_workers)
 
 
-def _sampler(config: Config) -> str:
-    return _type(config.train_dataloader.get("sampler", {}))
+def _sampler(config: Config) -> str | None:
+    loader = config.get("train_dataloader")
+    return type_of(loader.get("sampler", {})) if loader else None
 
 
 def _set_sampler(config: Config, value: str) -> None:
-    loader = config.train_dataloader
+    loader = section(config, "train_dataloader")
     loader.sampler = ConfigDict(type=value)
     if value == "IdentitySampler":
-        loader.sampler.update(num_instances=4, batch_size=loader.batch_size)  # 4: the default of both hosts
+        loader.sampler.update(num_instances=4, batch_size=loader.get("batch_size", 1))  # 4: the default of both hosts
     else:
         loader.sampler.shuffle = True
 
 
-def _set_num_instances(config: Config, value: int) -> None:
-    if _sampler(config) == "IdentitySampler":
-        config.train_dataloader.sampler.num_instances = value
-    else:  # both hosts have a default for it, whatever the sampler
-        logger.warning("ignored the number of instances, because the sampler does not group by identity")
+def _set_num_instances(config: Config, value: int) -> Remark:
+    if _sampler(config) != "IdentitySampler":  # both hosts have a default for it, whatever the sampler
+        return Ignored("the sampler does not group by identity")
+    config.train_dataloader.sampler.num_instances = value
+    return None
 
 
 SAMPLER = Setting(_sampler, _set_sampler)
 NUM_INSTANCES = Setting(at("train_dataloader.sampler.num_instances").read, _set_num_instances)
 
 
-def _schedulers(config: Config) -> list[dict]:
-    schedulers = config.get("param_scheduler") or []
-    return [schedulers] if isinstance(schedulers, dict) else schedulers
-
-
-_RUN = at("train_cfg.max_epochs")
-
-
-def _set_max_epochs(config: Config, value: int) -> None:
-    """Schedulers that end with the run go on to do so."""
-    old = _RUN.read(config)
-    _RUN.write(config, value)
-    for scheduler in _schedulers(config):
-        for key in ("T_max", "end"):
-            if scheduler.get("by_epoch", True) and scheduler.get(key) == old:
-                scheduler[key] = value
-
-
-MAX_EPOCHS = Setting(_RUN.read, _set_max_epochs)
-
-
-def _is_warm_up(scheduler: dict) -> bool:
-    return _type(scheduler) == "LinearLR" and scheduler.get("begin", 0) == 0
-
-
-def _warmup_iters(config: Config) -> int | None:
-    for scheduler in filter(_is_warm_up, _schedulers(config)):
-        return None if scheduler.get("by_epoch", True) else scheduler.get("end")
-    return 0
-
-
-def _set_warmup_iters(config: Config, value: int) -> None:
-    if _warmup_iters(config) is None:
-        raise ConfigError("the base config warms up by epochs, or without end: change its param_scheduler")
-    # 0.01: the factor of our own configs
-    warm_up = next(filter(_is_warm_up, _schedulers(config)), ConfigDict(type="LinearLR", start_factor=0.01, begin=0))
-    others = [scheduler for scheduler in _schedulers(config) if not _is_warm_up(scheduler)]
-    config.param_scheduler = [ConfigDict(warm_up, by_epoch=False, end=value), *others] if value else others
-
-
-WARMUP_ITERS = Setting(_warmup_iters, _set_warmup_iters)
-
-
 def _amp(config: Config) -> bool | None:
-    return {"OptimWrapper": False, "BF16OptimWrapper": True}.get(_type(config.get("optim_wrapper", {})))
+    return {"OptimWrapper": False, "BF16OptimWrapper": True}.get(type_of(config.get("optim_wrapper", {})))
 
 
 def _set_amp(config: Config, value: bool) -> None:
     if value:
+        section(config, "optim_wrapper")
         use_amp(config)
     else:
         at("optim_wrapper.type").write(config, "OptimWrapper")
@@ -273,20 +254,31 @@ _VAL_INTERVAL = at("train_cfg.val_interval")
 
 
 def _set_eval_period(config: Config, value: int) -> None:
-    _VAL_INTERVAL.write(config, value if value > 0 else _RUN.read(config))  # torchreid's -1: at the end
+    epochs = at("train_cfg.max_epochs").read(config) or 1
+    _VAL_INTERVAL.write(config, value if value > 0 else epochs)  # torchreid's -1: at the end
 
 
 EVAL_PERIOD = Setting(_VAL_INTERVAL.read, _set_eval_period)
 
 
+def _temperature(value: list, old: Any) -> tuple:
+    if len(value) != 2 or not all(type(number) in (int, float) and isfinite(number) for number in value):
+        raise ConfigError(f"expected two numbers, at the start and at the end of the run, got {value}")
+    return tuple(value)
+
+
+TEMPERATURE = at("model.negative_temperature", to_ours=_temperature, to_theirs=list)
+
+
 def _start_weights(config: Config) -> str | None:
-    init = config.model.get("init_cfg")
+    init = (config.get("model") or {}).get("init_cfg")
     return init.get("checkpoint") if init else ""
 
 
 def _set_start_weights(config: Config, value: str) -> None:
-    init = config.model.get("init_cfg") or {"type": "Pretrained"}
-    config.model.init_cfg = ConfigDict(init, checkpoint=value) if value else None
+    model = section(config, "model")
+    init = model.get("init_cfg") or {"type": "Pretrained"}
+    model.init_cfg = ConfigDict(init, checkpoint=value) if value else None
 
 
 START_WEIGHTS = Setting(_start_weights, _set_start_weights)
@@ -296,11 +288,11 @@ def loss(name: str) -> Setting:
     """Weight of a loss; 0 leaves it out."""
 
     def read(config: Config) -> float | None:
-        loss = config.model.get(name, _ABSENT)
+        loss = (config.get("model") or {}).get(name, _ABSENT)
         return 0.0 if loss is None else None if loss is _ABSENT else loss.get("weight")
 
     def write(config: Config, value: float) -> None:
-        model = config.model
+        model = section(config, "model")
         if name not in model or (value and model[name] is None):
             raise ConfigError(f"the base config has no {name}: name another base config")
         if value:
@@ -313,9 +305,9 @@ def loss(name: str) -> Setting:
     return Setting(read, write)
 
 
-def device(key: str) -> Setting:
-    """The one key that is ignored: it changes no result."""
-    return Setting(_nothing, lambda config, value: logger.warning(f"ignored {key}: a GPU is used where there is one"))
+def ignored(reason: str) -> Setting:
+    """A key that changes nothing here, whatever its value is."""
+    return Setting(_nothing, lambda config, value: Ignored(reason))
 
 
 def only(allowed: Any, reason: str) -> Setting:

@@ -5,9 +5,11 @@ What a style has no key for stands under ``MODEL.CADA`` (``cada``). FastReID has
 releases differ on the seed and the log period: these rows have TransReID's, or the plain one.
 """
 
+import math
 from typing import Any, NamedTuple
 
 from cada_plugin.errors import ConfigError
+from cada_plugin.integrations import yacs_schedule as schedule
 from cada_plugin.integrations import yacs_settings as settings
 from cada_plugin.integrations.yacs_settings import Setting, at, loaders, none_as
 
@@ -22,6 +24,8 @@ class Row(NamedTuple):
         kind: the type that yacs checks a value against.
         words: our name to FastReID's and torchreid's, where values are names. Either is understood in both styles.
         of_all_processes: batch sizes are of all processes in both hosts, and of each one in MMEngine.
+        low, high: bounds of a number.
+        near: other names of the hosts in lower case, which are taken for one of ours with a remark.
     """
 
     fastreid: str
@@ -30,6 +34,9 @@ class Row(NamedTuple):
     setting: Setting
     words: dict[str, tuple[str, str]] | None = None
     of_all_processes: bool = False
+    low: float | None = None
+    high: float | None = None
+    near: dict[str, tuple[str, str]] = {}
 
     def key(self, style: str) -> str:
         return self[STYLES.index(style)]
@@ -39,11 +46,30 @@ class Row(NamedTuple):
         if self.words is None:
             return value
         names = value if self.kind is list else [value]
-        ours = {word.lower(): name for name, words in self.words.items() for word in words}
+        ours = {word.lower(): name for name, words in self.words.items() for word in words if word}
+        ours |= {word: name for word, (name, _) in self.near.items()}
         if len(names) != 1 or str(names[0]).lower() not in ours:
-            spellings = ", ".join(dict.fromkeys(word for words in self.words.values() for word in words))
+            spellings = ", ".join(dict.fromkeys(word for words in self.words.values() for word in words if word))
             raise ConfigError(f"expected one of {spellings}; got {', '.join(map(str, names)) or 'none'}")
         return ours[str(names[0]).lower()]
+
+    def remark(self, value: Any) -> str | None:
+        """In what a name of ``near`` differs from the one that it is taken for."""
+        names = value if self.kind is list else [value]
+        return next((self.near[str(name).lower()][1] for name in names if str(name).lower() in self.near), None)
+
+    def check(self, value: Any) -> None:
+        """Bounds.
+
+        Raises:
+            ConfigError: the number is outside.
+        """
+        if self.kind in (int, float) and not -math.inf < value < math.inf:
+            raise ConfigError(f"expected a finite number, got {value}")
+        if self.low is not None and value < self.low:
+            raise ConfigError(f"expected {self.low} or more, got {value}")
+        if self.high is not None and value > self.high:
+            raise ConfigError(f"expected {self.high} or less, got {value}")
 
     def encode(self, value: Any, style: str) -> Any:
         """Our names -> as a host writes them; None for what it has no name for."""
@@ -64,12 +90,23 @@ _SAMPLERS = {
     "DefaultSampler": ("TrainingSampler", "RandomSampler"),
     "IdentitySampler": ("NaiveIdentitySampler", "RandomIdentitySampler"),
 }
-# The others have defaults in the hosts that torch has not (momentum): they are a matter of the base config.
-_OPTIMIZERS = {"Adam": ("Adam", "adam"), "AdamW": ("AdamW", "adamw")}
+_NEAR_SAMPLERS = {"balancedidentitysampler": ("IdentitySampler", "persons are drawn whatever their cameras are")}
+_OPTIMIZERS = {"Adam": ("Adam", "adam"), "AdamW": ("AdamW", "adamw"), "SGD": ("SGD", "sgd"), "AMSGrad": ("", "amsgrad")}
+_SCHEDULES = {
+    "CosineAnnealingLR": ("CosineAnnealingLR", "cosine"),
+    "MultiStepLR": ("MultiStepLR", "multi_step"),
+    "StepLR": ("", "single_step"),
+}
+_NEAR_SCHEDULES = {
+    "warmupmultisteplr": ("MultiStepLR", "STEPS are taken for epochs and WARMUP_ITERS for iterations"),
+    "warmupcosineannealinglr": ("CosineAnnealingLR", "WARMUP_ITERS are taken for iterations"),
+    "delayedcosineannealinglr": ("CosineAnnealingLR", "the delay is that of DELAY_EPOCHS"),
+}
+_WARM_UPS = {"LinearLR": ("linear", "linear"), "ConstantLR": ("constant", "constant")}
+_NEAR_WARM_UPS = dict.fromkeys(("exp", "burnin"), ("LinearLR", "the rate rises linearly"))
 
 _BATCH_SIZE = at("train_dataloader.batch_size", also=["train_dataloader.sampler.batch_size"])
 _TEST_BATCH_SIZE = at(*loaders("batch_size", "val", "test"))
-_TEMPERATURE = at("model.negative_temperature", to_ours=lambda value, old: tuple(value), to_theirs=list)
 _COSINE_WEIGHT = at("val_cfg.cosine_weight", "test_cfg.cosine_weight")
 
 # The first two choose the base config. The others are written from top to bottom: epochs before what follows from them,
@@ -82,43 +119,62 @@ ROWS = (
     Row("DATASETS.ROOT_DIR", "data.root", str, settings.DATA_ROOT),
     Row("INPUT.SIZE_TRAIN", "", list, settings.IMAGE_SIZE),
     Row("INPUT.SIZE_TEST", "", list, settings.TEST_SIZE),
-    Row("", "data.height", int, settings.side(0)),
-    Row("", "data.width", int, settings.side(1)),
-    Row("DATALOADER.NUM_WORKERS", "data.workers", int, settings.NUM_WORKERS),
-    Row("SOLVER.IMS_PER_BATCH", "train.batch_size", int, _BATCH_SIZE, of_all_processes=True),
-    Row("TEST.IMS_PER_BATCH", "test.batch_size", int, _TEST_BATCH_SIZE, of_all_processes=True),
-    Row("DATALOADER.SAMPLER_TRAIN", "sampler.train_sampler", str, settings.SAMPLER, _SAMPLERS),
-    Row("DATALOADER.NUM_INSTANCE", "sampler.num_instances", int, settings.NUM_INSTANCES),
+    Row("", "data.height", int, settings.side(0), low=1),
+    Row("", "data.width", int, settings.side(1), low=1),
+    Row("DATALOADER.NUM_WORKERS", "data.workers", int, settings.NUM_WORKERS, low=0),
+    Row("SOLVER.IMS_PER_BATCH", "train.batch_size", int, _BATCH_SIZE, of_all_processes=True, low=1),
+    Row("TEST.IMS_PER_BATCH", "test.batch_size", int, _TEST_BATCH_SIZE, of_all_processes=True, low=1),
+    Row("DATALOADER.SAMPLER_TRAIN", "sampler.train_sampler", str, settings.SAMPLER, _SAMPLERS, near=_NEAR_SAMPLERS),
+    Row("DATALOADER.NUM_INSTANCE", "sampler.num_instances", int, settings.NUM_INSTANCES, low=1),
     # training; periods are in epochs, the log's in iterations
-    Row("SOLVER.MAX_EPOCH", "train.max_epoch", int, settings.MAX_EPOCHS),
-    Row("SOLVER.OPT", "train.optim", str, at("optim_wrapper.optimizer.type"), _OPTIMIZERS),
-    Row("SOLVER.BASE_LR", "train.lr", float, at("optim_wrapper.optimizer.lr")),
-    Row("SOLVER.WEIGHT_DECAY", "train.weight_decay", float, at("optim_wrapper.optimizer.weight_decay")),
-    Row("SOLVER.WARMUP_ITERS", "cada.warmup_iters", int, settings.WARMUP_ITERS),
+    Row("SOLVER.MAX_EPOCH", "train.max_epoch", int, schedule.MAX_EPOCHS, low=1),
+    Row("SOLVER.OPT", "train.optim", str, schedule.OPTIMIZER, _OPTIMIZERS),
+    Row("SOLVER.BASE_LR", "train.lr", float, at("optim_wrapper.optimizer.lr"), low=0),
+    Row("SOLVER.WEIGHT_DECAY", "train.weight_decay", float, at("optim_wrapper.optimizer.weight_decay"), low=0),
+    Row("SOLVER.MOMENTUM", "sgd.momentum", float, schedule.sgd("momentum", 0.0), low=0),
+    Row("SOLVER.NESTEROV", "sgd.nesterov", bool, schedule.sgd("nesterov", False)),
+    Row("", "sgd.dampening", float, schedule.sgd("dampening", 0.0)),
+    Row("", "adam.beta1", float, schedule.beta(0), low=0, high=0.999999),
+    Row("", "adam.beta2", float, schedule.beta(1), low=0, high=0.999999),
+    Row("SOLVER.BIAS_LR_FACTOR", "", float, schedule.BIAS_LR_FACTOR, low=0),
+    Row("SOLVER.WEIGHT_DECAY_BIAS", "", float, schedule.decay("bias_decay_mult"), low=0),
+    Row("SOLVER.WEIGHT_DECAY_NORM", "", float, schedule.decay("norm_decay_mult"), low=0),
+    # the schedule: its kind before its arguments, the warm-up's length before its shape
+    Row("SOLVER.SCHED", "", str, schedule.schedule([30, 55]), _SCHEDULES, near=_NEAR_SCHEDULES),
+    Row("", "train.lr_scheduler", str, schedule.schedule([20]), _SCHEDULES),
+    Row("SOLVER.STEPS", "train.stepsize", list, schedule.STEPS),
+    Row("SOLVER.GAMMA", "train.gamma", float, schedule.GAMMA, low=0),
+    Row("SOLVER.ETA_MIN_LR", "cada.eta_min_lr", float, schedule.MINIMUM_RATE, low=0),
+    Row("SOLVER.DELAY_EPOCHS", "cada.delay_epochs", int, schedule.DELAY_EPOCHS, low=0),
+    Row("SOLVER.WARMUP_ITERS", "", int, schedule.HOST_WARMUP_ITERS, low=0),
+    Row("", "cada.warmup_iters", int, schedule.WARMUP_ITERS, low=0),
+    Row("SOLVER.WARMUP_METHOD", "cada.warmup_method", str, schedule.WARMUP_METHOD, _WARM_UPS, near=_NEAR_WARM_UPS),
+    Row("SOLVER.WARMUP_FACTOR", "cada.warmup_factor", float, schedule.WARMUP_FACTOR, low=1e-9, high=1),
+    Row("CUDNN_BENCHMARK", "", bool, at("env_cfg.cudnn_benchmark")),
     Row("SOLVER.AMP.ENABLED", "cada.amp", bool, settings.AMP),
-    Row("SOLVER.CHECKPOINT_PERIOD", "cada.checkpoint_period", int, at("default_hooks.checkpoint.interval")),
-    Row("SOLVER.LOG_PERIOD", "train.print_freq", int, at("default_hooks.logger.interval")),
+    Row("SOLVER.CHECKPOINT_PERIOD", "cada.checkpoint_period", int, at("default_hooks.checkpoint.interval"), low=1),
+    Row("SOLVER.LOG_PERIOD", "train.print_freq", int, at("default_hooks.logger.interval"), low=1),
     Row("TEST.EVAL_PERIOD", "test.eval_freq", int, settings.EVAL_PERIOD),
-    Row("SEED", "train.seed", int, at("randomness.seed", **none_as(-1))),
+    Row("SEED", "train.seed", int, at("randomness.seed", **none_as(-1)), low=-1),
     Row("MODEL.WEIGHTS", "model.load_weights", str, at("load_from", **none_as(""))),
     Row("OUTPUT_DIR", "data.save_dir", str, at("work_dir")),
     # the method
     Row("MODEL.CADA.START_WEIGHTS", "cada.start_weights", str, settings.START_WEIGHTS),
     Row("MODEL.CADA.GROUPING", "cada.grouping", str, at("model.grouping")),
-    Row("MODEL.CADA.NUM_GROUPS", "cada.num_groups", int, at("model.num_groups", **none_as(0))),
+    Row("MODEL.CADA.NUM_GROUPS", "cada.num_groups", int, at("model.num_groups", **none_as(0)), low=0),
     Row("MODEL.CADA.NEGATIVES", "cada.negatives", str, at("model.negatives")),
-    Row("MODEL.CADA.NEGATIVE_TEMPERATURE", "cada.negative_temperature", list, _TEMPERATURE),
+    Row("MODEL.CADA.NEGATIVE_TEMPERATURE", "cada.negative_temperature", list, settings.TEMPERATURE),
     Row("MODEL.CADA.CAUSAL", "cada.causal", bool, at("model.text_decoder.causal")),
-    Row("MODEL.CADA.LOSS_WEIGHTS.GLOBAL", "cada.loss_weights.global", float, settings.loss("loss_global")),
-    Row("MODEL.CADA.LOSS_WEIGHTS.ATP", "cada.loss_weights.atp", float, settings.loss("loss_atp")),
-    Row("MODEL.CADA.LOSS_WEIGHTS.ARA", "cada.loss_weights.ara", float, settings.loss("loss_ara")),
+    Row("MODEL.CADA.LOSS_WEIGHTS.GLOBAL", "cada.loss_weights.global", float, settings.loss("loss_global"), low=0),
+    Row("MODEL.CADA.LOSS_WEIGHTS.ATP", "cada.loss_weights.atp", float, settings.loss("loss_atp"), low=0),
+    Row("MODEL.CADA.LOSS_WEIGHTS.ARA", "cada.loss_weights.ara", float, settings.loss("loss_ara"), low=0),
     Row("MODEL.CADA.ARA.UNIT", "cada.ara.unit", str, settings.masking("unit")),
-    Row("MODEL.CADA.ARA.PROBABILITY", "cada.ara.probability", float, settings.masking("probability")),
-    Row("MODEL.CADA.RERANK_TOPK", "cada.rerank_topk", int, at("val_cfg.rerank_topk", "test_cfg.rerank_topk")),
+    Row("MODEL.CADA.ARA.PROBABILITY", "cada.ara.probability", float, settings.masking("probability"), low=0, high=1),
+    Row("MODEL.CADA.RERANK_TOPK", "cada.rerank_topk", int, at("val_cfg.rerank_topk", "test_cfg.rerank_topk"), low=0),
     Row("MODEL.CADA.COSINE_WEIGHT", "cada.cosine_weight", float, _COSINE_WEIGHT),
     # said by many files of the hosts
-    Row("MODEL.DEVICE", "", str, settings.device("MODEL.DEVICE")),
-    Row("", "use_gpu", bool, settings.device("use_gpu")),
+    Row("MODEL.DEVICE", "", str, settings.ignored("a GPU is used where there is one")),
+    Row("", "use_gpu", bool, settings.ignored("a GPU is used where there is one")),
     Row("", "data.type", str, settings.only("image", "captions find images")),
     Row("", "model.resume", str, settings.only("", "go on with train.py --resume PATH")),
     Row("", "test.evaluate", bool, settings.only(False, "test with test.py")),

@@ -8,6 +8,9 @@ whole gallery, the match head of the second re-ranks its head, the third only te
 Shape letters: B pairs of this process, A pairs of all processes, T text tokens, S image tokens, C width, D embedding.
 """
 
+from collections.abc import Sequence
+from math import isfinite
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,7 +41,8 @@ class CADA(TextImageRetriever):
         num_groups: number of token groups; with ``phrases``, None makes each phrase one.
         negatives: ``hardest`` (released: largest similarity of *unnormalised* projections) or ``drawn`` (with
             probability softmax(temperature * cosine)).
-        negative_temperature: for ``drawn``, its value at the start and at the end of the run, linear in between.
+        negative_temperature: for ``drawn``, its value at the start and at the end of the run, linear in between. Where
+            the two differ, training needs ``TrainingProgressHook``.
         data_preprocessor: see ``PersonDataPreprocessor``.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` or None.
     """
@@ -62,6 +66,7 @@ class CADA(TextImageRetriever):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         _check_options(grouping, num_groups, negatives, text_decoder, loss_ara)
+        _check_temperature(negative_temperature)
         self.tokenizer = build_part(TASK_UTILS, tokenizer)
         self.visual_encoder = build_part(MODELS, visual_encoder)
         shared = {"vocab_size": len(self.tokenizer), "image_width": self.visual_encoder.width}
@@ -82,7 +87,7 @@ class CADA(TextImageRetriever):
         self.can_match = self.loss_atp is not None  # an untrained head must not re-rank
         self.grouping, self.num_groups = grouping, num_groups
         self.negatives, self.negative_temperature = negatives, tuple(negative_temperature)
-        self.progress = 0.0
+        self.progress: float | None = None  # nobody has told it yet
 
     def _freeze_unused(self) -> None:
         """What no loss trains is frozen: distributed training would wait for its gradients."""
@@ -184,8 +189,20 @@ class CADA(TextImageRetriever):
             return choose_negatives(cosine, same, "drawn", self.draw_temperature())
 
     def draw_temperature(self) -> float:
-        """Of the negatives to be drawn, now."""
+        """Of the negatives to be drawn, now.
+
+        Raises:
+            ConfigError: it changes during the run, and no hook has said how much of the run is done.
+        """
         start, end = self.negative_temperature
+        if start == end:
+            return start
+        if self.progress is None:  # it would stay at its start for the whole run
+            raise ConfigError(
+                f"negative_temperature goes from {start} to {end} over the run, but nothing tells the model how "
+                "much of the run is done: add custom_hooks=[dict(type='cada_plugin.TrainingProgressHook')] to the "
+                "config, or give both temperatures the same value"
+            )
         return start + (end - start) * self.progress
 
     def _associate_tokens(self, inputs: dict, image_tokens: Tensor, hard_image: Tensor, hard_text: Tensor) -> Tensor:
@@ -271,3 +288,11 @@ def _check_options(
         raise ConfigError(f"negatives={negatives!r}: use one of {', '.join(STRATEGIES)}")
     if (text_decoder is None) != (loss_ara is None):
         raise ConfigError("text_decoder and loss_ara belong together: set both or neither")
+
+
+def _check_temperature(temperature: tuple[float, float]) -> None:
+    numbers = isinstance(temperature, Sequence) and all(type(t) in (int, float) and isfinite(t) for t in temperature)
+    if not numbers or len(temperature) != 2:
+        raise ConfigError(
+            f"negative_temperature={temperature!r}: expected two numbers, at the start and at the end of the run"
+        )

@@ -53,17 +53,24 @@ class RDE(DualEncoder):
     """The model. Its embedding is the global and the token-selection one, one after the other, so that a cosine is the
     mean of both cosines (section 3.5).
 
-    ``ConsensusDivisionHook`` sets ``clean``, the training pairs whose loss counts (section 3.3); without it all do.
+    ``ConsensusDivisionHook`` sets ``clean``, the training pairs whose loss counts (section 3.3).
 
     Args:
         loss_tal: see ``TripletAlignmentLoss``.
         selection_ratio: share of the image tokens, and of the longest caption, that TSE keeps.
         selection_dim: size of the TSE embedding.
+        division: train on the pairs that the hook keeps, as published. Without the hook, training is refused. False
+            trains on all pairs and needs no hook.
         encoders: arguments of :class:`DualEncoder`; both encoders must know ``with_attention``.
     """
 
     def __init__(
-        self, loss_tal: dict, selection_ratio: float = 0.3, selection_dim: int = 1024, **encoders: object
+        self,
+        loss_tal: dict,
+        selection_ratio: float = 0.3,
+        selection_dim: int = 1024,
+        division: bool = True,
+        **encoders: object,
     ) -> None:
         super().__init__(**encoders)
         for encoder in (self.visual_encoder, self.text_encoder):
@@ -74,7 +81,7 @@ class RDE(DualEncoder):
         if not 0 < selection_ratio <= 1:
             raise ConfigError(f"selection_ratio={selection_ratio}: use a number above 0 and up to 1")
         self.loss_tal = build_part(MODELS, loss_tal)
-        self.ratio = selection_ratio
+        self.ratio, self.division = selection_ratio, division
         self.image_selection = TokenSelection(self.embed_dim, selection_dim)
         self.text_selection = TokenSelection(self.embed_dim, selection_dim)
         self.clean: Tensor | None = None  # (pairs of the training split,) bool, on the CPU
@@ -115,10 +122,20 @@ class RDE(DualEncoder):
         )
 
     def loss(self, inputs: dict, data_samples: list) -> dict[str, Tensor]:
-        """``loss_global`` and ``loss_selection``, sums over the pairs kept."""
+        """``loss_global`` and ``loss_selection``, sums over the pairs kept.
+
+        Raises:
+            ConfigError: pairs are to be divided, and the hook that does so has not run.
+        """
+        if self.division and self.clean is None:
+            raise ConfigError(
+                "RDE trains on the pairs that its consensus division keeps, but nothing has divided them: add "
+                "custom_hooks=[dict(type='cada_plugin.ConsensusDivisionHook')] to the config, or set "
+                "model.division=False to train on all pairs"
+            )
         by_global, by_selection = self.pair_losses(inputs, data_samples)
         kept = torch.ones(len(data_samples))
-        if self.clean is not None:
+        if self.division:
             kept = self.clean[[sample.sample_index for sample in data_samples]].float()
         kept = gather(kept.to(by_global.device, non_blocking=True))
         return {"loss_global": (kept * by_global).sum(), "loss_selection": (kept * by_selection).sum()}

@@ -8,10 +8,11 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from cada_plugin.checkpoints.load import fit_state_dict, load_checkpoint
-from cada_plugin.compat import allow_mmengine_checkpoints
+from cada_plugin.errors import ConfigError
 from cada_plugin.registry import MODELS, build_part
 from cada_plugin.text import CaptionTokenizer
 
+_NORM_TOLERANCE = 0.02  # of an embedding that was normalised in bf16
 _OUR_INIT_KEYS = {"type", "checkpoint", "map_location", "old_grid"}  # with a ``prefix`` it is MMEngine's business
 
 
@@ -35,7 +36,8 @@ class TextImageRetriever(BaseModel):
     ``image_memory`` and ``match``.
 
     ``forward`` has MMEngine's modes: ``loss`` gives the losses of a training batch, ``tensor`` and ``predict`` the
-    :class:`ImageFeatures` and :class:`TextFeatures` of a batch.
+    :class:`ImageFeatures` and :class:`TextFeatures` of a batch. What a subclass gives is checked there, because a
+    breach would not fail but train on nothing, or rank by something that is no cosine.
 
     Args:
         data_preprocessor: see ``PersonDataPreprocessor``.
@@ -50,8 +52,8 @@ class TextImageRetriever(BaseModel):
         if isinstance(data_preprocessor, dict):
             data_preprocessor = build_part(MODELS, data_preprocessor)
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        allow_mmengine_checkpoints()
         self.register_load_state_dict_pre_hook(fit_state_dict)
+        self._norms_checked = False
 
     def init_weights(self) -> None:
         """MMEngine's initialisation, with ``Pretrained`` weights read by :func:`load_checkpoint`.
@@ -70,10 +72,19 @@ class TextImageRetriever(BaseModel):
         print_log(str(load_checkpoint(self, cfg["checkpoint"], old_grid=cfg.get("old_grid"))), logger="current")
 
     def forward(self, inputs: dict, data_samples: list | None = None, mode: str = "tensor") -> dict | tuple:
+        check_matching(self)
         if mode == "loss":
-            return self.loss(inputs, data_samples)
+            losses = self.loss(inputs, data_samples)
+            check_losses(self, losses)
+            return losses
         if mode in ("tensor", "predict"):
-            return self.encode_image(inputs["images"]), self.encode_text(inputs["input_ids"], inputs["attention_mask"])
+            images = self.encode_image(inputs["images"])
+            texts = self.encode_text(inputs["input_ids"], inputs["attention_mask"])
+            check_features(self, images, texts, len(inputs["images"]), len(inputs["input_ids"]))
+            if not self._norms_checked:  # once, because it waits for the device
+                check_norms(self, images, texts)
+                self._norms_checked = True
+            return images, texts
         raise ValueError(f"mode={mode!r}: use 'loss', 'tensor' or 'predict'")
 
     @abstractmethod
@@ -98,3 +109,101 @@ class TextImageRetriever(BaseModel):
 
     def set_progress(self, progress: float) -> None:
         """Told before every training iteration how much of the run is done, 0 to 1. For schedules inside a model."""
+
+
+# ---------------------------------------------------------------- what a subclass must keep to
+
+
+def check_matching(model: TextImageRetriever) -> None:
+    """A model that says it can match has written how.
+
+    Raises:
+        ConfigError: a method is missing; it is named.
+    """
+    if not model.can_match:
+        return
+    own, base = type(model), TextImageRetriever
+    if missing := [name for name in ("image_memory", "match") if getattr(own, name) is getattr(base, name)]:
+        raise ConfigError(
+            f"{own.__name__}.can_match is True, but {own.__name__} does not write {' and '.join(missing)}: write "
+            "what is missing, or leave can_match at False, which ranks by the cosine alone"
+        )
+
+
+def check_losses(model: TextImageRetriever, losses: object) -> None:
+    """The losses of a batch are what MMEngine can add up, and all that has a gradient is added up.
+
+    Raises:
+        ConfigError: ``loss`` gave no dict of tensors, or MMEngine would leave a part of it out.
+    """
+    name = f"{type(model).__name__}.loss"
+    if not isinstance(losses, dict):
+        raise ConfigError(f"{name} returned a {type(losses).__name__}: return a dict such as {{'loss_itc': value}}")
+    for key, value in losses.items():
+        tensors = value if isinstance(value, list) else [value]
+        if not isinstance(key, str) or not all(isinstance(one, Tensor) for one in tensors):
+            raise ConfigError(
+                f"{name} returned {key!r} as a {type(value).__name__}: use a text as key and a tensor as value"
+            )
+    lost = [
+        key
+        for key, value in losses.items()
+        if "loss" not in key and any(one.requires_grad for one in (value if isinstance(value, list) else [value]))
+    ]
+    if lost or not any("loss" in key for key in losses):
+        keys = ", ".join(map(repr, lost or losses)) or "nothing"
+        raise ConfigError(
+            f"{name} returned {keys}: MMEngine adds up the values whose key contains 'loss' and trains on their sum, "
+            "so write 'loss' into the key of every loss; detach() what is only to be logged"
+        )
+
+
+def check_features(model: TextImageRetriever, images: object, texts: object, num_images: int, num_texts: int) -> None:
+    """The features of a batch are of the types and sizes that evaluation reads.
+
+    Raises:
+        ConfigError: they are not; the method and what it should return are named.
+    """
+    owner = type(model).__name__
+    for method, features, kind, number in (
+        ("encode_image", images, ImageFeatures, num_images),
+        ("encode_text", texts, TextFeatures, num_texts),
+    ):
+        if not isinstance(features, kind):
+            raise ConfigError(
+                f"{owner}.{method} returned a {type(features).__name__}: return "
+                f"{kind.__name__}({', '.join(kind._fields)})"
+            )
+        embed = features.embed
+        if not isinstance(embed, Tensor) or embed.ndim != 2 or len(embed) != number:
+            shape = tuple(embed.shape) if isinstance(embed, Tensor) else f"no tensor but a {type(embed).__name__}"
+            raise ConfigError(
+                f"{owner}.{method}: embed is {shape}, expected one row for each of the {number} inputs, ({number}, D)"
+            )
+    if images.embed.shape[1] != texts.embed.shape[1]:
+        raise ConfigError(
+            f"{owner} embeds images in {images.embed.shape[1]} dimensions and texts in {texts.embed.shape[1]}: both "
+            "must be in one space to be compared"
+        )
+    if model.can_match and (not isinstance(images.tokens, Tensor) or len(images.tokens) != num_images):
+        raise ConfigError(
+            f"{owner}.can_match is True, so encode_image must return tokens ({num_images}, 1+N, C) for matching, got "
+            + (str(tuple(images.tokens.shape)) if isinstance(images.tokens, Tensor) else repr(images.tokens))
+        )
+
+
+def check_norms(model: TextImageRetriever, images: ImageFeatures, texts: TextFeatures) -> None:
+    """Embeddings have length 1, as products of them are ranked and reported as cosines.
+
+    Raises:
+        ConfigError: they have another length. A length of 0, or one that is not finite, is not this mistake.
+    """
+    for method, embed in (("encode_image", images.embed), ("encode_text", texts.embed)):
+        norms = embed.detach().float().norm(dim=1)
+        norms = norms[norms.isfinite() & (norms > 0)]
+        if bool(((norms - 1).abs() > _NORM_TOLERANCE).any()):
+            raise ConfigError(
+                f"{type(model).__name__}.{method}: embeddings have lengths from {float(norms.min()):.3g} to "
+                f"{float(norms.max()):.3g}, expected 1, because their products are taken for cosines: return "
+                "torch.nn.functional.normalize(embed, dim=-1)"
+            )

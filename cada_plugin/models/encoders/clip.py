@@ -10,6 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.models.encoders.attention import attention_row, inputs_of
+from cada_plugin.models.encoders.size import checked_size
 from cada_plugin.registry import MODELS
 
 
@@ -31,9 +32,7 @@ class CLIPVisionEncoder(nn.Module):
         heads: int = 12,
     ) -> None:
         super().__init__()
-        height, width_px = image_size
-        if height % patch_size or width_px % patch_size:
-            raise ConfigError(f"image_size={tuple(image_size)} (H, W) must be a multiple of patch_size={patch_size}")
+        height, width_px = checked_size(image_size, patch_size)
         config = CLIPVisionConfig(
             hidden_size=width,
             intermediate_size=4 * width,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.models.encoders.attention import attention_row, inputs_of
+from cada_plugin.models.encoders.size import checked_size
 from cada_plugin.registry import MODELS
 
 
@@ -64,9 +65,7 @@ class ViTEncoder(VisionTransformer):
         drop_path: float = 0.0,
         checkpointing: bool = False,
     ) -> None:
-        height, width_px = image_size
-        if height % patch_size or width_px % patch_size:
-            raise ConfigError(f"image_size={tuple(image_size)} (H, W) must be a multiple of patch_size={patch_size}")
+        height, width_px = checked_size(image_size, patch_size)
         stems = {"patch": timm.layers.PatchEmbed, "conv": ConvStem}
         if stem not in stems:
             raise ConfigError(f"stem={stem!r}: use one of {', '.join(stems)}")

@@ -1,0 +1,71 @@
+"""The folder of a finished benchmark, written by hand: two configs with two seeds, one test on another set, costs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from cada_plugin.benchmark.plan import CrossTest, Plan, Row, Run
+from cada_plugin.benchmark.run import _is_finished, _is_measured
+
+QUERIES = 12
+METRICS = {"t2i_global/R1": 25.0, "t2i_global/mAP": 30.0, "t2i/R1": 50.0, "t2i/mAP": 40.0, "t2i/R1_gain_p": 0.1}
+NOTES = {"checkpoint": "epoch_1.pth", "train_seconds": 3.0, "test_seconds": 1.0}
+FAILURE = {"error": "out of memory", "log": "train.log"}
+COST = {
+    "machine": {"cpu": "a", "cores": 1, "threads": 1, "gpu": None},
+    "parameters": 10,
+    "parameters_trained": 10,
+    "gflops_image": 0.1,
+    "gflops_caption": 0.1,
+    "gflops_pair": 0.1,
+    "caption_tokens": 9,
+    "gallery_images_per_s": 10.0,
+    "query_ms": 1.0,
+    "query_reranked_ms": 2.0,
+    "gallery_images": 9,
+    "rerank_topk": 4,
+    "train_images_per_s": None,
+    "peak_memory_mb": 100.0,
+    "peak_memory_of": "process",
+}
+FILES = {"metrics.json": METRICS, "run.json": NOTES, "failure.json": FAILURE, "cost.json": COST}
+
+
+def write_benchmark(out: Path) -> Plan:
+    """All done but for no failure; ``one/seed0`` is what tests damage."""
+    rows = []
+    for name in ("one", "two"):
+        runs = tuple(Run(name, out / name / f"{name}.py", out / name / f"seed{seed}", seed) for seed in (0, 1))
+        cross = tuple(
+            CrossTest(run, "other", out / name / "cross_other.py", run.folder / "cross_other") for run in runs
+        )
+        rows.append(Row(name, f"{name}.py", out / name, {"type": "CUHKPEDES", "split": "test"}, runs, cross))
+        for folder in (*(run.folder for run in runs), *(test.folder for test in cross)):
+            folder.mkdir(parents=True)
+            write_queries(folder / "queries.npz")
+            (folder / "metrics.json").write_text(json.dumps(METRICS))
+        for run in runs:
+            (run.folder / "run.json").write_text(json.dumps(NOTES))
+        (out / name / "cost").mkdir()
+        (out / name / "cost" / "cost.json").write_text(json.dumps(COST))
+    return Plan(out, tuple(rows), {"other": {"type": "RSTPReid"}}, {})
+
+
+def write_queries(path: Path, **changes: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "person_ids": np.arange(QUERIES) // 2,
+        "caption_crc32": np.arange(QUERIES, dtype=np.uint32),
+        "t2i_global/first_rank": rng.integers(0, 3, QUERIES),
+        "t2i/first_rank": rng.integers(0, 3, QUERIES),
+    }
+    np.savez(path, **arrays | changes)
+
+
+def done(plan: Plan) -> dict[str, bool]:
+    """What would not be made again."""
+    made = [made for row in plan.rows for made in (*row.runs, *row.cross_tests)]
+    return {one.label: _is_finished(one) for one in made} | {
+        f"cost of {row.name}": _is_measured(row) for row in plan.rows
+    }
