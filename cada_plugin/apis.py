@@ -3,15 +3,18 @@
 from cada_plugin.apis import load_retriever
 
 retriever = load_retriever('configs/cada_procedural.py')
-gallery = retriever.encode_image(['a.jpg', 'b.jpg'])
+gallery = retriever.encode_image('my_photos')
 for hit in retriever.search('a woman in a red coat with a black backpack', gallery)[0]:
-    print(hit.index, hit.score)
+    print(hit.rank, hit.path, hit.match, hit.cosine)
+gallery.save('my_photos.safetensors')  # Gallery.load reads it
 """
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -21,22 +24,45 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.transforms.v2 import functional
 
 from cada_plugin.checkpoints import load_checkpoint
-from cada_plugin.datasets.images import load_person_image, to_rgb
+from cada_plugin.datasets.images import find_images, load_person_image, raise_for_bad_images, to_person_image
+from cada_plugin.datasets.transforms import (
+    EncodeCaptions,
+    LoadPersonImage,
+    MaskAttributes,
+    MaskTokens,
+    PackPersonInputs,
+    TagAttributes,
+)
+from cada_plugin.engine.config import read_config
 from cada_plugin.engine.rerank import match_shortlists
-from cada_plugin.errors import ConfigError
-from cada_plugin.evaluation.result import cosine_similarity, final_scores, stage_one_shortlist
+from cada_plugin.errors import ConfigError, GalleryError, ImageError
+from cada_plugin.evaluation.result import cosine_similarity, ranked_images, stage_one_shortlist
+from cada_plugin.gallery import Gallery
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
 
-ImageInput = str | os.PathLike | Image.Image
+__all__ = ["Gallery", "Hit", "Retriever", "load_retriever"]
+
+ImageInput = str | os.PathLike | Image.Image | np.ndarray | Tensor
+# Steps of a test pipeline that have no part in encoding an image: reading the file, captions, packing.
+_OTHER_STEPS = (LoadPersonImage, EncodeCaptions, TagAttributes, MaskAttributes, MaskTokens, PackPersonInputs)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Hit(NamedTuple):
-    """One image found: its position in the gallery, its final score, and its stage-1 cosine."""
+    """One image found.
+
+    ``index`` is its position in the gallery, ``path`` its file (None for a picture from memory); ``rank`` starts at 1.
+    ``cosine`` is the stage-1 score; ``match`` the raw match logit of stage 2, None where the model does not match and
+    for images beyond the shortlist. The shortlist comes first, ordered by match + ``cosine_weight`` * cosine, then the
+    others by cosine: the two scores are on different scales.
+    """
 
     index: int
-    score: float
+    path: str | None
+    rank: int
     cosine: float
+    match: float | None
 
 
 class Retriever:
@@ -53,42 +79,91 @@ class Retriever:
     ) -> None:
         self.model, self.image_transforms = model, list(image_transforms)
         self.rerank_topk, self.cosine_weight = rerank_topk, cosine_weight
+        self._told_clamp = False
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
     @torch.no_grad()
-    def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> ImageFeatures:
-        """Paths or PIL images -> ``embed`` (B, D) on the CPU and ``tokens`` (B, 1+N, C) for matching, or None.
+    def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> Gallery:
+        """A :class:`Gallery` on the CPU of one or many images.
+
+        Args:
+            images: paths, PIL images, uint8 arrays (H, W, 3) or uint8 tensors (3, H, W), all in RGB; or the path of a
+                folder, which stands for all image files in it and its sub-folders, in alphabetical order. Orientation
+                by EXIF is applied to files and PIL images.
 
         Raises:
-            ImageError: a file is missing, damaged, not an image or too large; it is named.
+            ImageError: images are missing, damaged, no images or too large; all are counted, the first ten named.
+            ConfigError: there is no image, or the test pipeline makes them of different sizes.
         """
-        images = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
-        if not images:
-            raise ConfigError("encode_image got no image: give at least one path or PIL image")
+        images = _list_images(images)
+        bad: dict[str, str] = {}
         batches = []
         for start in range(0, len(images), batch_size):
-            stack = torch.stack([self._prepare(image) for image in images[start : start + batch_size]])
-            inputs = self.model.data_preprocessor({"inputs": {"images": stack}}, False)["inputs"]
-            embed, tokens = self.model.encode_image(inputs["images"])
-            batches.append(ImageFeatures(embed.cpu(), tokens.cpu() if self.model.can_match else None))
+            some = enumerate(images[start : start + batch_size], start)
+            prepared = [self._prepare(image, f"image {number}", bad) for number, image in some]
+            if not bad:  # after a bad one the rest is only looked at, so that all bad ones are named together
+                batches.append(self._encode_batch(prepared))
+        raise_for_bad_images(bad, len(images), "mend or remove them. None is left out silently.")
         tokens = torch.cat([b.tokens for b in batches]) if self.model.can_match else None
-        return ImageFeatures(torch.cat([b.embed for b in batches]), tokens)
+        paths = [os.fspath(image) if isinstance(image, str | os.PathLike) else None for image in images]
+        return Gallery(torch.cat([b.embed for b in batches]), tokens, paths)
+
+    def _encode_batch(self, images: list[Tensor]) -> ImageFeatures:
+        sizes = sorted({tuple(image.shape) for image in images})
+        if len(sizes) > 1:
+            raise ConfigError(
+                f"the test pipeline makes images of different sizes ({sizes[0]}, {sizes[-1]}): add "
+                "dict(type='torchvision/Resize', size=(H, W)) to test_dataloader.dataset.pipeline"
+            )
+        inputs = self.model.data_preprocessor({"inputs": {"images": torch.stack(images)}}, False)["inputs"]
+        embed, tokens = self.model.encode_image(inputs["images"])
+        return ImageFeatures(embed.cpu(), tokens.cpu() if self.model.can_match else None)
+
+    @torch.no_grad()
+    def check_contract(self) -> None:
+        """Encode one made-up image and sentence, so that a model which breaks the contract is named before any work.
+
+        Raises:
+            ConfigError: see :mod:`cada_plugin.models.retriever`.
+        """
+        item = {"image": torch.arange(3 * 64 * 32).remainder(256).to(torch.uint8).view(3, 64, 32)}
+        for transform in self.image_transforms:
+            item = transform(item)
+        ids = torch.tensor([self.model.tokenizer.encode("a person").input_ids])
+        inputs = {
+            "images": item["image"][None],
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids, dtype=torch.bool),
+        }
+        self.model(self.model.data_preprocessor({"inputs": inputs}, False)["inputs"], mode="predict")
 
     @torch.no_grad()
     def encode_text(self, captions: str | Iterable[str], batch_size: int = 256) -> TextFeatures:
-        """Sentences -> ``embed`` (Q, D), ids and mask (Q, T), on the CPU. Too long ones are cut, which is logged."""
+        """Sentences -> ``embed`` (Q, D), ids and mask (Q, T), on the CPU. Too long ones are cut, which is logged.
+
+        Raises:
+            ConfigError: there is no sentence, or one is not text or has no word that the model reads.
+        """
         captions = [captions] if isinstance(captions, str) else list(captions)
-        if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
+        if not captions or not all(isinstance(caption, str) for caption in captions):
             raise ConfigError("encode_text needs sentences: give one non-empty string or several")
+        broken = next((caption for caption in captions if _SURROGATE.search(caption)), None)
+        if broken is not None:
+            raise ConfigError(f"the sentence {broken!r} holds half a character (a lone surrogate): decode it anew")
         tokenizer = self.model.tokenizer
         if cut := tokenizer.count_truncated(captions):
             limit = tokenizer.max_length
             print_log(f"{cut} of {len(captions)} sentences are longer than the model reads: cut at {limit} tokens")
         encoded = [torch.tensor(tokenizer.encode(caption).input_ids) for caption in captions]
         lengths = torch.tensor([len(ids) for ids in encoded])
+        if int(lengths.min()) <= 2:  # start and end alone
+            raise ConfigError(
+                f"the sentence {captions[int(lengths.argmin())]!r} has no word that the model reads: give a non-empty "
+                "sentence that describes a person"
+            )
         ids, mask = pad_sequence(encoded, batch_first=True), torch.arange(int(lengths.max())) < lengths[:, None]
         embeds = [
             self.model.encode_text(i.to(self.device), m.to(self.device)).embed.cpu()
@@ -96,7 +171,7 @@ class Retriever:
         ]
         return TextFeatures(torch.cat(embeds), ids, mask)
 
-    def match(self, texts: TextFeatures, images: ImageFeatures, pairs: Tensor | None = None) -> Tensor:
+    def match(self, texts: TextFeatures, images: Gallery | ImageFeatures, pairs: Tensor | None = None) -> Tensor:
         """Raw match logits: (Q, I) of every sentence with every image, or (P,) of ``pairs`` (P, 2) of their rows.
 
         Raises:
@@ -111,37 +186,99 @@ class Retriever:
         one = TextFeatures(*(field[pairs[:, 0]] for field in texts))
         return self._match_shortlists(one, images, pairs[:, 1:]).squeeze(1)
 
-    def search(self, captions: str | Iterable[str], gallery: ImageFeatures, topk: int = 10) -> list[list[Hit]]:
+    def search(
+        self, captions: str | Iterable[str], gallery: Gallery | ImageFeatures, topk: int = 10
+    ) -> list[list[Hit]]:
         """The ``topk`` best images of the gallery for each sentence, best first.
 
         Shortlisted by cosine; where the model can match, the best ``rerank_topk`` are ordered by match logit +
         ``cosine_weight`` * cosine and the others follow in their stage-1 order.
+
+        Raises:
+            ConfigError: ``topk`` is below 1, or a sentence is unusable, see :meth:`encode_text`.
+            GalleryError: the gallery is empty or was encoded by another kind of model.
         """
+        if topk < 1:
+            raise ConfigError(f"topk={topk}: use an integer from 1")
         texts = self.encode_text(captions)
+        num_images, width = gallery.embed.shape
+        if num_images == 0 or width != texts.embed.shape[1]:
+            raise GalleryError(
+                f"a gallery of {num_images} images with embeddings of {width} numbers cannot be searched: this model "
+                f"needs one image at least, and embeddings of {texts.embed.shape[1]}. Encode the images with it"
+            )
         cosine = cosine_similarity(texts.embed, gallery.embed)  # (Q, G)
-        scores = cosine
-        shortlist_size = min(self.rerank_topk, len(gallery.embed))
-        if self.model.can_match and gallery.tokens is not None and shortlist_size:
-            shortlist = stage_one_shortlist(texts.embed, gallery.embed, shortlist_size)
-            logits = self._match_shortlists(texts, gallery, shortlist)
-            scores = final_scores(cosine, shortlist, logits, self.cosine_weight)
-        best = scores.topk(min(topk, len(gallery.embed)))
+        second_stage = ()
+        if self.model.can_match and gallery.tokens is not None and self.rerank_topk:
+            shortlist = stage_one_shortlist(texts.embed, gallery.embed, self._shortlist_size(num_images))
+            second_stage = shortlist, self._match_shortlists(texts, gallery, shortlist)
+        ranked = ranked_images(cosine, topk, *second_stage, cosine_weight=self.cosine_weight)
+        paths = gallery.paths if isinstance(gallery, Gallery) else [None] * num_images
         return [
-            [Hit(i, s, float(cosine[query, i])) for i, s in zip(indices, values, strict=True)]
-            for query, (indices, values) in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+            [Hit(i, paths[i], rank, cosine, match) for rank, (i, cosine, match) in enumerate(found, 1)]
+            for found in ranked
         ]
 
-    def _match_shortlists(self, texts: TextFeatures, images: ImageFeatures, shortlist: Tensor) -> Tensor:
+    def _shortlist_size(self, num_images: int) -> int:
+        if self.rerank_topk > num_images and not self._told_clamp:
+            self._told_clamp = True  # once, not with every sentence
+            print_log(f"rerank_topk={self.rerank_topk} exceeds the gallery ({num_images} images): all are re-ranked")
+        return min(self.rerank_topk, num_images)
+
+    def _match_shortlists(self, texts: TextFeatures, images: Gallery | ImageFeatures, shortlist: Tensor) -> Tensor:
         texts = TextFeatures(*(field.to(self.device) for field in texts))
         rows = torch.arange(len(images.tokens))
         return match_shortlists(self.model, texts, images.tokens, rows, shortlist, progress=False)
 
-    def _prepare(self, image: ImageInput) -> Tensor:
-        pil = to_rgb(image) if isinstance(image, Image.Image) else load_person_image(image)
-        item = {"image": functional.pil_to_tensor(pil)}
+    def _prepare(self, image: ImageInput, name: str, bad: dict[str, str]) -> Tensor | None:
+        """The model's input (3, H, W); None for an unusable image, of which ``bad`` then says why."""
+        try:
+            item = {"image": _to_tensor(image, name)}
+        except ImageError as error:
+            bad[name] = str(error)
+            return None
         for transform in self.image_transforms:
             item = transform(item)
         return item["image"]
+
+
+def _list_images(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
+    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+        found = find_images(images)
+        if not found:
+            raise ConfigError(f"the folder {images} holds no image file: give the folder of the pictures")
+        return found
+    one = isinstance(images, str | os.PathLike | Image.Image) or (
+        isinstance(images, np.ndarray | Tensor) and images.ndim == 3
+    )
+    if not one and not isinstance(images, Iterable):
+        raise ImageError(_unusable(images, "image 0"))
+    images = [images] if one else list(images)
+    if not images:
+        raise ConfigError("encode_image got no image: give at least one path or PIL image")
+    return images
+
+
+def _to_tensor(image: ImageInput, name: str) -> Tensor:
+    """A uint8 tensor (3, H, W)."""
+    if isinstance(image, str | os.PathLike):
+        return functional.pil_to_tensor(load_person_image(image))
+    if isinstance(image, Image.Image):
+        return functional.pil_to_tensor(to_person_image(image, name))
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return functional.pil_to_tensor(to_person_image(Image.fromarray(image), name))
+    if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3:
+        return functional.pil_to_tensor(to_person_image(functional.to_pil_image(image.cpu()), name))
+    raise ImageError(_unusable(image, name))
+
+
+def _unusable(image: object, name: str) -> str:
+    kind = type(image).__name__
+    if isinstance(image, np.ndarray | Tensor):
+        kind = f"{kind} of shape {tuple(image.shape)} and type {image.dtype}"
+    return (
+        f"{name} is a {kind}: give a path, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), both RGB"
+    )
 
 
 def load_retriever(
@@ -156,25 +293,65 @@ def load_retriever(
         device: such as ``cpu`` or ``cuda:0``.
 
     Raises:
-        ConfigError: there are no weights to load. CheckpointError: they do not fit.
+        ConfigError: there are no weights to load, or a step of the test pipeline cannot be used on an image alone.
+        CheckpointError: the weights do not fit.
     """
     if not isinstance(config, Config):
-        if not os.path.isfile(config):
-            raise ConfigError(f"no config file {config}: give a path such as configs/cada_procedural.py")
-        config = Config.fromfile(config)
+        config = read_config(config)
     model_cfg = ConfigDict(config.model)
     init_cfg = model_cfg.pop("init_cfg", None) or {}
     checkpoint = checkpoint or init_cfg.get("checkpoint") or config.get("load_from")
     if not checkpoint:
         raise ConfigError("a retriever needs weights: give checkpoint=PATH, the config has no init_cfg or load_from")
+    image_transforms = _image_transforms(config)
     model = build_part(MODELS, model_cfg)
     print_log(str(load_checkpoint(model, checkpoint)))
-    steps = config.test_dataloader.dataset.pipeline
-    image_steps = [step for step in steps if step["type"].removeprefix("cada_plugin.").startswith("torchvision/")]
     test_cfg = config.get("test_cfg") or {}
-    return Retriever(
+    retriever = Retriever(
         model.to(device).eval(),
-        [build_part(TRANSFORMS, step) for step in image_steps],
+        image_transforms,
         rerank_topk=test_cfg.get("rerank_topk", 32),
         cosine_weight=test_cfg.get("cosine_weight", 1.0),
     )
+    retriever.check_contract()
+    return retriever
+
+
+def _image_transforms(config: Config) -> list[Callable]:
+    """The steps of the test pipeline that change the image, each tried on a small one.
+
+    Everything is built but for the steps known to do something else: leaving out a step that is not known would encode
+    images in another way than the model was tested with.
+    """
+    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
+    steps = dataset.get("pipeline")
+    if steps is None:
+        raise ConfigError(
+            "the config has no test_dataloader.dataset.pipeline, which says how images are read: add it there, with "
+            "dict(type='torchvision/Resize', size=(H, W)) at least"
+        )
+    transforms = []
+    item = {"image": torch.zeros(3, 64, 32, dtype=torch.uint8)}
+    for step in steps:
+        name = step.get("type") if isinstance(step, dict) else step
+        kind = TRANSFORMS.get(name) if isinstance(name, str) else name
+        if isinstance(step, _OTHER_STEPS) or (isinstance(kind, type) and issubclass(kind, _OTHER_STEPS)):
+            continue
+        try:
+            if isinstance(step, dict):
+                step = build_part(TRANSFORMS, step)
+            item = step(item)
+            image = item["image"]
+        except Exception as error:  # a foreign transform can fail in any way
+            raise ConfigError(
+                f"the step {name!r} of test_dataloader.dataset.pipeline cannot be used on an image alone "
+                f"({type(error).__name__}: {error}): load_retriever needs steps that take and return "
+                "{'image': uint8 tensor (3, H, W)}. Register it (with its scope, 'package.Name') or remove it"
+            ) from error
+        if not isinstance(image, Tensor) or image.ndim != 3:
+            raise ConfigError(
+                f"the step {name!r} of test_dataloader.dataset.pipeline makes no image tensor (3, H, W) but a "
+                f"{type(image).__name__}: load_retriever cannot use it"
+            )
+        transforms.append(step)
+    return transforms

@@ -25,18 +25,14 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 def test_csv_rows_of_one_image_are_merged(tmp_path):
     rows = [
-        {"file_path": "a.png", "caption": "A red coat, and boots.", "id": 1},
-        {"file_path": "b.png", "caption": "A blue hat.", "id": 2},
-        {"file_path": "a.png", "caption": "Boots under red.", "id": 1},
+        {"file_path": "a.png", "caption": "A red coat, and boots.", "id": 1, "split": "train"},
+        {"file_path": "b.png", "caption": "A blue hat.", "id": 2, "split": "train"},
+        {"file_path": "a.png", "caption": "Boots under red.", "id": 1, "split": "train"},
     ]
     write_custom_csv(tmp_path, rows, encoding="utf-8-sig")  # with the byte order mark that Excel writes
-    for split in ("train", "test"):  # no split column: all records belong to the asked split
-        dataset = CustomPEDES(tmp_path, split=split, test_mode=True)
-        assert [r["captions"] for r in dataset.records] == [
-            ["A red coat, and boots.", "Boots under red."],
-            ["A blue hat."],
-        ]
-        assert [r["camera_id"] for r in dataset.records] == [None, None]
+    dataset = CustomPEDES(tmp_path, test_mode=True)
+    assert [r["captions"] for r in dataset.records] == [["A red coat, and boots.", "Boots under red."], ["A blue hat."]]
+    assert [r["camera_id"] for r in dataset.records] == [None, None]
 
 
 def test_csv_split_and_camera_columns(tmp_path):
@@ -51,7 +47,7 @@ def test_csv_split_and_camera_columns(tmp_path):
 
 def test_json_with_one_caption_per_record(tmp_path):
     write_image(tmp_path / "a.png")
-    write_json(tmp_path / "annotations.json", [{"file_path": "a.png", "caption": "A coat.", "id": 1}])
+    write_json(tmp_path / "annotations.json", [{"file_path": "a.png", "caption": "A coat.", "id": 1, "split": "train"}])
     assert CustomPEDES(tmp_path)[0]["caption"] == "A coat."
 
 
@@ -102,6 +98,7 @@ def spoil(tmp_path, **changes):
         ({"captions": "A coat."}, "'captions' has type str, expected a list"),
         ({"captions": ["A coat.", "  "]}, "blank or not text"),
         ({"captions": ["A coat.", 7]}, "blank or not text"),
+        ({"captions": ["A coat.", "...!!"]}, r"a caption has no word.*record 1\)"),
         ({"captions": ["A \ud800 coat."]}, "blank or not text"),
         ({"file_path": 3}, "'file_path' is not a path"),
         ({"file_path": ""}, "'file_path' is not a path"),
@@ -210,6 +207,14 @@ def test_missing_folder_and_missing_annotation(tmp_path):
 def test_impossible_captions_per_image(tmp_path, number):
     with pytest.raises(ConfigError, match="use an integer from 1"):
         CUHKPEDES(tmp_path, captions_per_image=number)
+
+
+def test_overlong_names_are_told_as_others_are(tmp_path):
+    write_cuhk(tmp_path)
+    with pytest.raises(AnnotationError, match="no annotation of CUHK-PEDES"):
+        CUHKPEDES(tmp_path, ann_file="x" * 300)
+    with pytest.raises(AnnotationError, match="is not a folder"):
+        CUHKPEDES(tmp_path / ("x" * 300))
 
 
 def test_image_folder_may_be_a_link(tmp_path):

@@ -100,7 +100,7 @@ def test_tool_offers_every_data_set(tool):
 
 
 def test_another_annotation_file(tmp_path, tool):
-    write_custom_csv(tmp_path, [{"file_path": "a.png", "caption": "A coat.", "id": 1}])
+    write_custom_csv(tmp_path, [{"file_path": "a.png", "caption": "A coat.", "id": 1, "split": "train"}])
     (tmp_path / "annotations.csv").rename(tmp_path / "people.csv")
     assert tool.main(["custom", str(tmp_path)]) == 2
     assert tool.main(["custom", str(tmp_path), "--ann-file", "people.csv"]) == 0
@@ -146,7 +146,7 @@ def test_damaged_images_are_found_only_when_decoding(tmp_path, tool, capsys):
     assert tool.main(["custom", str(tmp_path)]) == 1
     output = capsys.readouterr().out
     assert "1 images cannot be decoded" in output
-    assert "10_0.png: not an image that Pillow can read" in output
+    assert "10_0.png: not an image in a format that is read" in output
 
 
 def test_loading_after_the_check_decodes_nothing_again(tmp_path, monkeypatch):
@@ -216,6 +216,7 @@ def test_icfg_and_rstp_share_images(tmp_path):
         ),
         ({"file_path": "../a.png"}, "path_outside", "leaves the image folder"),
         ({"captions": []}, "no_captions", "'captions' is empty"),
+        ({"captions": ["...!!"]}, "bad_caption", "a caption has no word"),
         ({"id": "13"}, "wrong_type", "expected an integer"),
         ({"captions": ["A caf\u00e9 waiter."]}, "non_ascii", "non-ASCII characters (\u00e9;"),
         ({"captions": ["self.caption = get(x)"]}, "code", "fragments of code (for example 'self.caption = get(x)')"),

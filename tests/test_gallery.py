@@ -85,6 +85,11 @@ def test_topk_limits_the_images_and_short_rows_are_fine(tmp_path, person):
     assert len(columns_of(picture(rows, tmp_path, topk=3), RIGHT)) == 6
 
 
+def test_a_text_may_stand_in_place_of_a_score(tmp_path, person):
+    pictures = [picture([Row("a man", 7, [(person, 7, score)])], tmp_path) for score in (0.25, "0.250", "cos 0.250")]
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
 def test_long_caption_makes_room_and_endless_words_break(tmp_path, person):
     hits = [(person, 7, 0.5)]
     short = picture([Row("a man", 7, hits)], tmp_path)

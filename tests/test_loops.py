@@ -1,21 +1,29 @@
 """Two-stage retrieval against a naive oracle, and what must not change its numbers."""
 
+import io
+import os
+import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import runner_factory as factory
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
+from mmengine.visualization import Visualizer
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, TensorDataset
 
 from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.datasets.collate import person_collate
 from cada_plugin.engine import RankedGalleryHook, RetrievalTestLoop, match_shortlists
+from cada_plugin.engine.hooks import ranked_rows
 from cada_plugin.engine.report import retrieval_table
 from cada_plugin.engine.rerank import _calls
-from cada_plugin.errors import ConfigError
+from cada_plugin.errors import ConfigError, WorkerError, explain_lost_workers
 from cada_plugin.evaluation import TextToImageRetrieval, rank_metrics
 from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.registry import MODELS, build_part
@@ -168,9 +176,68 @@ def test_a_sampler_that_changes_the_gallery_is_refused(evaluate, sampler):
         evaluate(loader={"sampler": sampler})
 
 
+def test_a_shortlist_longer_than_the_gallery_is_all_of_it(evaluate, capfd):
+    expected, _ = evaluate(rerank_topk=GALLERY)
+    capfd.readouterr()
+    metrics, metric = evaluate(rerank_topk=10)
+    assert metrics == expected
+    assert metric.result.shortlist.shape[1] == GALLERY
+    output = "".join(capfd.readouterr())
+    assert output.count("rerank_topk=10 exceeds the gallery (9 images)") == 1
+    assert "re-ranked with k = 9" in output
+
+
+class Dies:
+    """A data set whose worker process is killed, as the system does when no memory is left."""
+
+    test_mode = True
+
+    def __init__(self, dataset: ProceduralPEDES, how: str) -> None:
+        self.dataset, self.how = dataset, how
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        if index == 5 and self.how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if index == 5 and self.how == "exits":
+            os._exit(3)
+        if index == 5:
+            raise RuntimeError("an error of the data set itself")
+        return self.dataset[index]
+
+
+@pytest.mark.parametrize("how", ["killed", "exits"])
+def test_a_worker_that_dies_says_what_to_do(evaluate, dataset, how):
+    with pytest.raises(WorkerError, match=r"worker of test_dataloader is gone.*/dev/shm.*num_workers=0"):
+        evaluate(data=Dies(dataset, how), loader={"num_workers": 1})
+
+
+def test_other_errors_of_workers_stay_as_they_are(evaluate, dataset):
+    with pytest.raises(RuntimeError, match="an error of the data set itself") as caught:
+        evaluate(data=Dies(dataset, "raises"), loader={"num_workers": 1})
+    assert not isinstance(caught.value, WorkerError)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that they are out of shared memory.",
+        "DataLoader worker (pid(s) 7, 8) exited unexpectedly",
+        "unable to open shared memory object </torch_7_8> in read-write mode: Too many open files (24)",
+        "unable to write to file </torch_7_8>: No space left on device (28)",
+    ],
+)
+def test_what_torch_says_of_lost_workers_is_recognised(message):
+    with (
+        pytest.raises(WorkerError, match=r"worker of train_dataloader is gone"),
+        explain_lost_workers("train_dataloader"),
+    ):
+        raise RuntimeError(message)
+
+
 def test_impossible_settings_are_refused_before_anything_runs(evaluate, config):
-    with pytest.raises(ConfigError, match=r"rerank_topk=10 exceeds the gallery \(9 images\)"):
-        evaluate(rerank_topk=10)
     with pytest.raises(ConfigError, match="rerank_topk=-1"):
         evaluate(rerank_topk=-1)
     with pytest.raises(ConfigError, match="drop_last"):
@@ -292,8 +359,44 @@ def test_the_table_says_what_was_measured():
 
 
 def test_the_hook_draws_the_ranked_gallery(evaluate, model, tmp_path):
+    """Into the work dir, and to every backend of the visualizer."""
     metrics, metric = evaluate()
     runner = StandInRunner(model, tmp_path)
-    runner.test_evaluator = Evaluator([metric])
+    runner.test_evaluator, runner.iter = Evaluator([metric]), 7
+    backends = [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}]
+    runner.visualizer = Visualizer(name=str(tmp_path), vis_backends=backends, save_dir=str(tmp_path))
     RankedGalleryHook(num_queries=2, topk=3).after_test_epoch(runner, metrics)
-    assert (tmp_path / "ranked_gallery.png").stat().st_size > 1000
+    runner.visualizer.close()
+    with Image.open(tmp_path / "ranked_gallery.png") as image:
+        drawn = np.asarray(image.convert("RGB"))
+    assert drawn.shape[0] > 400
+    (local,) = tmp_path.rglob("vis_image/ranked_gallery_7.png")
+    with Image.open(local) as image:
+        assert np.array_equal(np.asarray(image.convert("RGB")), drawn)
+    (events,) = tmp_path.rglob("events.out.tfevents*")
+    accumulator = EventAccumulator(str(events), size_guidance={"images": 0})
+    accumulator.Reload()
+    (shown,) = accumulator.Images("ranked_gallery")
+    assert shown.step == 7
+    with Image.open(io.BytesIO(shown.encoded_image_string)) as image:
+        assert np.array_equal(np.asarray(image.convert("RGB")), drawn)
+
+
+@pytest.mark.parametrize("k", [0, 2, GALLERY])
+def test_drawn_scores_are_those_of_the_stage_that_ranked_the_image(evaluate, k):
+    _, metric = evaluate(rerank_topk=k, cosine_weight=2.0)
+    result = metric.result
+    scores = result.reranked(0, 99) if k else result.cosine(0, 99)
+    (row, *_) = rows = ranked_rows(result, num_queries=3, topk=5)
+    assert len(rows) == 3
+    assert len(row.hits) == 5
+    query = result.captions.index(row.caption)
+    best = scores[query].topk(5)
+    assert [path for path, _, _ in row.hits] == [result.img_paths[i] for i in best.indices.tolist()]
+    cosine = result.cosine(0, 99)[query]
+    for rank, (_, _, shown) in enumerate(row.hits):
+        index = int(best.indices[rank])
+        if 0 < k <= rank:
+            assert shown == f"cos {float(cosine[index]):.3f}"
+        else:
+            assert shown == pytest.approx(float(best.values[rank]), abs=1e-4)

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -219,6 +221,45 @@ def test_interrupted_build_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build_procedural(tmp_path / "half", **SMALL)
     assert list(tmp_path.iterdir()) == []
+
+
+DRAW_SLOWLY = """
+import sys, time
+from cada_plugin.datasets.procedural import build
+def describe(*args, **kwargs):
+    print("drawing", flush=True)
+    time.sleep(600)
+build.describe = describe
+build.build_procedural(sys.argv[1], seed=3, identities={"train": 2})
+"""
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next_one(tmp_path):
+    """But not what a living process is writing."""
+    root = tmp_path / "set [1]"
+    killed, living = (
+        subprocess.Popen([sys.executable, "-c", DRAW_SLOWLY, root], stdout=subprocess.PIPE) for _ in range(2)
+    )
+    try:
+        for process in (killed, living):
+            assert process.stdout.readline() == b"drawing\n"
+        both = set(tmp_path.glob(".*.partial"))
+        assert len(both) == 2
+        killed.kill()
+        killed.wait()
+        build_procedural(root, **SMALL)
+        (left,) = tmp_path.glob(".*.partial")
+        assert {path.name for path in tmp_path.iterdir()} == {"set [1]", left.name, f"{left.name}.lock"}
+        assert (left / "imgs").is_dir()
+        living.kill()
+        living.wait()
+        build_procedural(root, **SMALL)  # it is drawn already
+        assert list(tmp_path.iterdir()) == [root]
+    finally:
+        for process in (killed, living):
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
 
 def test_second_build_is_a_no_op(built):

@@ -1,17 +1,27 @@
 """Captions to ids, attribute taggers, phrases, and the cache of tags."""
 
+import json
 import random
 import sys
 import types
 
 import pytest
+from clip_factory import write_tokenizer
 from conftest import TOKENIZER
 
 from cada_plugin.datasets.cache import cache_dir
 from cada_plugin.datasets.transforms import EncodeCaptions, TagAttributes
 from cada_plugin.errors import ConfigError, MissingExtraError
 from cada_plugin.registry import TASK_UTILS
-from cada_plugin.text import CaptionTokenizer, LexiconTagger, NLTKTagger, SpacyTagger, clean_caption, phrase_spans
+from cada_plugin.text import (
+    CaptionTokenizer,
+    CLIPCaptionTokenizer,
+    LexiconTagger,
+    NLTKTagger,
+    SpacyTagger,
+    clean_caption,
+    phrase_spans,
+)
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -71,6 +81,27 @@ def test_caption_cannot_smuggle_special_tokens(tokenizer):
     assert not {tokenizer.enc_id, tokenizer.mask_id, tokenizer.end_id} & set(ids[:-1])
 
 
+def test_special_tokens_in_captions_are_counted_as_text():
+    tokenizer = CaptionTokenizer("procedural", max_length=8)
+    captions = ["a [ENC]", "a [SEP] b", "[MASK] [MASK] [MASK]", "a b c d e [CLS]"]
+    everything = CaptionTokenizer("procedural", max_length=10**6)
+    cut = [c for c in captions if tokenizer.encode(c).input_ids != everything.encode(c).input_ids]
+    assert tokenizer.count_truncated(captions) == len(cut) > 0
+
+
+def test_captions_for_clip_cannot_smuggle_special_tokens(tmp_path):
+    write_tokenizer(tmp_path)
+    tokenizer = CLIPCaptionTokenizer(str(tmp_path))
+    special = {tokenizer.end_id, tokenizer.mask_id + 1}
+    for word in ("<|endoftext|>", "<|startoftext|>"):
+        for caption in (f"a man {word} in red", f"{word}red", word.upper()):
+            ids = tokenizer.encode(caption).input_ids
+            assert not special & set(ids[1:-1]), caption
+            assert {ids[0], ids[-1]} == special
+    short = CLIPCaptionTokenizer(str(tmp_path), max_length=10)
+    assert short.count_truncated(["<|endoftext|>", "a man"]) == 1  # as text it has more than 8 pieces
+
+
 def test_word_index_maps_pieces_to_the_words_the_tagger_sees(tokenizer):
     caption = "A man's long-sleeved T-shirt, zebra print & qx-zw shoes."
     ids, word_index, words = tokenizer.encode(caption)
@@ -85,7 +116,7 @@ def test_word_index_maps_pieces_to_the_words_the_tagger_sees(tokenizer):
 
 
 def test_impossible_vocabularies_are_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"missing.txt' is neither a vocab.txt.*set tokenizer.vocab to a local"):
+    with pytest.raises(ConfigError, match=r"missing.txt' is neither a vocab.txt.*set tokenizer.vocab, which the model"):
         CaptionTokenizer(str(tmp_path / "missing.txt"))
     (tmp_path / "words.txt").write_text("red\n[PAD]\n[CLS]\n[SEP]\n")
     with pytest.raises(ConfigError, match=r"words.txt is not a WordPiece vocabulary: it lacks \[MASK\], \[UNK\]"):
@@ -93,6 +124,35 @@ def test_impossible_vocabularies_are_named(tmp_path):
     (tmp_path / "model.bin").write_bytes(bytes(range(256)))
     with pytest.raises(ConfigError, match=r"model.bin is not a WordPiece vocabulary"):
         CaptionTokenizer(str(tmp_path / "model.bin"))
+
+
+@pytest.mark.parametrize("vocab", ["nobody/nothing", "x" * 5000, "a/" + "x" * 300, "no such name!"])
+@pytest.mark.parametrize("kind", [CaptionTokenizer, CLIPCaptionTokenizer])
+def test_an_unknown_vocabulary_names_the_setting_and_what_ships(kind, vocab):
+    with pytest.raises(ConfigError, match=r"set tokenizer.vocab, which the model and the pipelines share") as caught:
+        kind(vocab)
+    if kind is CaptionTokenizer:
+        assert "ships with the plugin: procedural" in str(caught.value)
+
+
+def test_a_damaged_tokenizer_folder_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "tokenizer.json").write_text('{"model": 3}')
+    with pytest.raises(ConfigError, match=r"set tokenizer.vocab"):
+        CaptionTokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [CaptionTokenizer, CLIPCaptionTokenizer])
+def test_a_tokenizer_folder_never_runs_its_code(tmp_path, monkeypatch, kind):
+    """transformers asks on the terminal whether to run it, and an answer or a setting of the user's may allow it."""
+    (tmp_path / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "code.Config"}}')
+    auto_map = {"AutoTokenizer": [None, "code.Tokenizer"]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": auto_map}))
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Tokenizer: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(ConfigError, match=r"set tokenizer.vocab"):
+        kind(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_folder_with_another_kind_of_tokenizer_is_refused(tmp_path):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cada_plugin.errors import AnnotationError
+from cada_plugin.text import clean_caption
 
 SHOWN = 5  # offending records named per kind of problem
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
@@ -173,7 +174,7 @@ def find_issues(
         path_key: key of the image path, ``file_path`` or ``img_path``.
         splits: split names that may occur; None allows any.
         split: split that must have at least one record; None asks for none.
-        split_optional: whether a file without any split is fine (all records then belong to every split).
+        split_optional: whether a file without any split is fine.
         unique_identity: whether one image must not be listed with two ids or in two splits.
     """
     issues: dict[tuple[str, str], Issue] = {}
@@ -234,6 +235,8 @@ def _value_issues(record: dict, image_root: str, path_key: str, splits: Sequence
             yield "no_captions", "'captions' is empty: every image needs one caption at least"
         elif not all(_is_text(caption) and caption.strip() for caption in captions):
             yield "bad_caption", "a caption is blank or not text: write one or remove it"
+        elif not all(clean_caption(caption) for caption in captions):
+            yield "bad_caption", "a caption has no word, only marks that are not read: write one or remove it"
     if "split" in record:
         if not isinstance(record["split"], str):
             yield "wrong_type", f"'split' has type {type(record['split']).__name__}, expected text"

@@ -9,14 +9,17 @@ import hashlib
 import operator
 import os
 import struct
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 
 from cada_plugin.datasets.annotations import Annotation, read_annotations, resolve_image_path, validate_records
 from cada_plugin.datasets.images import raise_for_bad_images, verify_images
+from cada_plugin.datasets.splits import DERIVED_SPLITS, split_people
 from cada_plugin.errors import AnnotationError, ConfigError
 from cada_plugin.registry import TRANSFORMS, build_part
 
@@ -64,7 +67,7 @@ class TextPersonDataset(BaseDataset):
     IMAGE_DIR = "imgs"
     PATH_KEY = "file_path"
     SPLITS: tuple[str, ...] | None = ("train", "val", "test")  # None: whatever the file says
-    SPLIT_OPTIONAL = False
+    SPLIT_OPTIONAL = False  # True: people of a file without any split are divided by split_people
     UNIQUE_IDENTITY = False  # refuse a file that lists one image with two ids; the released ones are taken as they are
     PUBLISHED: dict[str, tuple[int | None, int, int]] = {}  # split: (ids, images, captions), None where not published
     OUTDATED_IDS: dict[str, int] = {}  # numbers of ids per split by which an old release is recognised
@@ -125,11 +128,12 @@ class TextPersonDataset(BaseDataset):
             AnnotationError: no such folder or file, with the candidates that are there.
         """
         folder = Path(root)
-        if not folder.is_dir():
+        # os.path and not Path, which raises OSError for a name that is too long
+        if not os.path.isdir(folder):
             raise AnnotationError(f"data_root={root} is not a folder: give the folder that holds {cls.NAME}")
         names = (ann_file,) if ann_file else cls.ANN_FILES
         for name in names:
-            if (folder / name).is_file():
+            if os.path.isfile(folder / name):
                 return folder / name
         others = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in (".json", ".csv"))
         hint = ""
@@ -187,7 +191,9 @@ class TextPersonDataset(BaseDataset):
         self.ann_file = str(path)
         annotation = self.read_annotation(path)
         validate_records(annotation, self.image_root, split=self.split, **self.rules())
-        raw = [r for r in annotation.records if r.get("split", self.split) == self.split]
+        if not annotation.has_split:  # valid only where SPLIT_OPTIONAL
+            self._derive_splits(annotation)
+        raw = [r for r in annotation.records if r["split"] == self.split]
         records = [self.to_record(r, self.image_root) for r in self.merge(raw)]
         for record in records:
             record["captions"] = record["captions"][: self.captions_per_image]
@@ -209,6 +215,23 @@ class TextPersonDataset(BaseDataset):
             if hasattr(transform, "prepare"):  # such as part-of-speech tags, made once and not in the training step
                 transform.prepare(captions)
         return items
+
+    def _derive_splits(self, annotation: Annotation) -> None:
+        if self.split not in DERIVED_SPLITS:
+            raise AnnotationError(
+                f"{annotation.source} has no 'split', so its people are divided into {', '.join(DERIVED_SPLITS)}: "
+                f"use one of them, or add a split {self.split!r} to the records"
+            )
+        split_of = split_people(record["id"] for record in annotation.records)
+        for record in annotation.records:
+            record["split"] = split_of[record["id"]]
+        people = Counter(split_of.values())
+        counts = ", ".join(f"{people[name]:,} {name}" for name in DERIVED_SPLITS)
+        print_log(
+            f"{annotation.source} has no 'split': people are divided by a hash of their id ({counts}); this is the "
+            f"{self.split} split",
+            logger="current",
+        )
 
     def get_data_info(self, idx: int) -> dict:
         """Item ``idx`` before the pipeline."""

@@ -5,22 +5,39 @@ import json
 import logging
 import os
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 
-def cache_dir() -> Path:
-    """Folder of the plugin's caches: ``$CADA_CACHE`` if set, else ``~/.cache/cada_plugin``. It need not exist yet."""
-    return Path(os.environ.get("CADA_CACHE") or "~/.cache/cada_plugin").expanduser()
+def cache_dir() -> Path | None:
+    """Folder of the plugin's caches: ``$CADA_CACHE`` if set, else ``~/.cache/cada_plugin``. It need not exist yet.
+
+    None, which is logged once, where the home folder in it is unknown: then nothing is remembered between runs.
+    """
+    folder = os.environ.get("CADA_CACHE") or "~/.cache/cada_plugin"
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:
+        _warn_once(f"no cache: {folder} cannot be resolved ({error}). Set CADA_CACHE to a writable folder.")
+        return None
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 def read_json(name: str) -> Any | None:
     """Content of the cache file ``name``; None if it is absent or unreadable (it is then simply computed again)."""
+    folder = cache_dir()
+    if folder is None:
+        return None
     try:
-        return json.loads((cache_dir() / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -30,6 +47,8 @@ def write_json(name: str, content: Any) -> None:
     A cache that cannot be written (read-only home, full disk) costs time, not the run: it is logged and ignored.
     """
     folder = cache_dir()
+    if folder is None:
+        return
     temporary = None
     try:
         folder.mkdir(parents=True, exist_ok=True)

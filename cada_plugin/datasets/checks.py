@@ -18,6 +18,7 @@ from cada_plugin.datasets.custom import CustomPEDES
 from cada_plugin.datasets.icfg_pedes import ICFGPEDES
 from cada_plugin.datasets.images import verify_images
 from cada_plugin.datasets.rstpreid import RSTPReid
+from cada_plugin.datasets.splits import split_people
 from cada_plugin.datasets.ufine6926 import UFine6926
 from cada_plugin.errors import AnnotationError
 
@@ -73,6 +74,9 @@ def check_dataset(name: str, root: str, ann_file: str | None = None, decode: boo
     unusable = {index for issue in issues for index in issue.indices}
     raw = [record for index, record in enumerate(annotation.records) if index not in unusable]
     by_split: dict[str, list[dict]] = defaultdict(list)
+    if lacks_split and dataset.SPLIT_OPTIONAL:
+        raw, derived = derive_splits(raw)
+        problems.append(derived)
     if annotation.unit == "line":
         raw = dataset.merge(raw)
     for record in raw:
@@ -93,6 +97,21 @@ def check_dataset(name: str, root: str, ann_file: str | None = None, decode: boo
     if dataset.IMAGES_FROM:
         problems.append(overlap_note(dataset))
     return Report(str(path), counts, published, problems)
+
+
+def derive_splits(raw: list[dict]) -> tuple[list[dict], Problem]:
+    """The records with the splits that the loader gives them; unchanged where there are too few people."""
+    try:
+        split_of = split_people(record["id"] for record in raw)
+    except AnnotationError as error:
+        return raw, Problem("too_few_people", str(error))
+    message = (
+        "no record has a 'split': people are divided by a hash of their id into the splits above, nobody is in two of "
+        "them; add a split to every record for another division"
+    )
+    return [{**record, "split": split_of[record["id"]]} for record in raw], Problem(
+        "derived_split", message, is_note=True
+    )
 
 
 def issue_to_problem(issue: Issue, annotation: Annotation) -> Problem:

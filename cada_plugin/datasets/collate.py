@@ -5,6 +5,8 @@ from mmengine.registry import FUNCTIONS
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from cada_plugin.errors import ConfigError
+
 _PADDING = {"masked_ids": 0, "masked_positions": False, "phrase_index": -1}
 
 
@@ -16,7 +18,17 @@ def person_collate(items: list[dict]) -> dict:
         ``inputs`` with ``images`` (B, 3, H, W) uint8, ``input_ids`` (Q, T) long padded with 0, ``attention_mask``
         (Q, T) bool and in training ``masked_ids``, ``masked_positions``, ``phrase_index`` (B, T); Q = B in training,
         else the number of all captions, image by image. ``data_samples``, a list of B.
+
+    Raises:
+        ConfigError: the items were not packed.
     """
+    parts = {"inputs", "data_samples"}
+    if lacking := [item for item in items if not isinstance(item, dict) or not item.keys() >= parts]:
+        found = ", ".join(map(str, lacking[0])) if isinstance(lacking[0], dict) else f"a {type(lacking[0]).__name__}"
+        raise ConfigError(
+            f"person_collate got items with {found}, and not inputs and data_samples: end the data set's pipeline with "
+            "dict(type='PackPersonInputs'), with the prefix cada_plugin. in a data set of another package"
+        )
     inputs = [item["inputs"] for item in items]
     captions = [ids for one in inputs for ids in one["input_ids"]]
     lengths = torch.tensor([len(ids) for ids in captions])

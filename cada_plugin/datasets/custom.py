@@ -15,7 +15,8 @@ class CustomPEDES(TextPersonDataset):
     JSON (``annotations.json``): a list of ``{"file_path": "a/1.jpg", "captions": ["...", "..."], "id": 1}``, or
     ``"caption": "..."`` for one caption. CSV (``annotations.csv``): the columns ``file_path,caption,id``; rows of the
     same ``file_path`` are one image with several captions. Optional in both: ``split`` (any name) and ``camera_id``
-    (integer). Without any ``split`` all records belong to the split that is asked for.
+    (integer). A file without any ``split`` is divided by person into train, val and test, see
+    :func:`~cada_plugin.datasets.splits.split_people`.
 
     Unlike the released data sets, an image listed with two different ids, splits or cameras is an error.
     """

@@ -1,82 +1,139 @@
-"""Reading person images safely: one way from a file to 8-bit RGB, and one full check of many files.
+"""Reading person images safely: one way from a file or a picture in memory to 8-bit RGB, and a full check
+of many files.
 
 Not augmentation: that is ``datasets.transforms``.
 """
 
 import hashlib
 import os
+import stat
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
 from cada_plugin.datasets.cache import read_json, write_json
 from cada_plugin.errors import ImageError
+from cada_plugin.progress import progress_bar
 
-MAX_PIXELS = 64_000_000  # ours: a person crop has below 1 million; 64 million RGB pixels already take 192 MB
-_CACHE_VERSION = 1  # raise when load_person_image accepts or refuses other files than before
+MAX_PIXELS = 64_000_000
+"""Of one image. A person crop has below 1 million; Pillow needs 4 bytes per pixel, and as much for each conversion."""
+MAX_PIXELS_PER_THREAD = 4_000_000
+"""Larger images are checked one at a time, so that many of them at once do not fill the memory."""
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+"""Told by the content, whatever the file is called; JPEG includes MPO. The other formats of Pillow start programs (EPS:
+ghostscript) or are read by code that few people use."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+"""Names that :func:`find_images` takes for images, in upper case too."""
+_CACHE_VERSION = 2  # raise when load_person_image accepts or refuses other files than before
 # `catch_warnings` edits global state, so the threads of `verify_images` must not interleave inside it.
 _OPEN_LOCK = threading.Lock()
+_BITS_PER_SAMPLE = 258  # a tag of TIFF
+_ORIENTATION = 0x0112  # a tag of EXIF
+_NEVER_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # neither exists on Windows
 
 
 def load_person_image(path: str | os.PathLike) -> Image.Image:
-    """Decode an image completely into 8-bit RGB, upright (EXIF orientation applied).
-
-    Grey, palette, CMYK, transparent and 16-bit grey images are converted; transparency is dropped, not composited;
-    16-bit grey keeps its upper 8 bits. Of an animation, the first frame is used.
+    """Decode an image file completely, as :func:`to_person_image` does. Of an animation, the first frame is used.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, not an image, or has more than ``MAX_PIXELS`` pixels. The
-            size is read from the header, before anything is decoded.
+        ImageError: the file is missing, not a regular file, empty, truncated, not in one of ``FORMATS``, has more than
+            ``MAX_PIXELS`` pixels, or pixels of a kind that has no 8-bit RGB. The size is read from the header, before
+            anything is decoded.
     """
+    with _opened(path) as image:
+        return to_person_image(image, path)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """The image with its header read and nothing decoded. Raises ImageError."""
     try:
-        file = open(path, "rb")  # noqa: SIM115  # entered just below; here only to tell missing from damaged
+        # A pipe or a device in place of a file must not be waited for; one may also appear between a check and this.
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NEVER_WAIT))  # noqa: SIM115
     except (OSError, ValueError) as error:
         reason = "the file is missing" if isinstance(error, FileNotFoundError) else f"cannot be opened ({error})"
         raise ImageError(f"{path}: {reason}: put the image there or correct the annotation") from error
     with file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise ImageError(f"{path}: the file is empty (0 bytes): copy it again from the data set")
-        image = _open_header(file, path)
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageError(_too_large(path, f"{width} x {height} pixels"))
-        try:
-            image.load()
-            return to_rgb(_upright(image))
-        except Exception as error:  # decoders raise anything on damaged data: OSError, SyntaxError, struct.error ...
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise ImageError(
-                f"{path}: truncated or damaged ({error}): copy it again from the data set, or re-encode it"
-            ) from error
+                f"{path}: not a regular file but a pipe or device: put the image there or remove the entry"
+            )
+        if status.st_size == 0:
+            raise ImageError(f"{path}: the file is empty (0 bytes): copy it again from the data set")
+        yield _open_header(file, path)
 
 
-def _open_header(file, path) -> Image.Image:
+def to_person_image(image: Image.Image, name: object = "the image") -> Image.Image:
+    """A picture of Pillow, decoded or not, as 8-bit RGB and upright (EXIF orientation applied).
+
+    Grey, palette, CMYK, transparent and 16-bit grey images are converted; transparency is dropped, not composited;
+    16-bit grey keeps its upper 8 bits. Pixels of 12 or 32 bits and floating-point ones are refused: nothing says which
+    of their values is white.
+
+    Args:
+        name: how error messages call it.
+
+    Raises:
+        ImageError: it has no or more than ``MAX_PIXELS`` pixels, is truncated or damaged, or cannot become 8-bit RGB.
+    """
+    width, height = image.size
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ImageError(_too_large(name, f"{width} x {height} pixels"))
+    try:
+        image.load()
+        _refuse_unknown_range(image, name)
+        return _to_rgb(_upright(image))
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise anything on damaged data: OSError, SyntaxError, struct.error ...
+        raise ImageError(
+            f"{name}: truncated or damaged ({error}): copy it again from the data set, or re-encode it"
+        ) from error
+
+
+def _open_header(file: BinaryIO, path: str | os.PathLike) -> Image.Image:
     try:
         with _OPEN_LOCK, warnings.catch_warnings():
             # Our own limit is the stricter one and is an error, so Pillow's warning would only say it twice.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(file)
+            return Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError(_too_large(path, str(error))) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image that Pillow can read: replace it by a JPEG or PNG file") from error
+        raise ImageError(
+            f"{path}: not an image in a format that is read ({', '.join(FORMATS)}): replace it by a JPEG or PNG file"
+        ) from error
     except Exception as error:
         raise ImageError(f"{path}: damaged header ({error}): copy it again from the data set") from error
 
 
-def _too_large(path, got: str) -> str:
+def _too_large(name: object, got: str) -> str:
     return (
-        f"{path}: too large to decode safely ({got}; allowed: {MAX_PIXELS:,} pixels): "
+        f"{name}: empty, or too large to decode safely ({got}; allowed: 1 to {MAX_PIXELS:,} pixels): "
         "crop it to the person or scale it down"
     )
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow as 8-bit RGB."""
+def _refuse_unknown_range(image: Image.Image, name: object) -> None:
+    """Pillow takes 12 bits for 16 and clips 32 bits and floats, so that such images become black or white."""
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
+    sixteen_bits = image.mode.startswith("I;16") and bits == 16
+    # also held in "I", in PNG by some versions of Pillow
+    sixteen_bits |= image.mode == "I" and image.format in ("PNG", "PPM")
+    if image.mode.startswith(("I", "F")) and not sixteen_bits:
+        raise ImageError(
+            f"{name}: grey of mode {image.mode} in which no value is known to be white: save it with 8 bits per channel"
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip everything above 255 to white
         grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8  # (H, W)
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
@@ -87,9 +144,28 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        lies = image.getexif().get(_ORIENTATION, 1) != 1
+        return ImageOps.exif_transpose(image) if lies else image  # which would copy the image in any case
     except Exception:  # damaged EXIF says nothing about the orientation; the pixels are fine
         return image
+
+
+def find_images(folder: str | os.PathLike) -> list[str]:
+    """Paths of all image files in ``folder`` and its sub-folders, in alphabetical order; hidden files are left out.
+
+    Raises:
+        ImageError: a sub-folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise ImageError(f"the folder {error.filename} cannot be read ({error.strerror}): correct its permissions")
+
+    return sorted(
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(folder, onerror=refuse)
+        for name in names
+        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    )
 
 
 def verify_images(paths: Iterable[str], progress_delay: float = 2.0) -> dict[str, str]:
@@ -106,23 +182,29 @@ def verify_images(paths: Iterable[str], progress_delay: float = 2.0) -> dict[str
         name = f"images-{_fingerprint(paths, pool)}.json"
         known = _known_bad(read_json(name), set(paths))
         suspects = paths if known is None else known
-        reasons = list(
-            tqdm(
-                pool.map(_reason, suspects),
-                total=len(suspects),
-                desc="checking images",
-                unit="image",
-                delay=progress_delay,
-                disable=not suspects or os.environ.get("RANK", "0") != "0",  # one bar, not one per process
-            )
+        found = progress_bar(
+            pool.map(_reason_unless_large, suspects),
+            total=len(suspects),
+            desc="checking images",
+            unit="image",
+            delay=progress_delay,
+            disable=not suspects or os.environ.get("RANK", "0") != "0",  # one bar, not one per process
         )
+        # Not under a lock in the threads: each would keep the memory of its largest image for the next one.
+        reasons = [_reason(p) if reason is _LATER else reason for p, reason in zip(suspects, found, strict=True)]
     bad = {path: reason for path, reason in zip(suspects, reasons, strict=True) if reason is not None}
     if known != list(bad):
         write_json(name, {"bad": list(bad)})
     return bad
 
 
-def raise_for_bad_images(bad: dict[str, str], total: int) -> None:
+_CHECK_DATA = (
+    "`python tools/check_data.py` lists them by folder and says where they come from. "
+    "No image is skipped silently, because that would change the results."
+)
+
+
+def raise_for_bad_images(bad: dict[str, str], total: int, advice: str = _CHECK_DATA) -> None:
     """Raise one ``ImageError`` that names the number of bad images and the first ten; nothing if there is none."""
     if not bad:
         return
@@ -130,20 +212,17 @@ def raise_for_bad_images(bad: dict[str, str], total: int) -> None:
     if len(bad) > 10:
         lines.append(f"- and {len(bad) - 10:,} more")
     raise ImageError(
-        f"{len(bad):,} of {total:,} images cannot be used:\n"
-        + "\n".join(lines)
-        + "\nWhat to do: `python tools/check_data.py` lists them by folder and says where they come from. "
-        "No image is skipped silently, because that would change the results."
+        f"{len(bad):,} of {total:,} images cannot be used:\n" + "\n".join(lines) + f"\nWhat to do: {advice}"
     )
 
 
 def _fingerprint(paths: Sequence[str], pool: ThreadPoolExecutor) -> str:
     def describe(path: str) -> tuple[str, int, int]:
         try:
-            stat = os.stat(path)
+            status = os.stat(path)
         except (OSError, ValueError):
             return path, -1, -1
-        return path, stat.st_size, stat.st_mtime_ns
+        return path, status.st_size, status.st_mtime_ns
 
     digest = hashlib.sha256(f"version {_CACHE_VERSION}".encode())
     for entry in sorted(pool.map(describe, paths)):
@@ -157,6 +236,18 @@ def _known_bad(cached, paths: set[str]) -> list[str] | None:
     if not isinstance(bad, list) or not all(isinstance(path, str) and path in paths for path in bad):
         return None
     return bad
+
+
+_LATER = "an image that is too large to be checked beside others"
+
+
+def _reason_unless_large(path: str) -> str | None:
+    try:
+        with _opened(path) as image:
+            width, height = image.size
+    except ImageError as error:
+        return str(error)
+    return _LATER if MAX_PIXELS_PER_THREAD < width * height <= MAX_PIXELS else _reason(path)
 
 
 def _reason(path: str) -> str | None:

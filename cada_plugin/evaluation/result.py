@@ -1,14 +1,24 @@
 """The outcome of a two-stage retrieval, as scores that are made in chunks and never all at once."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cada_plugin.evaluation.ranking import CHUNK_ELEMENTS
 
-# Put below every shortlisted image, in their stage-1 order (released value).
+# Puts images below every shortlisted one, in their stage-1 order (released value). For ordering only, never shown.
 BEYOND_SHORTLIST = -100.0
+
+
+class RankedImage(NamedTuple):
+    """One image of a ranked list: its gallery index, its cosine, and its raw match logit, None where it was not matched
+    (stage 1 alone, or beyond the shortlist)."""
+
+    index: int
+    cosine: float
+    match: float | None
 
 
 @dataclass
@@ -54,10 +64,37 @@ class RetrievalResult:
         rows = slice(start, stop)
         return final_scores(self.cosine(start, stop), self.shortlist[rows], self.match_logits[rows], cosine_weight)
 
-    def top(self, query: int, k: int, reranked: bool = True) -> tuple[Tensor, Tensor]:
-        """The k best scores of one query and their gallery indices."""
-        rows = self.reranked if reranked and self.shortlist is not None else self.cosine
-        return rows(query, query + 1)[0].topk(min(k, len(self.gallery_ids)))
+    def top(self, query: int, k: int) -> list[RankedImage]:
+        """The k best images of one query, in their final order."""
+        rows = slice(query, query + 1)
+        second_stage = () if self.shortlist is None else (self.shortlist[rows], self.match_logits[rows])
+        return ranked_images(self.cosine(query, query + 1), k, *second_stage, cosine_weight=self.cosine_weight)[0]
+
+
+def ranked_images(
+    cosine: Tensor,
+    k: int,
+    shortlist: Tensor | None = None,
+    match_logits: Tensor | None = None,
+    cosine_weight: float = 1.0,
+) -> list[list[RankedImage]]:
+    """The k best of G images for each of Q queries: the shortlist by match logit + weight * cosine, then the others by
+    cosine.
+
+    Args:
+        cosine: (Q, G).
+        shortlist, match_logits: (Q, K); None without a second stage.
+    """
+    scores, logits_of = cosine, [{}] * len(cosine)
+    if shortlist is not None:
+        scores = final_scores(cosine, shortlist, match_logits, cosine_weight)
+        rows = zip(shortlist.tolist(), match_logits.tolist(), strict=True)
+        logits_of = [dict(zip(images, logits, strict=True)) for images, logits in rows]
+    best = scores.topk(min(k, cosine.shape[1])).indices
+    return [
+        [RankedImage(i, c, logits.get(i)) for i, c in zip(images, cosines, strict=True)]
+        for images, cosines, logits in zip(best.tolist(), cosine.gather(1, best).tolist(), logits_of, strict=True)
+    ]
 
 
 def final_scores(cosine: Tensor, shortlist: Tensor, match_logits: Tensor, cosine_weight: float) -> Tensor:

@@ -17,6 +17,8 @@ from cada_plugin.errors import ConfigError
 from cada_plugin.registry import TASK_UTILS
 
 DECODE_TOKEN, ENCODE_TOKEN = "[DEC]", "[ENC]"
+# Both say the one setting that helps: whoever changes only one of the copies gets a model that reads other ids.
+_SETTING = "set tokenizer.vocab, which the model and the pipelines share,"
 _SHIPPED = {"procedural": str(Path(__file__).with_name("procedural_vocab.txt"))}
 _BLANKED = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
 _WORD = re.compile(r"\w+(?:[-']\w+)*|[^\w\s]")
@@ -30,10 +32,22 @@ def clean_caption(caption: str, max_words: int = 72) -> str:
 def _require_special_tokens(vocab: str, tokens: dict[str, int]) -> None:
     missing = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"} - tokens.keys()
     if missing:
-        raise ConfigError(
-            f"{vocab} is not a WordPiece vocabulary: it lacks {', '.join(sorted(missing))}. "
-            "Set tokenizer.vocab to a vocab.txt of bert-base-uncased"
-        )
+        raise ConfigError(f"{vocab} is not a WordPiece vocabulary: it lacks {', '.join(sorted(missing))}. {_advice()}")
+
+
+def _advice() -> str:
+    return (
+        f"{_SETTING} to a local vocab.txt of bert-base-uncased, or to one that ships with the plugin: "
+        f"{', '.join(_SHIPPED)}"
+    )
+
+
+def _from_pretrained(vocab: str, failure: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of a folder or of the hub; never one that would run code from there."""
+    try:
+        return AutoTokenizer.from_pretrained(vocab, trust_remote_code=False)
+    except Exception as error:  # a damaged folder can fail in any way, also with plain Exceptions of tokenizers
+        raise ConfigError(failure) from error
 
 
 class EncodedCaption(NamedTuple):
@@ -64,6 +78,7 @@ class CaptionTokenizer:
             )
         self.vocab, self.max_words, self.max_length = vocab, max_words, max_length
         self._tokenizer = self._load(_SHIPPED.get(vocab, vocab))
+        self._tokenizer.split_special_tokens = True  # "[SEP]" or "<|endoftext|>" in a caption is text like any other
         self._set_special_tokens()
 
     def _set_special_tokens(self) -> None:
@@ -80,18 +95,18 @@ class CaptionTokenizer:
     @staticmethod
     def _load(vocab: str) -> BertTokenizerFast:
         if os.path.isfile(vocab):
-            with open(vocab, encoding="utf-8", errors="replace") as file:
-                tokens = {token: i for i, token in enumerate(file.read().splitlines())}
+            try:
+                text = Path(vocab).read_text(encoding="utf-8", errors="replace")
+            except OSError as error:
+                raise ConfigError(f"{vocab} cannot be read ({error.strerror}): {_advice()}") from error
+            tokens = {token: i for i, token in enumerate(text.splitlines())}
             _require_special_tokens(vocab, tokens)  # transformers would add those that are missing
             return BertTokenizerFast(vocab=tokens, do_lower_case=True)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(vocab)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"tokenizer vocab={vocab!r} is neither a vocab.txt, a folder with a tokenizer, nor a model name that "
-                "transformers can fetch or find in its cache: set tokenizer.vocab to a local vocab.txt of "
-                "bert-base-uncased"
-            ) from error
+        tokenizer = _from_pretrained(
+            vocab,
+            f"tokenizer vocab={vocab!r} is neither a vocab.txt, a folder with a tokenizer, nor a model name that "
+            f"transformers can fetch or find in its cache: {_advice()}",
+        )
         _require_special_tokens(vocab, tokenizer.get_vocab())
         return tokenizer
 
@@ -147,11 +162,8 @@ class CLIPCaptionTokenizer(CaptionTokenizer):
 
     @staticmethod
     def _load(vocab: str) -> PreTrainedTokenizerFast:
-        advice = "set tokenizer.vocab to the folder of a Hugging Face CLIP, with tokenizer.json or vocab.json"
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(vocab)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"CLIP tokenizer vocab={vocab!r} cannot be read: {advice}") from error
+        advice = f"{_SETTING} to the folder of a Hugging Face CLIP, with tokenizer.json or vocab.json"
+        tokenizer = _from_pretrained(vocab, f"CLIP tokenizer vocab={vocab!r} cannot be read: {advice}")
         if not tokenizer.bos_token or not tokenizer.eos_token:
             raise ConfigError(f"{vocab} is not a tokenizer of CLIP, it has no start and end token: {advice}")
         return tokenizer

@@ -27,13 +27,14 @@ _TEXT_SIZE, _TITLE_SIZE = 17, 26
 class Row:
     """One query and what it found.
 
-    ``hits`` are (image path, person id, score), best first. ``truth`` is the image that the caption was written for;
-    where any row has one, a first column without a rank shows it.
+    ``hits`` are (image path, person id, score), best first; the score is a number or a text that stands in its place.
+    ``truth`` is the image that the caption was written for; where any row has one, a first column without a rank shows
+    it.
     """
 
     caption: str
     query_person_id: int
-    hits: Sequence[tuple[str | os.PathLike, int, float]]
+    hits: Sequence[tuple[str | os.PathLike, int, float | str]]
     truth: str | os.PathLike | None = None
 
 
@@ -147,7 +148,7 @@ class _Picture:
             self._framed(path, x, y, RIGHT if right else WRONG)
             radius = self._px(_MARK)
             self._mark(x + self.cell[0] - radius, y + radius, radius, right)
-            self._beneath(str(rank + 1), f"{score:.3f}", x, y)
+            self._beneath(str(rank + 1), score if isinstance(score, str) else f"{score:.3f}", x, y)
 
     def _framed(self, path: str | os.PathLike, x: int, y: int, colour: tuple[int, int, int]) -> None:
         width, height = self.cell

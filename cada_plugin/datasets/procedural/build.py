@@ -4,19 +4,23 @@
 what arguments and by which version of the generator the folder was made.
 """
 
+import fcntl
+import glob
 import json
 import re
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from cada_plugin.datasets.procedural.attributes import DrawnIdentity, draw_identities
 from cada_plugin.datasets.procedural.captions import describe
 from cada_plugin.datasets.procedural.render import CAMERAS, VIEWS, render_person
 from cada_plugin.errors import ConfigError
+from cada_plugin.progress import progress_bar
 
 VERSION = 2
 """Raised whenever the same arguments would draw other pixels or say other words."""
@@ -45,9 +49,9 @@ def build_procedural(
     and ``nuisance`` are in [0, 1], the latter scales pose, background, colour cast, blur, noise and occlusion. Sets of
     different ``pool`` ('main', 'pretrain') have no person in common, whatever their seeds.
 
-    The work happens in a hidden sibling of ``root`` that is renamed at the end, so ``root`` is whole or absent. A
-    ``root`` that was made with the same arguments is left alone; ConfigError for one made with others, for a folder
-    that is something else, and for impossible arguments.
+    The work happens in a hidden sibling of ``root`` that is renamed at the end, so ``root`` is whole or absent. What
+    killed processes left there is removed. A ``root`` that was made with the same arguments is left alone; ConfigError
+    for one made with others, for a folder that is something else, and for impossible arguments.
     """
     root = Path(root).expanduser().absolute()
     arguments = {
@@ -61,21 +65,49 @@ def build_procedural(
         "version": VERSION,
     }
     _check_arguments(identities, arguments)
+    _remove_leftovers(root)
     if _is_built(root, arguments):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = root.parent / f".{root.name}.{uuid.uuid4().hex[:8]}.partial"
-    try:
-        _write(partial, arguments)
+    with _marked_as_in_use(partial):
         try:
-            partial.rename(root)
-        except OSError:
-            # Another process of the same job may have finished first; then its folder is ours, byte for byte.
-            if not _is_built(root, arguments):
-                raise
-    finally:
-        # Only ever our own unfinished folder; after the rename it is gone already.
-        shutil.rmtree(partial, ignore_errors=True)
+            _write(partial, arguments)
+            try:
+                partial.rename(root)
+            except OSError:
+                # Another process of the same job may have finished first; then its folder is ours, byte for byte.
+                if not _is_built(root, arguments):
+                    raise
+        finally:
+            # Only ever our own unfinished folder; after the rename it is gone already.
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _marked_as_in_use(partial: Path) -> Iterator[None]:
+    """Hold a lock beside ``partial``, made before the folder. The system drops it when this process ends, however."""
+    lock = _lock_of(partial)
+    with open(lock, "w") as file:
+        with suppress(OSError):  # a file system without locks: there leftovers stay
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Remove unfinished folders beside ``root`` whose process was killed; those of living ones are locked."""
+    for partial in root.parent.glob(f".{glob.escape(root.name)}.*.partial"):
+        with suppress(OSError), open(_lock_of(partial), "r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(partial, ignore_errors=True)
+            _lock_of(partial).unlink(missing_ok=True)
+
+
+def _lock_of(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.lock")
 
 
 def _check_arguments(identities: dict[str, int], arguments: dict) -> None:
@@ -131,7 +163,7 @@ def _write(folder: Path, arguments: dict) -> None:
         (images / camera).mkdir(parents=True)
     people = [(split, drawn) for split, members in splits.items() for drawn in members]
     records = []
-    for index, (split, drawn) in enumerate(tqdm(people, desc="drawing pedestrians", unit="person", delay=1)):
+    for index, (split, drawn) in enumerate(progress_bar(people, desc="drawing pedestrians", unit="person", delay=1)):
         for image_index in range(arguments["images_per_identity"]):
             # One generator per picture and one for its captions: neither depends on the order of the work.
             rng = np.random.default_rng((arguments["seed"], index, image_index, 0))

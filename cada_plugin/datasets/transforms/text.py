@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import torch
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
-from tqdm import tqdm
 
 from cada_plugin.datasets.cache import read_json, write_json
 from cada_plugin.errors import ConfigError
+from cada_plugin.progress import progress_bar
 from cada_plugin.registry import TASK_UTILS, TRANSFORMS, build_part
 from cada_plugin.text import phrase_spans
 from cada_plugin.text.chunks import ATTRIBUTE_TAGS
@@ -70,7 +70,7 @@ class TagAttributes:
         name = f"tags-{re.sub('[^a-zA-Z0-9_.-]+', '_', self.tagger.name)}-{digest}.json"
         self._cache = read_json(name) or {}
         if len(self._cache) != len(captions):
-            progress = tqdm(
+            progress = progress_bar(
                 captions, desc=f"tagging captions ({self.tagger.name})", delay=2, disable=not is_main_process()
             )
             self._cache = {caption: self.tagger.tag(self.tokenizer.split(caption)) for caption in progress}

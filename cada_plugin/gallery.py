@@ -1,0 +1,116 @@
+"""A gallery: encoded images with the paths they came from, to search in, to join, to save and to load again."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cada_plugin.errors import GalleryError
+from cada_plugin.files import replacing
+
+_FORMAT = "cada_plugin.gallery.1"
+
+
+class Gallery:
+    """G encoded images. ``len(gallery)`` counts them, ``gallery[3]``, ``gallery[:9]`` and ``gallery[[4, 2]]`` are
+    galleries of some of them, ``a + b`` is one of all.
+
+    Args:
+        embed: (G, D), l2-normalised.
+        tokens: (G, 1+N, C) for matching, None where the model does not re-rank.
+        paths: of every image the file it came from, None for a picture from memory. By default all None.
+    """
+
+    def __init__(self, embed: Tensor, tokens: Tensor | None, paths: Sequence[str | None] | None = None) -> None:
+        self.embed, self.tokens = embed, tokens
+        self.paths = (None,) * len(embed) if paths is None else tuple(paths)
+        if embed.ndim != 2 or (tokens is not None and tokens.ndim != 3):
+            raise GalleryError(f"{self._kind()}: expected embed (G, D), and tokens (G, 1+N, C) or None")
+        if len(self.paths) != len(embed) or (tokens is not None and len(tokens) != len(embed)):
+            raise GalleryError(f"{self._kind()} and {len(self.paths)} paths: expected the same number of each")
+
+    def __len__(self) -> int:
+        return len(self.embed)
+
+    def __getitem__(self, rows: int | slice | Sequence[int]) -> "Gallery":
+        index = torch.arange(len(self))[rows].reshape(-1)
+        tokens = None if self.tokens is None else self.tokens[index]
+        return Gallery(self.embed[index], tokens, [self.paths[i] for i in index.tolist()])
+
+    def __add__(self, other: "Gallery") -> "Gallery":
+        """The images of both, those of ``other`` behind.
+
+        Raises:
+            GalleryError: they were not encoded by models of the same kind.
+        """
+        if not isinstance(other, Gallery):
+            return NotImplemented
+        if self._row_shapes() != other._row_shapes():
+            raise GalleryError(
+                f"{self._kind()} and {other._kind()} were encoded by different models and cannot be joined: encode all "
+                "images with one"
+            )
+        tokens = None if self.tokens is None else torch.cat([self.tokens, other.tokens])
+        return Gallery(torch.cat([self.embed, other.embed]), tokens, self.paths + other.paths)
+
+    def __repr__(self) -> str:
+        return f"Gallery({len(self)} images, {self._kind()})"
+
+    def _row_shapes(self) -> tuple[torch.Size, torch.Size | None]:
+        return self.embed.shape[1:], None if self.tokens is None else self.tokens.shape[1:]
+
+    def _kind(self) -> str:
+        tokens = "no tokens" if self.tokens is None else f"tokens {tuple(self.tokens.shape)}"
+        return f"embed {tuple(self.embed.shape)}, {tokens}"
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write a ``.safetensors`` file, which appears complete or not at all. It holds no code and runs none.
+
+        Raises:
+            GalleryError: the file cannot be written.
+        """
+        path = Path(os.path.expanduser(path))
+        tensors = {"embed": self.embed} if self.tokens is None else {"embed": self.embed, "tokens": self.tokens}
+        metadata = {"format": _FORMAT, "paths": json.dumps(self.paths)}
+        try:
+            with replacing(path) as unfinished:
+                save_file({name: t.cpu().contiguous().clone() for name, t in tensors.items()}, unfinished, metadata)
+        except (OSError, SafetensorError) as error:
+            raise GalleryError(
+                f"cannot write the gallery {path}: {error}: is its folder there and writable?"
+            ) from error
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Gallery":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            GalleryError: there is no such file, it is damaged, or it is something else.
+        """
+        path = os.path.expanduser(path)
+        if not os.path.isfile(path):
+            raise GalleryError(f"no gallery file {path}: save one with encode_image(...).save(PATH)")
+        advice = "encode the images again and save the gallery"
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            known = metadata.get("format") == _FORMAT and "embed" in tensors and tensors.keys() <= {"embed", "tokens"}
+            paths = json.loads(metadata["paths"]) if known else []
+        except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
+            raise GalleryError(
+                f"{path} is not a saved gallery, or is cut off or damaged ({error}): {advice}"
+            ) from error
+        if not known:
+            raise GalleryError(f"{path} is a safetensors file, but no gallery that this version saves: {advice}")
+        if not isinstance(paths, list) or not all(one is None or isinstance(one, str) for one in paths):
+            raise GalleryError(f"{path} is damaged, its image paths are no list of texts: {advice}")
+        if not all(t.is_floating_point() and t.isfinite().all() for t in tensors.values()):
+            raise GalleryError(f"{path} is damaged, it holds numbers that are not finite: {advice}")
+        return cls(tensors["embed"], tensors.get("tokens"), paths)
