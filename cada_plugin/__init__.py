@@ -1,5 +1,13 @@
 """CADA for existing ReID frameworks: text-to-image person retrieval as a plugin of MMEngine and torchreid codebases."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # importing the package costs nothing until something is used
+    from mmengine.config import Config
+
+    from cada_plugin.apis import Retriever
+
+__all__ = ["get_config", "list_models", "load_retriever", "register_all_modules"]
 __version__ = "0.1.0"
 
 
@@ -9,3 +17,29 @@ def register_all_modules() -> None:
     Foreign configs need not call this: ``type='cada_plugin.CADA'`` imports what it needs by itself.
     """
     from cada_plugin import datasets, engine, evaluation, losses, models, text  # noqa: F401
+
+
+def list_models() -> list[str]:
+    """Names of the configs that come with the plugin, such as ``cada_cuhk`` and ``baselines/clip_cuhk``: what
+    :func:`get_config`, :func:`load_retriever` and the ``cada`` command take."""
+    from cada_plugin.engine.config import shipped_configs
+
+    return shipped_configs()
+
+
+def get_config(name: str) -> "Config":
+    """The config of a path, or of a name of :func:`list_models`.
+
+    Raises:
+        ConfigError: there is no such config.
+    """
+    from cada_plugin.engine.config import read_config
+
+    return read_config(name)
+
+
+def load_retriever(config: object, checkpoint: object = None, device: object = "cpu") -> "Retriever":
+    """A trained model for any program; see :func:`cada_plugin.apis.load_retriever`."""
+    from cada_plugin.apis import load_retriever
+
+    return load_retriever(config, checkpoint, device)

@@ -52,8 +52,8 @@ def import_torchreid() -> ModuleType:
             import torchreid
     except ImportError as error:
         raise MissingExtraError(
-            f"torchreid cannot be imported ({error}): "
-            "run `pip install torchreid gdown tensorboard h5py six scipy` (torchreid does not declare what it needs)"
+            f"torchreid cannot be imported ({error}): run `pip install 'cada_plugin[torchreid]'`, which also brings "
+            "what torchreid needs and does not declare"
         ) from error
     if missing := [part for part in ("data", "engine", "metrics", "models") if not hasattr(torchreid, part)]:
         raise MissingExtraError(

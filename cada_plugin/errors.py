@@ -49,6 +49,21 @@ _LOST_WORKER = re.compile(
 
 
 @contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Around the import of an optional dependency: where it is missing, say what to install.
+
+    Raises:
+        MissingExtraError: it is missing.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{error.name or error} is not installed: run `pip install 'cada_plugin[{extra}]'`"
+        ) from error
+
+
+@contextmanager
 def explain_lost_workers(loader: str) -> Iterator[None]:
     """Turn what torch raises when a loader's worker was killed, or has no shared memory, into a :class:`WorkerError`.
 
@@ -66,3 +81,9 @@ def explain_lost_workers(loader: str) -> Iterator[None]:
             f"{loader}.num_workers or batch_size, enlarge /dev/shm (docker run --shm-size=8g), or set "
             f"{loader}.num_workers=0 (and persistent_workers=False), which needs neither and shows any other cause"
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What a foreign error says, short enough to stand inside a message of ours."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return (text.strip() or type(error).__name__).splitlines()[0]

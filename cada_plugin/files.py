@@ -31,20 +31,30 @@ def write_json(path: Path, content: object) -> None:
         unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def check_writable(path: Path) -> None:
-    """Find out before the work whether its result can be written to ``path``; missing folders are made.
+def writable_folder(folder: Path, option: str) -> None:
+    """Make ``folder`` if it is missing, and see whether a file can be written there.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot; ``option`` is what the command line calls the folder.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another place") from error
+    except (OSError, ValueError) as error:  # ValueError: a path that no system has
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{option} cannot be written to {folder} ({reason}): give another folder") from error
+
+
+def writable_file(path: Path, option: str) -> None:
+    """The same for a file.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    writable_folder(path.parent, option)
     if path.is_dir():
-        raise ConfigError(f"{path} is a folder: give the name of a file")
+        raise ConfigError(f"{option} {path} is a folder: give the name of a file")
 
 
 @contextlib.contextmanager

@@ -96,7 +96,7 @@ def tool(name: str, *args: object, cwd: Path, prepare: Callable[[], None] | None
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["cada_plugin.engine.launch", "cada_plugin.models", "cada_plugin.datasets", "matplotlib.pyplot"]
+        ["cada_plugin.cli.common", "cada_plugin.models", "cada_plugin.datasets", "matplotlib.pyplot"]
     )
     port = str(_free_port())
     started = []

@@ -1,6 +1,5 @@
-"""tools/benchmark_speed.py: what it counts, what it compares and what it prints. No number of seconds is looked at."""
+"""``cada speed``: what it counts, what it compares and what it prints. No number of seconds is looked at."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -18,8 +17,9 @@ from torch import nn
 from cada_plugin.benchmark import speed_curves, speed_inputs, speed_measure, speed_whole, speed_work
 from cada_plugin.benchmark.speed_inputs import build_model, caption_words, random_captions, training_batch
 from cada_plugin.benchmark.speed_measure import Side, Work, count_flop, interleave, measure, peak_memory
+from cada_plugin.cli import main
 from cada_plugin.engine.rerank import match_shortlists
-from cada_plugin.errors import CADAError, ConfigError
+from cada_plugin.errors import CADAError
 
 REPO = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -37,10 +37,7 @@ def quick(monkeypatch):
 
 
 def run(*arguments: object) -> int:
-    spec = importlib.util.spec_from_file_location("benchmark_speed_tool", REPO / "tools" / "benchmark_speed.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool.main([str(argument) for argument in arguments])
+    return main(["speed", *(str(argument) for argument in arguments)])
 
 
 def results(folder: Path, work: str, *arguments: object) -> list[dict] | dict:
@@ -234,15 +231,6 @@ def test_unknown_options(arguments, capfd):
     with pytest.raises(SystemExit, match="2"):
         run(*arguments)
     assert "usage:" in capfd.readouterr().err
-
-
-def test_what_only_a_checkout_has(tmp_path, monkeypatch):
-    model = build_model("tiny")
-    monkeypatch.setattr(speed_inputs, "CHECKOUT", tmp_path)
-    with pytest.raises(ConfigError, match=r"--against reference needs .*reference_path\.py: run in a checkout, or"):
-        speed_inputs.reference_path(model)
-    with pytest.raises(ConfigError, match=r"needs .*cada_procedural\.py: run it in a checkout"):
-        build_model("tiny")
 
 
 # ---------------------------------------------------------------- inputs

@@ -1,7 +1,6 @@
 """Files that are no checkpoint, or not one for this model: refused safely, with words that help."""
 
 import pickle
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cada_plugin.checkpoints import load_checkpoint, read_weights
+from cada_plugin.cli import convert
 from cada_plugin.errors import CheckpointError
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-import convert_checkpoint
 
 
 class Evil:
@@ -102,7 +99,7 @@ def test_what_is_no_checkpoint_is_said_in_one_line(tmp_path, capsys, kind, words
     path = _bad_file(tmp_path, kind)
     with pytest.raises(CheckpointError, match=words):
         load_checkpoint(tiny_cada(), path)
-    assert convert_checkpoint.main([str(path), str(tmp_path / "out.pth")]) == 2
+    assert convert.main([str(path), str(tmp_path / "out.pth")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert path.name in error
@@ -137,6 +134,6 @@ def test_strict_names_what_is_missing(tmp_path):
 
 @pytest.mark.parametrize("target", ["no_such_folder/out.pth", "out.onnx"])
 def test_a_target_that_cannot_be_written_is_said_in_one_line(tmp_path, capsys, target):
-    assert convert_checkpoint.main([str(RELEASED), str(tmp_path / target)]) == 2
+    assert convert.main([str(RELEASED), str(tmp_path / target)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

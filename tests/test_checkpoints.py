@@ -1,7 +1,6 @@
 """Weights from elsewhere give the numbers that they give where they come from, at any image size."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,9 @@ from transformers import BlipForImageTextRetrieval
 
 from cada_plugin.checkpoints import fit_state, load_checkpoint, read_weights, to_cada, to_hf_blip
 from cada_plugin.checkpoints.fit import find_grid
+from cada_plugin.cli import convert
 from cada_plugin.errors import CheckpointError
 from cada_plugin.models import CADA, CrossModalBert, ViTEncoder
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-import convert_checkpoint
 
 CAPTIONS = ["a man wearing a black jacket and blue jeans", "the woman has long brown hair"]
 _TEXT_PARTS = {"text_encoder": "cada_plugin.CrossModalBert", "text_decoder": "cada_plugin.AttributeDecoder"}
@@ -57,7 +54,7 @@ def assert_agrees(cada: CADA, hf: BlipForImageTextRetrieval) -> None:
 
 
 def test_converted_hf_blip_gives_the_scores_of_transformers(hf_blip, hf_folder, tmp_path):
-    assert convert_checkpoint.main([str(hf_folder), str(tmp_path / "cada.pth")]) == 0
+    assert convert.main([str(hf_folder), str(tmp_path / "cada.pth")]) == 0
     model = shake(tiny_cada(), seed=3)
     report = load_checkpoint(model, tmp_path / "cada.pth")
     assert_agrees(model, hf_blip)
@@ -76,7 +73,7 @@ def test_export_to_hf_blip_gives_transformers_the_scores_of_cada(tmp_path, capsy
     cada = shake(tiny_cada(), seed=5)
     torch.save({"model": cada.state_dict()}, tmp_path / "cada.pth")
     target = tmp_path / "hf.safetensors"
-    assert convert_checkpoint.main([str(tmp_path / "cada.pth"), str(target), "--to", "hf-blip"]) == 0
+    assert convert.main([str(tmp_path / "cada.pth"), str(target), "--to", "hf-blip"]) == 0
     assert "itm_local_head.* (2)" in capsys.readouterr().out
     hf = tiny_hf_blip()
     hf.load_state_dict(load_file(target), strict=True)

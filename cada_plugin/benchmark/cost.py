@@ -10,11 +10,9 @@ is what one ``search`` of :mod:`cada_plugin.apis` takes: tokenising, encoding, t
 test split's, and with re-ranking the matching of the best k images. Times are medians after warm-up.
 """
 
-import argparse
 import itertools
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,11 +28,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cada_plugin.apis import Retriever
 from cada_plugin.benchmark.machine import machine
-from cada_plugin.benchmark.output import writable_file
-from cada_plugin.engine.launch import add_common_arguments, build_runner, load_config, run_tool
 from cada_plugin.engine.runner import config_errors
+from cada_plugin.engine.start import build_runner
 from cada_plugin.errors import ConfigError
-from cada_plugin.files import write_json
 from cada_plugin.models import RDE
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 
@@ -209,21 +205,3 @@ def _peak_memory(device: torch.device) -> dict[str, float | str | None]:
     # and not getrusage: its number starts with that of the process that started this one
     peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return {"peak_memory_mb": peak / 1024, "peak_memory_of": "process, with its libraries"}
-
-
-def _measure(args: argparse.Namespace) -> None:
-    config = load_config(args, "test")
-    config.resume, config.load_from = False, None
-    writable_file(Path(args.out), "--out")
-    write_json(Path(args.out), measure_cost(config))
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_common_arguments(parser)
-    parser.add_argument("--out", metavar="FILE.json", required=True, help="write the numbers here")
-    return run_tool(_measure, parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,19 +11,19 @@ The folder of a benchmark::
         cross_<other>/                        its test on the other test set
 """
 
-import argparse
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config
 
-from cada_plugin.benchmark.output import writable_file, writable_folder
 from cada_plugin.benchmark.records import Records, read_records
-from cada_plugin.engine.launch import load_config, use_amp
+from cada_plugin.engine.config import override
+from cada_plugin.engine.start import prepare, use_amp
 from cada_plugin.errors import CheckpointError, ConfigError
-from cada_plugin.files import replacing
+from cada_plugin.files import replacing, writable_file, writable_folder
+from cada_plugin.integrations.any_config import read_any_config
 
 
 @dataclass(frozen=True)
@@ -106,32 +106,46 @@ class Plan:
                 temporary.write_text(config.pretty_text, encoding="utf-8")
 
 
-def make_plan(args: argparse.Namespace) -> Plan:
-    """The plan of a command line of ``tools/benchmark.py``; nothing is written.
+@dataclass(frozen=True)
+class Request:
+    """What a benchmark is asked for; see the arguments of ``cada benchmark``."""
+
+    configs: Sequence[str]
+    out: str
+    seeds: Sequence[int] = ()
+    jobs: int = 1
+    test_only: Sequence[str] = ()
+    cross: Sequence[str] = ()
+    amp: bool = False
+    options: dict = field(default_factory=dict)
+
+
+def make_plan(request: Request) -> Plan:
+    """The plan of a request; nothing is written.
 
     Raises:
         ConfigError: the request is impossible, contradicts itself, or contradicts what ``--out`` holds already.
         CheckpointError: a given checkpoint is not there.
     """
-    out = Path(args.out)
+    out = Path(request.out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file: give a folder")
-    if args.jobs < 1:
-        raise ConfigError(f"--jobs {args.jobs}: run 1 or more at once")
-    _check_names(args.configs, "configs", "a row of the tables is named after its file, so rename one")
-    _check_names(args.cross, "configs of --cross", "a test set is named after the file, so rename one")
-    seeds = _check_seeds(args)
-    cross = {Path(path).stem: _test_set(_load(path, args.read_config, "test"), path) for path in args.cross}
+    if request.jobs < 1:
+        raise ConfigError(f"--jobs {request.jobs}: run 1 or more at once")
+    _check_names(request.configs, "configs", "a row of the tables is named after its file, so rename one")
+    _check_names(request.cross, "configs of --cross", "a test set is named after the file, so rename one")
+    seeds = _check_seeds(request)
+    cross = {Path(path).stem: _test_set(_load(path, "test"), path) for path in request.cross}
 
     rows: list[Row] = []
     configs: dict[Path, Config] = {}
-    for number, source in enumerate(args.configs):
-        config, name = _read_row(source, args), Path(source).stem
+    for number, source in enumerate(request.configs):
+        config, name = _read_row(source, request), Path(source).stem
         folder = out / name
         own = folder / f"{name}.py"
         configs[own] = config
-        if args.test_only:
-            runs = [Run(name, own, folder / "given", None, Path(args.test_only[number]))]
+        if request.test_only:
+            runs = [Run(name, own, folder / "given", None, Path(request.test_only[number]))]
         else:
             runs = [Run(name, own, folder / f"seed{seed}", seed) for seed in seeds]
         test_set = _test_set(config, source)
@@ -166,19 +180,19 @@ def _check_names(paths: list[str], what: str, advice: str) -> None:
             raise ConfigError(f"{times} {what} have the name {name} ({same}): {advice}")
 
 
-def _check_seeds(args: argparse.Namespace) -> list[int]:
-    if args.test_only:
-        if args.seeds:
+def _check_seeds(request: Request) -> list[int]:
+    if request.test_only:
+        if request.seeds:
             raise ConfigError("--seeds is for training and --test-only does not train: leave one of them out")
-        if len(args.test_only) != len(args.configs):
+        if len(request.test_only) != len(request.configs):
             raise ConfigError(
-                f"--test-only got {len(args.test_only)} checkpoints for {len(args.configs)} configs: "
+                f"--test-only got {len(request.test_only)} checkpoints for {len(request.configs)} configs: "
                 "give one for each config, in their order"
             )
-        for path in args.test_only:
+        for path in request.test_only:
             if not Path(path).exists():
                 raise CheckpointError(f"checkpoint {path} of --test-only does not exist (looked in {Path.cwd()})")
-    seeds = args.seeds or [0]
+    seeds = request.seeds or [0]
     for seed, times in Counter(seeds).items():
         if times > 1:
             raise ConfigError(f"--seeds has {seed} {times} times: the same run again says nothing new")
@@ -187,25 +201,26 @@ def _check_seeds(args: argparse.Namespace) -> list[int]:
     return seeds
 
 
-def _load(path: str, read_config: Callable, *jobs: str, options: dict | None = None) -> Config:
-    """A config that is fit for ``jobs``, without what a tool's command line adds to it."""
-    own = {"config": path, "read_config": read_config, "cfg_options": options}
+def _load(source: str, *jobs: str, options: dict | None = None) -> Config:
+    """A config that is fit for ``jobs``, without what the command line of a run adds to it."""
+    config = read_any_config(source)
+    override(config, options or {})
     for job in jobs:
-        config = load_config(argparse.Namespace(**own, work_dir="-", launcher="none", local_rank=0), job)
+        prepare(config, job, source, work_dir="-")
         if not config[f"{job}_dataloader"]:
-            raise ConfigError(f"{path} has {job}_dataloader=None, so there is nothing to {job}")
+            raise ConfigError(f"{source} has {job}_dataloader=None, so there is nothing to {job}")
     config.pop("work_dir")
     config.pop("launcher")
     return config
 
 
-def _read_row(source: str, args: argparse.Namespace) -> Config:
+def _read_row(source: str, request: Request) -> Config:
     """A config with all that the command line changes in it."""
-    jobs = ["test"] if args.test_only else ["train", "test"]
-    config = _load(source, args.read_config, *jobs, options=args.cfg_options)
-    if args.amp:
+    jobs = ["test"] if request.test_only else ["train", "test"]
+    config = _load(source, *jobs, options=request.options)
+    if request.amp:
         config.merge_from_dict({"test_cfg.amp": True})
-        if not args.test_only:
+        if not request.test_only:
             use_amp(config)
     try:
         same = Config.fromstring(config.pretty_text, ".py").to_dict() == config.to_dict()

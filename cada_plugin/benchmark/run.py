@@ -1,6 +1,5 @@
 """From a plan to results: trainings with their tests, tests on other test sets, then what each model costs."""
 
-import argparse
 import os
 import sys
 import time
@@ -10,24 +9,21 @@ from pathlib import Path
 from cada_plugin.benchmark.charts import draw_accuracy, draw_cost
 from cada_plugin.benchmark.jobs import Job, JobError, run_all, sole_user
 from cada_plugin.benchmark.machine import machine
-from cada_plugin.benchmark.output import writable_folder
-from cada_plugin.benchmark.plan import CrossTest, Plan, Row, Run, checkpoint_note, make_plan
+from cada_plugin.benchmark.plan import CrossTest, Plan, Request, Row, Run, checkpoint_note, make_plan
 from cada_plugin.benchmark.records import read_records
 from cada_plugin.benchmark.report import collect, summary, write_reports
-from cada_plugin.engine.launch import last_checkpoint
-from cada_plugin.files import write_json
+from cada_plugin.engine.resume import last_checkpoint
+from cada_plugin.files import writable_folder, write_json
 
 Call = Callable[[Sequence[object], Path], None]
 
 
-def benchmark(args: argparse.Namespace, tools: Path) -> int:
-    """Do what the command line of ``tools/benchmark.py`` asks for and is not done yet; the number of failures.
+COMMAND = (sys.executable, "-m", "cada_plugin")
 
-    Args:
-        args: see there.
-        tools: the folder of ``train.py`` and ``test.py``.
-    """
-    plan = make_plan(args)
+
+def benchmark(request: Request) -> int:
+    """Do what is asked for and is not done yet; the number of failures."""
+    plan = make_plan(request)
     writable_folder(plan.out, "--out")
     failed = []
 
@@ -42,11 +38,11 @@ def benchmark(args: argparse.Namespace, tools: Path) -> int:
         plan.prepare()
         _name_damage(plan)
         runs = [run for row in plan.rows for run in row.runs]
-        jobs = [_train_and_test(run, tools) for run in runs if not _is_finished(run)]
-        run_all(jobs, args.jobs, lock, "runs", ended)
+        jobs = [_train_and_test(run) for run in runs if not _is_finished(run)]
+        run_all(jobs, request.jobs, lock, "runs", ended)
         crosses = [cross for row in plan.rows for cross in row.cross_tests if _is_finished(cross.run)]
-        jobs = [_cross_test(cross, tools) for cross in crosses if not _is_finished(cross)]
-        run_all(jobs, args.jobs, lock, "other test sets", ended)
+        jobs = [_cross_test(cross) for cross in crosses if not _is_finished(cross)]
+        run_all(jobs, request.jobs, lock, "other test sets", ended)
         rows = [row for row in plan.rows if any(_is_finished(run) for run in row.runs)]
         jobs = [_cost(row) for row in rows if not _is_measured(row)]
         run_all(jobs, 1, lock, "costs", ended)  # measurements: one at a time
@@ -78,7 +74,7 @@ def _is_measured(row: Row) -> bool:
     return (read_records(row.cost).cost or {}).get("machine") == machine()
 
 
-def _train_and_test(run: Run, tools: Path) -> Job:
+def _train_and_test(run: Run) -> Job:
     note = run.folder / "run.json"
     options = [] if run.seed is None else [f"randomness.seed={run.seed}"]
 
@@ -88,9 +84,9 @@ def _train_and_test(run: Run, tools: Path) -> Job:
         if run.given is not None:
             state = checkpoint_note(run.given)
         elif not os.path.isfile(run.folder / state.get("checkpoint", "")):
-            # tested below, by the tool that tests given checkpoints as well
+            # tested below, by the command that tests given checkpoints as well
             untested = [f"test_{part}=None" for part in ("dataloader", "cfg", "evaluator")]
-            command = [sys.executable, tools / "train.py", run.config, "--work-dir", run.folder, "--resume", "auto"]
+            command = [*COMMAND, "train", run.config, "--work-dir", run.folder, "--resume", "auto"]
             begin = time.monotonic()
             try:
                 call([*command, "--cfg-options", *options, *untested], run.folder / "train.log")
@@ -100,14 +96,14 @@ def _train_and_test(run: Run, tools: Path) -> Job:
             state["checkpoint"] = _chosen_checkpoint(run.folder).name  # the folder may be moved
         write_json(note, state)
         begin = time.monotonic()
-        _test(call, tools, run.config, run.folder / state["checkpoint"], run.folder, options)
+        _test(call, run.config, run.folder / state["checkpoint"], run.folder, options)
         write_json(note, state | {"test_seconds": time.monotonic() - begin})
 
     return Job(run.label, run.folder, work)
 
 
 def _chosen_checkpoint(folder: Path) -> Path:
-    """The best epoch on the validation split, else the last, as ``train.py`` chooses."""
+    """The best epoch on the validation split, else the last, as ``cada train`` chooses."""
     best = list(folder.glob("best_*.pth"))
     chosen = best[0] if len(best) == 1 else last_checkpoint(folder)
     if chosen is None:
@@ -115,18 +111,18 @@ def _chosen_checkpoint(folder: Path) -> Path:
     return chosen
 
 
-def _cross_test(cross: CrossTest, tools: Path) -> Job:
+def _cross_test(cross: CrossTest) -> Job:
     def work(call: Call) -> None:
         (cross.folder / "failure.json").unlink(missing_ok=True)
         checkpoint = cross.run.records().notes["checkpoint"]
-        _test(call, tools, cross.config, cross.run.folder / checkpoint, cross.folder, [])
+        _test(call, cross.config, cross.run.folder / checkpoint, cross.folder, [])
 
     return Job(cross.label, cross.folder, work)
 
 
-def _test(call: Call, tools: Path, config: Path, checkpoint: Path, folder: Path, options: Sequence[str]) -> None:
+def _test(call: Call, config: Path, checkpoint: Path, folder: Path, options: Sequence[str]) -> None:
     out = ["--out", folder / "metrics.json", "--queries", folder / "queries.npz"]
-    command = [sys.executable, tools / "test.py", config, checkpoint, "--work-dir", folder, *out]
+    command = [*COMMAND, "test", config, checkpoint, "--work-dir", folder, *out]
     call([*command, "--cfg-options", *options] if options else command, folder / "test.log")
     records = read_records(folder)
     if not records.tested:

@@ -17,10 +17,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from mmengine.optim import build_optim_wrapper
 from torch.nn.parallel import DistributedDataParallel
 
-from cada_plugin.benchmark.speed_inputs import build_model, caption_words, read_config, training_batch
+from cada_plugin.benchmark.speed_inputs import CONFIGS, build_model, caption_words, training_batch
 from cada_plugin.benchmark.speed_measure import Work, fresh_processes, interleave, peak_memory
 from cada_plugin.benchmark.speed_whole import evaluate
 from cada_plugin.benchmark.speed_work import rank, rerank, train
+from cada_plugin.engine.config import read_config
 from cada_plugin.files import replacing
 
 # The plain path and torchreid stop earlier: they would take most of the time.
@@ -166,7 +167,7 @@ def _train_as(rank: int, world_size: int, meeting: str, batch_size: int, steps: 
     torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=world_size)
     model = build_model("tiny").train()
     inputs, samples = training_batch(model, caption_words(batch_size))
-    optimizer = build_optim_wrapper(model, read_config("tiny").optim_wrapper)
+    optimizer = build_optim_wrapper(model, read_config(CONFIGS["tiny"]).optim_wrapper)
     wrapped = DistributedDataParallel(model) if world_size > 1 else model
 
     def train_for(number: int) -> None:

@@ -6,27 +6,26 @@ words are one piece, commas are pieces as well) and 18 % masked pieces (46 % are
 recipe masks 40 %) are counts of ours, on a few captions of that style.
 """
 
-import importlib.util
 import json
 import math
 import tempfile
+from importlib import resources
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from cada_plugin.errors import ConfigError
+from cada_plugin.benchmark.plain_path import PlainPath
+from cada_plugin.engine.config import read_config
 from cada_plugin.models import CADA
 from cada_plugin.registry import MODELS, build_part
 from cada_plugin.structures import PersonDataSample
 from cada_plugin.text import CaptionTokenizer
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-CONFIGS = {"base": "cada_cuhk.py", "tiny": "cada_procedural.py"}
+CONFIGS = {"base": "cada_cuhk", "tiny": "cada_procedural"}
 MEAN_WORDS, FEWEST_WORDS, MOST_WORDS = 23.5, 12, 60
 _DEVIATION = 8.5
 _PIECES_PER_WORD = 1.08
@@ -34,21 +33,9 @@ _MASKED = 0.18
 _VOCABULARY = 30_522  # of bert-base-uncased; the tokenizer adds [DEC] and [ENC]
 
 
-def read_config(size: str) -> Config:
-    """The config of a ``--size``.
-
-    Raises:
-        ConfigError: the package runs outside a checkout, which holds the configs.
-    """
-    path = CHECKOUT / "configs" / CONFIGS[size]
-    if not path.is_file():
-        raise ConfigError(f"the speed benchmark needs {path}: run it in a checkout of the repository")
-    return Config.fromfile(path)
-
-
 def build_model(size: str, grouping: str = "tokens") -> CADA:
     """The model of a config, weights drawn with seed 0; with the hardest negatives, which the plain path knows."""
-    cfg = read_config(size).model
+    cfg = read_config(CONFIGS[size]).model
     cfg.update(init_cfg=None, grouping=grouping, num_groups=2, negatives="hardest")
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,19 +54,12 @@ def write_vocabulary(folder: Path) -> Path:
 
 def known_words() -> list[str]:
     """The vocabulary of the drawn pedestrians, special tokens and word endings (``##``) included."""
-    path = CHECKOUT / "cada_plugin" / "text" / "procedural_vocab.txt"
-    return path.read_text(encoding="utf-8").splitlines()
+    return resources.files("cada_plugin.text").joinpath("procedural_vocab.txt").read_text(encoding="utf-8").splitlines()
 
 
-def reference_path(model: CADA) -> nn.Module:
-    """The plain path of the tests on the weights of ``model``; same loss, same scores, no sharing, all padding."""
-    path = CHECKOUT / "tests" / "reference_path.py"
-    if not path.is_file():
-        raise ConfigError(f"--against reference needs {path}: run in a checkout, or with --against none")
-    spec = importlib.util.spec_from_file_location("reference_path", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.ReferencePath(model).train(model.training)
+def plain_path(model: CADA) -> PlainPath:
+    """The plain path on the weights of ``model``: same loss, same scores, no sharing, all padding."""
+    return PlainPath(model).train(model.training)
 
 
 def caption_words(count: int) -> Tensor:

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cada_plugin.benchmark.speed_inputs import (
+    CONFIGS,
     build_model,
     caption_words,
     image_size,
     random_captions,
-    read_config,
     write_people,
     write_vocabulary,
 )
@@ -26,6 +26,7 @@ from cada_plugin.benchmark.speed_measure import interleave, peak_of, synchronize
 from cada_plugin.benchmark.speed_work import IMAGES_PER_PERSON, train
 from cada_plugin.datasets import CustomPEDES
 from cada_plugin.datasets.collate import person_collate
+from cada_plugin.engine.config import read_config
 from cada_plugin.engine.loops import RetrievalTestLoop
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation import TextToImageRetrieval
@@ -47,7 +48,7 @@ def load(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         kilobytes, vocabulary = write_people(folder, images), write_vocabulary(folder)
-        config = read_config("base").train_dataloader
+        config = read_config(CONFIGS["base"]).train_dataloader
         for transform in config.dataset.pipeline:
             if "tokenizer" in transform:
                 transform.tokenizer.vocab = str(vocabulary)

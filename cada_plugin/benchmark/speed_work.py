@@ -1,6 +1,6 @@
 """The works of the speed benchmark that have two sides: our path, and the plain path or torchreid's evaluator.
 
-Both sides have the same model, weights, inputs and optimiser; the plain path is that of ``tests/reference_path.py``.
+Both sides have the same model, weights, inputs and optimiser; the plain path is that of ``plain_path.py``.
 Arguments are those of the command line, with ``amp`` of ``ours``, ``both`` or None.
 """
 
@@ -14,16 +14,17 @@ from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 
 from cada_plugin.benchmark.speed_inputs import (
+    CONFIGS,
     build_model,
     caption_words,
     image_size,
+    plain_path,
     random_captions,
-    read_config,
-    reference_path,
     training_batch,
 )
 from cada_plugin.benchmark.speed_measure import Side, Work
 from cada_plugin.compat import import_torchreid
+from cada_plugin.engine.config import read_config
 from cada_plugin.engine.rerank import match_shortlists
 from cada_plugin.evaluation.ranking import rank_metrics
 from cada_plugin.evaluation.result import stage_one_shortlist
@@ -42,8 +43,8 @@ def train(
     model = build_model(size, grouping).to(device).train()
     inputs, samples = training_batch(model, lengths)
     inputs = {key: value.to(device) for key, value in inputs.items()}
-    optimizer = build_optim_wrapper(model, read_config(size).optim_wrapper)
-    plain = reference_path(model) if against == "reference" else None
+    optimizer = build_optim_wrapper(model, read_config(CONFIGS[size]).optim_wrapper)
+    plain = plain_path(model) if against == "reference" else None
 
     def step(path: nn.Module, dtype: torch.dtype) -> None:
         with _autocast(device, dtype):
@@ -100,7 +101,7 @@ def encode_captions(size: str, batch_size: int, device: str, amp: str | None, ag
 
     sides = {"ours": _inference(ours, batch_size, device, _dtype(amp, "ours"))}
     if against == "reference":
-        path = reference_path(model)
+        path = plain_path(model)
         sides["reference"] = _inference(plain, batch_size, device, _dtype(amp, "reference"))
     title = f"encode_text, {size}, batch {batch_size}, {_captions(lengths)}"
     return Work(title, "captions", torch.device(device), sides, difference if "reference" in sides else None)
@@ -139,7 +140,7 @@ def rerank(
 
     sides = {"ours": _inference(ours, pairs, device, _dtype(amp, "ours"))}
     if against == "reference":
-        path = reference_path(model)
+        path = plain_path(model)
         action = partial(plain, range(whole), list(shortlist))
         sides["reference"] = _inference(action, whole * k, device, _dtype(amp, "reference"))
     title = (

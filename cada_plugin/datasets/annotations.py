@@ -253,5 +253,5 @@ def validate_records(annotation: Annotation, image_root: str, **rules: Any) -> N
         raise AnnotationError(
             f"{annotation.source} cannot be used ({len(annotation.records):,} {annotation.unit}s read):\n"
             + "\n".join(f"- {issue.describe(annotation)}" for issue in issues)
-            + "\nWhat to do: correct the file or download it again; `python tools/check_data.py` checks all of it."
+            + "\nWhat to do: correct the file or download it again; `cada check-data` checks all of it."
         )

@@ -199,7 +199,7 @@ def verify_images(paths: Iterable[str], progress_delay: float = 2.0) -> dict[str
 
 
 _CHECK_DATA = (
-    "`python tools/check_data.py` lists them by folder and says where they come from. "
+    "`cada check-data` lists them by folder and says where they come from. "
     "No image is skipped silently, because that would change the results."
 )
 

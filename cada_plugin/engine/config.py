@@ -16,7 +16,10 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from cada_plugin.errors import CADAError, ConfigError
+from cada_plugin.errors import CADAError, ConfigError, first_line
+
+SHIPPED = Path(__file__).resolve().parents[1] / ".mim" / "configs"
+"""Where OpenMMLab's convention puts the configs of an installed package; in a checkout, a link to ``configs``."""
 
 # What a Runner reads of a config; everything else at the top of a config is a variable for the config's own use.
 SETTINGS = {
@@ -25,27 +28,56 @@ SETTINGS = {
 }
 
 
-def read_config(path: str | Path) -> Config:
+def shipped_configs() -> list[str]:
+    """Names of the configs that come with the plugin, such as ``cada_cuhk`` and ``baselines/clip_cuhk``; those of yacs
+    with their ending."""
+    names = [path.relative_to(SHIPPED) for path in SHIPPED.rglob("*.py") if "_base_" not in path.parts]
+    yacs = [path.relative_to(SHIPPED) for path in SHIPPED.rglob("*.yml") if path.name != "metafile.yml"]
+    return sorted([path.with_suffix("").as_posix() for path in names] + [path.as_posix() for path in yacs])
+
+
+def find_config(config: str | Path) -> Path:
+    """The file of a config: a path, or the name of one that comes with the plugin (``cada_cuhk``, ``clip_cuhk``).
+
+    Raises:
+        ConfigError: there is none, or a name without its folder stands for several.
+    """
+    path = Path(config).expanduser()
+    if path.is_file():
+        return path
+    known, name = shipped_configs(), str(config).removesuffix(".py")
+    found = [one for one in known if one == name] or [one for one in known if one.rpartition("/")[2] == name]
+    if len(found) == 1:
+        return SHIPPED / (found[0] if found[0].endswith(".yml") else f"{found[0]}.py")
+    if found:
+        raise ConfigError(f"{name} is the name of several configs: give one of {', '.join(found)}")
+    near = difflib.get_close_matches(name, known, 3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "such as configs/my_config.py or cada_procedural"
+    raise ConfigError(f"no config file {config}: give a path, or the name of one that ships with the plugin; {hint}")
+
+
+def read_config(config: str | Path) -> Config:
     """The config of a Python file, in which copies of a variable follow the last file that sets the variable.
+
+    Args:
+        config: a path, or the name of a config that comes with the plugin.
 
     Raises:
         ConfigError: there is no such file, or it cannot be read as a config.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"no config file {path}: give a path such as configs/cada_procedural.py")
+    path = find_config(config)
     try:
-        config = Config.fromfile(path)
+        result = Config.fromfile(path)
         earlier = [Config.fromfile(base) for base in _bases(Path(path))]
     except CADAError:
         raise
     except Exception as error:  # a config is a Python file: it can fail in any way
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{path} cannot be read as a config: {first}") from error
-    for name in _variables(config):
+        raise ConfigError(f"{path} cannot be read as a config: {first_line(error)}") from error
+    for name in _variables(result):
         for base in earlier:
-            if name in base and _plain(base[name]) != _plain(config[name]):
-                _follow(config, name, base[name])
-    return config
+            if name in base and _plain(base[name]) != _plain(result[name]):
+                _follow(result, name, base[name])
+    return result
 
 
 def override(config: Config, options: dict[str, Any]) -> None:
@@ -60,13 +92,23 @@ def override(config: Config, options: dict[str, Any]) -> None:
     for head in dict.fromkeys(key.partition(".")[0] for key in options):
         own = {key: value for key, value in options.items() if key.partition(".")[0] == head}
         if head in SETTINGS:
-            config.merge_from_dict(own)
+            _merge(config, own)
             continue
         old = copy.deepcopy(config.get(head))
         if head in variables:
-            config.merge_from_dict(own)
+            _merge(config, own)
         if head not in variables or not _follow(config, head, old):
             raise ConfigError(_nowhere(config, next(iter(own)), head))
+
+
+def _merge(config: Config, options: dict[str, Any]) -> None:
+    try:
+        config.merge_from_dict(options)
+    except Exception as error:  # MMEngine: TypeError, KeyError, IndexError ... of a path that is none
+        raise ConfigError(
+            f"--cfg-options {' '.join(options)}: {first_line(error)}: give the path of a setting, such as "
+            "train_dataloader.batch_size=32"
+        ) from error
 
 
 def _variables(config: Config) -> list[str]:

@@ -6,13 +6,18 @@ from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from sklearn.mixture import GaussianMixture
 
-from cada_plugin.errors import ConfigError
+from cada_plugin.errors import ConfigError, needs_extra
 from cada_plugin.models import RDE
 from cada_plugin.models.distributed import gather
 from cada_plugin.progress import progress_bar
 from cada_plugin.registry import HOOKS
+
+
+def _mixture_model() -> type:
+    with needs_extra("rde"):
+        from sklearn.mixture import GaussianMixture
+    return GaussianMixture
 
 
 def plausible(losses: np.ndarray, threshold: float = 0.5) -> np.ndarray:
@@ -21,8 +26,9 @@ def plausible(losses: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     spread = np.ptp(losses)
     if spread == 0:
         return np.ones(len(losses), bool)
+    mixture_model = _mixture_model()
     scaled = ((losses - losses.min()) / spread)[:, None]
-    mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0).fit(scaled)
+    mixture = mixture_model(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0).fit(scaled)
     return mixture.predict_proba(scaled)[:, mixture.means_.argmin()] > threshold
 
 
@@ -40,6 +46,9 @@ class ConsensusDivisionHook(Hook):
     Costs one more forward pass over the training split, in batches of its own loader; pairs that the loader leaves out
     are kept. Depends on (seed, epoch) alone.
     """
+
+    def before_train(self, runner: Runner) -> None:
+        _mixture_model()  # missing, it is missed before the first epoch
 
     def before_train_epoch(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -22,7 +22,7 @@ from cada_plugin.checkpoints.training_state import BEST, SAVED_BEST, to_plain
 from cada_plugin.compat import HARMLESS_RECORDS
 from cada_plugin.engine.finite import FiniteCheckHook
 from cada_plugin.engine.interruption import raise_if_interrupted
-from cada_plugin.errors import CADAError, CheckpointError, ConfigError, TrainingError
+from cada_plugin.errors import CADAError, CheckpointError, ConfigError, TrainingError, first_line
 from cada_plugin.files import replacing
 from cada_plugin.progress import write_above_bars
 from cada_plugin.registry import OPTIMIZERS
@@ -51,11 +51,6 @@ def config_errors() -> Iterator[None]:
     except (AssertionError, AttributeError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
         print_log(traceback.format_exc(), logger="current")
         raise ConfigError(f"the config cannot be built: {first_line(error)} (the log file says where)") from error
-
-
-def first_line(error: Exception) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return (text.strip() or type(error).__name__).splitlines()[0]
 
 
 class _AboveTheBar:

@@ -12,11 +12,9 @@ A setting that is dropped silently is a run that nobody meant. So any other key 
 :class:`Report` that :func:`convert` returns.
 """
 
-import argparse
 import difflib
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +26,7 @@ from yacs.config import CfgNode
 from cada_plugin.engine.config import read_config
 from cada_plugin.errors import ConfigError
 from cada_plugin.integrations.yacs_files import Entry, expanded, flatten, read_entries
-from cada_plugin.integrations.yacs_settings import SHIPPED, Approximated, Ignored
+from cada_plugin.integrations.yacs_settings import Approximated, Ignored
 from cada_plugin.integrations.yacs_table import ROWS, STYLES, Row
 
 # Which config a data set stands for.
@@ -48,8 +46,6 @@ _EXPECTED = {
     list: "a list, such as [384, 128] or ('CUHKPEDES',)",
 }
 _LIKENESS = 0.85  # of two names, from which on one is taken for a misspelling of the other
-# Where each launcher tells the number of processes.
-_PROCESSES = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS", "mpi": "OMPI_COMM_WORLD_SIZE"}
 
 
 logger = logging.getLogger(__name__)
@@ -201,36 +197,6 @@ def add_cada_config(cfg: CfgNode) -> None:
     host[name] = own  # as an item, which a frozen node allows
 
 
-# ---------------------------------------------------------------- the tools' command line
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Let a tool take YAML files and, after its other words, KEY VALUE pairs: parse with ``parse_intermixed_args``."""
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="KEY VALUE", help="for a YAML config: SOLVER.MAX_EPOCH 1"
-    )
-    parser.add_argument(
-        "--ignore-unknown",
-        action="store_true",
-        help="for a YAML config: report keys that mean nothing here, in place of refusing the file",
-    )
-    parser.set_defaults(read_config=_read_config)
-
-
-def _read_config(args: argparse.Namespace) -> Config:
-    if Path(args.config).suffix in (".yml", ".yaml"):
-        world_size = int(os.environ.get(_PROCESSES.get(args.launcher, ""), 1))
-        return to_mmengine(args.config, args.overrides, world_size, args.ignore_unknown)
-    if args.ignore_unknown:
-        raise ConfigError(f"--ignore-unknown is for YAML configs, and {args.config} is none: leave it out")
-    if args.overrides:
-        raise ConfigError(
-            f"KEY VALUE pairs are for YAML configs, and {args.config} is none: use --cfg-options KEY=VALUE in place of "
-            f"{' '.join(args.overrides)}"
-        )
-    return read_config(args.config)
-
-
 # ---------------------------------------------------------------- trees
 
 
@@ -343,12 +309,8 @@ def _load_base(values: dict[str, Any], style: str) -> Config:
             name = _BASE_CONFIGS[ROWS[1].decode(values[names])]
         except ConfigError as error:
             raise ConfigError(f"{names}: {error}. Or name a config with {base}") from error
-    path = expanded(name, base) if name.endswith(".py") else SHIPPED / f"{name}.py"
-    if not os.path.isfile(path):
-        shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.py")))
-        raise ConfigError(f"{base}: no config {path}; give the path of a .py config, or one of {shipped}")
     try:
-        return read_config(path)
+        return read_config(expanded(name, base) if name.endswith(".py") else name)
     except ConfigError as error:
         raise ConfigError(f"{base}: {error}") from error
 

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
-from cada_plugin.engine.launch import use_amp
+from cada_plugin.engine.config import SHIPPED
+from cada_plugin.engine.start import use_amp
 from cada_plugin.errors import ConfigError
-
-SHIPPED = Path(__file__).parents[2] / "configs"  # beside the package in a checkout
 
 
 class Ignored(str):
@@ -124,8 +123,8 @@ def section(config: Config, name: str) -> ConfigDict:
 
 
 def _base_config(config: Config) -> str | None:
-    path = Path(config.filename or "")
-    return path.relative_to(SHIPPED).with_suffix("").as_posix() if path.is_relative_to(SHIPPED) else config.filename
+    path, shipped = Path(config.filename or "").resolve(), SHIPPED.resolve()  # in a checkout, SHIPPED is a link
+    return path.relative_to(shipped).with_suffix("").as_posix() if path.is_relative_to(shipped) else config.filename
 
 
 BASE_CONFIG = Setting(_base_config, _nothing)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cada_plugin.models import CADA, CrossModalBert
 
 
-class ReferencePath(nn.Module):
+class PlainPath(nn.Module):
     """A CADA with ``negatives='hardest'`` and grouping ``position`` or ``tokens``, on its weights."""
 
     def __init__(self, model: CADA) -> None:

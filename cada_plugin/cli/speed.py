@@ -1,12 +1,16 @@
-"""Speed against a plain path and against torchreid, on synthetic inputs: what ``tools/benchmark_speed.py`` does.
+"""Measure speed on synthetic inputs: both sides of a comparison in turn, several rounds after a warm-up.
 
-``speed_inputs`` makes models and inputs; ``speed_work`` says what is compared and ``speed_whole`` what stands alone;
-``speed_measure`` measures; ``speed_curves`` shows how cost grows with the work.
+cada speed train --batch-size 16                  # a training step, against the plain path
+cada speed rank                                   # metrics, against torchreid's evaluate_rank
+cada speed train --device cuda --amp --batch-size 64
+cada speed curves --out runs/curves
+
+WORK is train, encode, rerank, rank, load, evaluate or curves; `WORK --help` shows its options. The plain path is the
+same mathematics on the same weights, without what makes ours fast.
 """
 
 import argparse
 import shlex
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -14,20 +18,28 @@ from pathlib import Path
 import torch
 
 from cada_plugin.benchmark.machine import machine, versions
-from cada_plugin.benchmark.output import writable_file, writable_folder
 from cada_plugin.benchmark.speed_curves import draw_curves, measure_curves
 from cada_plugin.benchmark.speed_inputs import CONFIGS
 from cada_plugin.benchmark.speed_measure import measure
 from cada_plugin.benchmark.speed_report import comparison, evaluation_table, load_table
 from cada_plugin.benchmark.speed_whole import evaluate, load
 from cada_plugin.benchmark.speed_work import encode_captions, encode_images, rank, rerank, train
+from cada_plugin.cli.common import run_command
 from cada_plugin.errors import ConfigError
-from cada_plugin.files import write_json
+from cada_plugin.files import writable_file, writable_folder, write_json
 
 _AGAINST = {"train": "reference", "encode": "reference", "rerank": "reference", "rank": "torchreid"}
 
 
-def add_commands(parser: argparse.ArgumentParser) -> None:
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "cada speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    _add_works(parser)
+    return run_command(_run, parser.parse_args(argv, argparse.Namespace(command_line=argv)))
+
+
+def _add_works(parser: argparse.ArgumentParser) -> None:
     """One subcommand for each work."""
     commands = parser.add_subparsers(dest="work", required=True, metavar="WORK")
 
@@ -76,7 +88,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--out", required=True, metavar="DIR", help="for curves.json and curves.png")
 
 
-def run(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace) -> None:
     """Measure what the command line says, print a table, write the files.
 
     Raises:
@@ -107,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{place}\n\n{text}")
     if file:
         about = {
-            "command": shlex.join(["python", *sys.argv]),
+            "command": shlex.join(["cada", "speed", *args.command_line]),
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
             "versions": versions(),

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from reference_path import ReferencePath
 
+from cada_plugin.benchmark.plain_path import PlainPath
 from cada_plugin.engine import match_shortlists
 from cada_plugin.models.retriever import TextFeatures
 
@@ -14,7 +14,7 @@ def test_losses_and_gradients_are_those_of_the_plain_path(tiny_model, tiny_batch
     model, batch = tiny_model(grouping=grouping, num_groups=num_groups), tiny_batch((1, 2, 3, 4))
     model.text_decoder.causal = causal
     results = []
-    for path in (model, ReferencePath(model).train()):
+    for path in (model, PlainPath(model).train()):
         model.zero_grad(set_to_none=True)
         losses = path.loss(**batch)
         sum(losses.values()).backward()
@@ -40,6 +40,6 @@ def test_rerank_scores_are_those_of_one_query_at_a_time(tiny_model, tiny_batch, 
     shortlist = torch.stack([torch.randperm(7, generator=torch.Generator().manual_seed(q))[:4] for q in range(4)])
     texts = TextFeatures(torch.zeros(4, 8), inputs["input_ids"], inputs["attention_mask"])
     fast = match_shortlists(model, texts, tokens, torch.arange(7), shortlist, max_pairs, progress=False)
-    plain = ReferencePath(model).eval().rerank(inputs["input_ids"], inputs["attention_mask"], tokens, shortlist)
+    plain = PlainPath(model).eval().rerank(inputs["input_ids"], inputs["attention_mask"], tokens, shortlist)
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
     assert plain.std() > 1e-3

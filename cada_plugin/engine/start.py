@@ -1,15 +1,13 @@
-"""From command line to Runner, for the train and test tools: the flags of OpenMMLab's tools and what they change."""
+"""From a config to a run: what ``cada train`` and ``cada test`` do once their command line is read."""
 
-import argparse
 import os
 import signal
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
@@ -17,87 +15,62 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from cada_plugin.checkpoints import load_into_runner
-from cada_plugin.compat import quiet_dependencies
-from cada_plugin.engine.config import override, read_config
-from cada_plugin.engine.interruption import Interrupted, interruptible, signals_first
+from cada_plugin.engine.interruption import Interrupted, signals_first
 from cada_plugin.engine.loops import RetrievalTestLoop, RetrievalValLoop
 from cada_plugin.engine.resume import choose_start, last_checkpoint
-from cada_plugin.engine.runner import config_errors, first_line
-from cada_plugin.errors import CADAError, ConfigError, explain_lost_workers
+from cada_plugin.engine.runner import config_errors
+from cada_plugin.errors import ConfigError, explain_lost_workers
 from cada_plugin.evaluation import TextToImageRetrieval
-from cada_plugin.files import check_writable, only_writer, replacing, write_json
-from cada_plugin.progress import write_above_bars
-
-__all__ = ["last_checkpoint", "load_config", "run_tool", "test", "train", "use_amp", "write_json"]
+from cada_plugin.files import only_writer, replacing, writable_file, write_json
 
 
-class _Overrides(DictAction):
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: list[str], *args
-    ) -> None:
-        if wrong := [value for value in values if "=" not in value]:
-            parser.error(f"--cfg-options takes KEY=VALUE pairs, got {wrong[0]!r}")
-        super().__call__(parser, namespace, values, *args)
+def prepare(config: Config, job: str, source: str, work_dir: str | None = None, launcher: str = "none") -> Config:
+    """Make a config fit for a job, in place; ``work_dir`` is always set afterwards.
+
+    Args:
+        job: ``train`` or ``test``.
+        source: what the config was read from; it names the default work dir, and the config in errors.
+        work_dir: in place of the config's own.
+        launcher: of several processes, see MMEngine.
+
+    Raises:
+        ConfigError: the config has nothing for this job, or was started in another way than its launcher needs.
+    """
+    if f"{job}_dataloader" not in config:
+        raise ConfigError(f"{source} has no {job}_dataloader, so there is nothing to {job}")
+    for key in ("max_epochs", "max_iters"):
+        value = (config.get("train_cfg") or {}).get(key)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ConfigError(f"train_cfg.{key}={value!r}: expected an integer from 1")
+    config.work_dir = work_dir or config.get("work_dir") or str(Path("work_dirs") / Path(source).stem)
+    config.launcher = launcher
+    if launcher == "pytorch" and "RANK" not in os.environ:
+        raise ConfigError(
+            f"--launcher pytorch needs torchrun: torchrun --nproc-per-node 4 -m cada_plugin {job} {source} "
+            "--launcher pytorch"
+        )
+    return config
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="a config file, such as configs/cada_procedural.py")
-    parser.add_argument("--work-dir", help="where logs, checkpoints and pictures go (default: work_dirs/<config name>)")
-    parser.add_argument("--amp", action="store_true", help="bf16 autocast where the device has it")
-    add_overrides(parser)
-    parser.add_argument(
-        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="several processes"
-    )
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+def run_training(config: Config, resume: str | None = None, amp: bool = False, auto_scale_lr: bool = False) -> None:
+    """Train by a prepared config, then test the epoch that was best on the validation split; without such, the last.
 
-
-def add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=_Overrides,
-        metavar="KEY=VALUE",
-        help="override settings: train_cfg.max_epochs=3",
-    )
-
-
-def run_tool(tool: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Run a tool; an error that the user can act on becomes one message and exit status 2, not a traceback."""
-    quiet_dependencies()
-    try:
-        with interruptible(), signals_first():
-            tool(args)
-    except (CADAError, KeyboardInterrupt) as error:
-        # every process of a job gets the signal that ends it, but one of them is enough to say so
-        if not isinstance(error, KeyboardInterrupt) or os.environ.get("RANK", "0") == "0":
-            write_above_bars(f"error: {_message(error)}\n")
-        return 2
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    return 0
-
-
-def _message(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return str(error) if isinstance(error, Interrupted) else "interrupted"
-    # the loader puts the traceback of its worker before the message
-    return str(error).split(f"{type(error).__module__}.{type(error).__qualname__}: ")[-1].strip()
-
-
-def train(args: argparse.Namespace) -> None:
-    """Train by the config, then test the epoch that was best on the validation split; the last one without such."""
-    config = load_config(args, "train")
-    if args.amp:
+    Args:
+        resume: a checkpoint, or ``auto`` for the work dir's last good one.
+        amp: bf16 autocast.
+        auto_scale_lr: scale the learning rate with the global batch size.
+    """
+    if amp:
         use_amp(config)
-    if args.auto_scale_lr:
+    if auto_scale_lr:
         if "base_batch_size" not in (config.get("auto_scale_lr") or {}):
             raise ConfigError("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config")
         config.auto_scale_lr.enable = True
     if int(os.environ.get("RANK", 0)) == 0:
         with only_writer(Path(config.work_dir), "training"):
-            _train_and_test(config, args.resume)
+            _train_and_test(config, resume)
     else:
-        _train_and_test(config, args.resume)
+        _train_and_test(config, resume)
 
 
 def _train_and_test(config: Config, resume: str | None) -> None:
@@ -140,67 +113,29 @@ def fresh_hooks(runner: Runner, config: Config) -> None:
     runner.register_hooks(config.get("default_hooks"), config.get("custom_hooks"))
 
 
-def test(args: argparse.Namespace) -> None:
-    """Test one checkpoint; ``--out`` writes its metrics, ``--queries`` what every query contributes to them."""
-    config = load_config(args, "test")
-    for out in (args.out, args.queries):
-        if out:
-            check_writable(Path(out))
+def run_test(
+    config: Config, checkpoint: str, out: str | None = None, queries: str | None = None, amp: bool = False
+) -> None:
+    """Test one checkpoint by a prepared config; ``out`` is a file for its metrics, ``queries`` one for what every query
+    contributes to them."""
+    for path, option in ((out, "--out"), (queries, "--queries")):
+        if path:
+            writable_file(Path(path), option)
     config.resume, config.load_from = False, None
-    if args.amp:
+    if amp:
         config.test_cfg.amp = True
     runner = build_runner(config)
-    load_into_runner(runner, args.checkpoint)
+    load_into_runner(runner, checkpoint)
     with config_errors():
         _ = runner.test_loop
     retrieval = [metric for metric in runner.test_evaluator.metrics if isinstance(metric, TextToImageRetrieval)]
-    if args.queries and not retrieval:
+    if queries and not retrieval:
         raise ConfigError("--queries needs test_evaluator=dict(type='TextToImageRetrieval')")
     metrics = runner.test()
-    if args.queries and is_main_process():
-        write_queries(Path(args.queries), retrieval[0])
-    if args.out and is_main_process():
-        write_json(Path(args.out), metrics)
-
-
-def load_config(args: argparse.Namespace, job: str) -> Config:
-    """The config of the command line with its overrides, fit for ``job`` (train, test); ``work_dir`` is always set.
-
-    A tool that reads more than MMEngine's configs has a function for it in ``args.read_config``.
-    """
-    if not Path(args.config).is_file():
-        raise ConfigError(f"no config file {args.config}: give a path such as configs/cada_procedural.py")
-    try:
-        config = args.read_config(args) if "read_config" in args else read_config(args.config)
-    except CADAError:
-        raise
-    except Exception as error:  # a config is a Python file: it can fail in any way
-        raise ConfigError(f"{args.config} cannot be read as a config: {first_line(error)}") from error
-    if args.cfg_options:
-        try:
-            override(config, args.cfg_options)
-        except CADAError:
-            raise
-        except Exception as error:  # MMEngine: TypeError, KeyError, IndexError ... of a path that is none
-            raise ConfigError(
-                f"--cfg-options {' '.join(args.cfg_options)}: {first_line(error)}: give the path of a setting, such as "
-                "train_dataloader.batch_size=32"
-            ) from error
-    if f"{job}_dataloader" not in config:
-        raise ConfigError(f"{args.config} has no {job}_dataloader, so there is nothing to {job}")
-    for key in ("max_epochs", "max_iters"):
-        value = (config.get("train_cfg") or {}).get(key)
-        if value is not None and (type(value) is not int or value < 1):
-            raise ConfigError(f"train_cfg.{key}={value!r}: expected an integer from 1")
-    config.work_dir = args.work_dir or config.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
-    config.launcher = args.launcher
-    if args.launcher == "pytorch" and "RANK" not in os.environ:
-        raise ConfigError(
-            f"--launcher pytorch needs torchrun: torchrun --nproc-per-node 4 tools/{job}.py {args.config} "
-            "--launcher pytorch"
-        )
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return config
+    if queries and is_main_process():
+        write_queries(Path(queries), retrieval[0])
+    if out and is_main_process():
+        write_json(Path(out), metrics)
 
 
 def use_amp(config: Config) -> None:

@@ -1,0 +1,65 @@
+"""Check a copy of a data set before training on it.
+
+cada check-data cuhk data/CUHK-PEDES
+cada check-data custom my_data --ann-file people.csv --no-decode
+
+Prints the counts beside the published ones, then every problem and what to do about it.
+Exit status: 0 clean (notes are allowed), 1 problems, 2 nothing usable was found.
+"""
+
+import argparse
+import sys
+
+NAMES = ("cuhk", "icfg", "rstp", "ufine", "custom")
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "cada check-data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", choices=NAMES, help="layout of the data set")
+    parser.add_argument("root", help="folder that holds the annotation file and the images")
+    parser.add_argument("--ann-file", help="annotation file, if it has an unusual name (absolute or below ROOT)")
+    parser.add_argument("--no-decode", action="store_true", help="only look whether images exist, do not decode them")
+    return parser.parse_args(argv)
+
+
+def format_counts(report) -> str:
+    """Counts per split as a table; the published ones beside them where there are any."""
+    header = ["split", "ids", "images", "captions"]
+    if report.published:
+        header += ["published: ids", "images", "captions"]
+    rows = [header]
+    for split in [*report.counts, *(name for name in report.published if name not in report.counts)]:
+        row = [split, *report.counts.get(split, (0, 0, 0))]
+        if report.published:
+            row += report.published.get(split, (None, None, None))
+        rows.append(["-" if cell is None else cell if isinstance(cell, str) else f"{cell:,}" for cell in row])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *numbers in rows:
+        cells = [first.ljust(widths[0]), *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> int:
+    args = parse_args(argv)
+    from cada_plugin.datasets.checks import check_dataset  # after the arguments: torch takes seconds to import
+    from cada_plugin.errors import CADAError
+
+    try:
+        report = check_dataset(args.dataset, args.root, ann_file=args.ann_file, decode=not args.no_decode)
+    except CADAError as error:
+        print(f"UNUSABLE: {error}", file=sys.stderr)
+        return 2
+    print(report.annotation)
+    print(format_counts(report))
+    for title, is_note in (("Problems", False), ("Notes", True)):
+        found = [problem for problem in report.problems if problem.is_note == is_note]
+        if found:
+            print(f"\n{title} ({len(found)}):")
+            for problem in found:
+                print(f"- [{problem.kind}] {problem.message}")
+    print("\nclean" if report.is_clean else "\nnot clean: see the problems above")
+    return 0 if report.is_clean else 1

@@ -1,0 +1,90 @@
+"""What the commands share: the arguments of OpenMMLab's tools, reading a config of any kind, errors and signals."""
+
+import argparse
+import os
+from collections.abc import Callable
+
+import torch
+from mmengine.config import Config, DictAction
+
+from cada_plugin.compat import quiet_dependencies
+from cada_plugin.engine.config import override
+from cada_plugin.engine.interruption import Interrupted, interruptible, signals_first
+from cada_plugin.engine.start import prepare
+from cada_plugin.errors import CADAError
+from cada_plugin.integrations.any_config import read_any_config
+from cada_plugin.progress import write_above_bars
+
+
+class _Overrides(DictAction):
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: list[str], *args
+    ) -> None:
+        if wrong := [value for value in values if "=" not in value]:
+            parser.error(f"--cfg-options takes KEY=VALUE pairs, got {wrong[0]!r}")
+        super().__call__(parser, namespace, values, *args)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """What training and testing share. For KEY VALUE pairs, parse with ``parse_intermixed_args``."""
+    parser.add_argument(
+        "config", help="a config: a path, or the name of one that ships with the plugin (cada_procedural)"
+    )
+    parser.add_argument("--work-dir", help="where logs, checkpoints and pictures go (default: work_dirs/<config name>)")
+    parser.add_argument("--amp", action="store_true", help="bf16 autocast where the device has it")
+    add_overrides(parser)
+    parser.add_argument(
+        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="several processes"
+    )
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config, and run nothing")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY VALUE", help="for a YAML config: SOLVER.MAX_EPOCH 1"
+    )
+    parser.add_argument(
+        "--ignore-unknown",
+        action="store_true",
+        help="for a YAML config: report keys that mean nothing here, in place of refusing the file",
+    )
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=_Overrides,
+        metavar="KEY=VALUE",
+        help="override settings: train_cfg.max_epochs=3",
+    )
+
+
+def run_command(command: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
+    """Run a command and return its exit status. An error that the user can act on becomes one message and status 2, and
+    not a traceback."""
+    quiet_dependencies()
+    try:
+        with interruptible(), signals_first():
+            status = command(args)
+    except (CADAError, KeyboardInterrupt) as error:
+        # every process of a job gets the signal that ends it, but one of them is enough to say so
+        if not isinstance(error, KeyboardInterrupt) or os.environ.get("RANK", "0") == "0":
+            write_above_bars(f"error: {_message(error)}\n")
+        return 2
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return status or 0
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return str(error) if isinstance(error, Interrupted) else "interrupted"
+    # the loader puts the traceback of its worker before the message
+    return str(error).split(f"{type(error).__module__}.{type(error).__qualname__}: ")[-1].strip()
+
+
+def read_job(args: argparse.Namespace, job: str) -> Config:
+    """The config of a command line with its overrides, fit for ``job`` (train, test)."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    config = read_any_config(args.config, args.overrides, args.ignore_unknown, args.launcher)
+    override(config, args.cfg_options or {})
+    return prepare(config, job, args.config, args.work_dir, args.launcher)

@@ -1,0 +1,50 @@
+"""``cada COMMAND ...``, which is also ``python -m cada_plugin COMMAND ...``."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+# Imported when they are asked for: torch takes seconds.
+COMMANDS = {
+    "train": "train a model by a config, then test its best epoch",
+    "test": "test a checkpoint",
+    "benchmark": "train and test several configs with several seeds, and compare them",
+    "cost": "measure what one model costs: parameters, arithmetic, speed, memory",
+    "speed": "measure the speed of this machine",
+    "check-data": "check a copy of a data set before training on it",
+    "convert": "rewrite weights under the names of another format",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status: 0 done, 1 the command found problems, 2 it could not be done."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if words else 2
+    name, *rest = words
+    if name == "--version":
+        from cada_plugin import __version__
+
+        print(f"cada_plugin {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"error: cada has no command {name!r}: use one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"cada_plugin.cli.{name.replace('-', '_')}").main(rest)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            "usage: cada COMMAND ...",
+            "",
+            "Find a person by a sentence: train, test and use text-to-image person retrieval.",
+            "",
+            *(f"  {name:{width}}  {what}" for name, what in COMMANDS.items()),
+            "",
+            "cada COMMAND --help shows the arguments of a command, cada --version the version.",
+            "A config is a path, or the name of one that ships with the plugin: cada train cada_procedural",
+        ]
+    )
