@@ -1,4 +1,4 @@
-"""tools/benchmark.py: every run is made once, a failure stays alone, and the tables say what the runs' files say.
+"""``cada benchmark``: every run is made once, a failure stays alone, and the tables say what the runs' files say.
 
 The benchmark runs in this process; its children are forked from a warm interpreter, which saves the seconds of their
 imports, but for one test with real ones.
@@ -7,12 +7,10 @@ imports, but for one test with real ones.
 import contextlib
 import csv
 import functools
-import importlib.util
 import json
 import math
 import multiprocessing
 import os
-import runpy
 import shutil
 import signal
 import subprocess
@@ -20,7 +18,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,6 +33,7 @@ from torch import nn
 
 from cada_plugin.benchmark import charts, cost, jobs, plan
 from cada_plugin.benchmark import run as benchmark
+from cada_plugin.cli import main
 from cada_plugin.engine import RankedGalleryHook
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation import paired_bootstrap
@@ -53,7 +52,9 @@ class Forked:
 
     def __init__(self, command: list[str], *, stdout: object, env: dict[str, str], **_: object) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["cada_plugin.benchmark.run", "cada_plugin.models", "matplotlib.pyplot"])
+        context.set_forkserver_preload(
+            ["cada_plugin.cli.common", "cada_plugin.benchmark.run", "cada_plugin.models", "matplotlib.pyplot"]
+        )
         self._process = context.Process(
             target=_child, args=(command[1:], Path(stdout.name).resolve(), env, os.getcwd())
         )
@@ -75,34 +76,18 @@ def _child(arguments: list[str], log: Path, environment: dict[str, str], folder:
     config.FormatCode = lambda text, **_: (text, True)
     RankedGalleryHook.after_test_epoch = lambda *_, **__: None
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
-    if arguments[0] == "-m":
-        sys.argv = arguments[1:]
-        cost._SECONDS = 0  # numbers are not looked at
-        sys.exit(cost.main(sys.argv[1:]))
-    sys.argv = arguments
-    runpy.run_path(arguments[0], run_name="__main__")
-
-
-def load_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_tool", factory.REPO / "tools" / "benchmark.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool
+    cost._SECONDS = 0  # numbers are not looked at
+    sys.exit(main(arguments[2:]))  # after "-m cada_plugin"
 
 
 def run(folder: Path, *arguments: object) -> int:
-    """``python tools/benchmark.py ARGUMENTS`` in ``folder``."""
-    tool = load_tool()
+    """``cada benchmark ARGUMENTS`` in ``folder``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for key, value in factory.environment(folder).items():
             patch.setenv(key, value)
         patch.setattr(jobs, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": Forked}))
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            return tool.main([str(argument) for argument in arguments])
-        finally:
-            signal.signal(signal.SIGTERM, handler)
+        return main(["benchmark", *(str(argument) for argument in arguments)])
 
 
 def read(path: Path) -> dict:
@@ -494,19 +479,14 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_work(folder, capfd,
 def test_every_run_reads_a_copy_with_the_overrides(folder, tmp_path):
     """The copies are what is run: bf16, overrides, and of YAML files the MMEngine config that they stand for."""
     yaml = factory.REPO / "configs" / "yacs" / "torchreid_procedural.yml"
-    tool = load_tool()
-    args = SimpleNamespace(
+    request = plan.Request(
         configs=[str(folder / "tiny.py"), str(yaml)],
         out=str(tmp_path / "out"),
         seeds=[3],
-        jobs=1,
-        test_only=None,
-        cross=[],
         amp=True,
-        cfg_options={"train_cfg.max_epochs": 7},
-        read_config=tool.read_config,
+        options={"train_cfg.max_epochs": 7},
     )
-    plan.make_plan(args).prepare()
+    plan.make_plan(request).prepare()
     copies = [Config.fromfile(tmp_path / "out" / name / f"{name}.py") for name in ("tiny", "torchreid_procedural")]
     for copy in copies:
         assert (copy.optim_wrapper.type, copy.test_cfg.amp, copy.train_cfg.max_epochs) == (

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from cada_plugin import get_config
 from cada_plugin.benchmark import speed_curves, speed_inputs, speed_measure, speed_whole, speed_work
 from cada_plugin.benchmark.speed_inputs import build_model, caption_words, random_captions, training_batch
 from cada_plugin.benchmark.speed_measure import Side, Work, count_flop, interleave, measure, peak_memory
@@ -221,7 +222,7 @@ def test_impossible_requests(arguments, words, capfd, monkeypatch):
 )
 def test_what_cannot_be_written_is_found_before_measuring(arguments, words, capfd, monkeypatch):
     for work in ("measure", "measure_curves"):
-        monkeypatch.setattr(f"cada_plugin.benchmark.speed.{work}", lambda *_: pytest.fail("measured already"))
+        monkeypatch.setattr(f"cada_plugin.cli.speed.{work}", lambda *_: pytest.fail("measured already"))
     assert run(*arguments) == 2
     assert capfd.readouterr().err.startswith(f"error: {words}")
 
@@ -273,7 +274,7 @@ def test_the_vocabulary_of_size_base_is_as_large_as_blips(tmp_path):
     path = speed_inputs.write_vocabulary(tmp_path)
     words = path.read_text().splitlines()
     assert len(set(words)) == len(words) == 30_522
-    cfg = speed_inputs.read_config("base").model
+    cfg = get_config(speed_inputs.CONFIGS["base"]).model
     assert (cfg.text_encoder.width, cfg.text_encoder.depth, cfg.text_encoder.dropout) == (768, 12, 0.1)
 
 

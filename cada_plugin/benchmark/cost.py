@@ -1,6 +1,6 @@
 """What a model costs: parameters, arithmetic, speed and memory, on batches of its config's own loaders.
 
-    python -m cada_plugin.benchmark.cost configs/cada_procedural.py --out cost.json
+    cada cost cada_procedural --out cost.json
 
 Needs no checkpoint: no number depends on what the weights are.
 

@@ -134,7 +134,7 @@ def _cost(row: Row) -> Job:
     def work(call: Call) -> None:
         for outdated in ("failure.json", "cost.json"):
             (row.cost / outdated).unlink(missing_ok=True)
-        command = [sys.executable, "-m", "cada_plugin.benchmark.cost", row.runs[0].config, "--work-dir", row.cost]
+        command = [*COMMAND, "cost", row.runs[0].config, "--work-dir", row.cost]
         call([*command, "--out", row.cost / "cost.json"], row.cost / "cost.log")
         records = read_records(row.cost)
         if records.cost is None:

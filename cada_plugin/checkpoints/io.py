@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cada_plugin.checkpoints.torch_files import read_torch_file
 from cada_plugin.errors import CheckpointError
-from cada_plugin.files import replacing
+from cada_plugin.files import replacing, writable_file
 
 FOLDER_FILES = (
     "model.safetensors",
@@ -65,17 +65,29 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
 def write_weights(state: Mapping[str, Tensor], path: str | os.PathLike, wrap: bool = True) -> None:
     """Write a state dict to ``.safetensors`` or, by torch, to ``.pth``, ``.pt`` or ``.bin``; ``path`` appears complete
     or not at all. ``wrap`` puts torch files inside ``{'state_dict': ...}``, where MMEngine looks for it."""
-    path = Path(path).expanduser()
-    if path.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
-        raise CheckpointError(f"{path}: the name must end in .pth, .pt, .bin or .safetensors")
-    if not path.parent.is_dir():
-        raise CheckpointError(f"the folder {path.parent} does not exist: create it first")
+    path = check_target(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with replacing(path) as unfinished:
         if path.suffix == ".safetensors":  # the format has no shared tensors
             save_file({name: tensor.clone() for name, tensor in tensors.items()}, unfinished, metadata={"format": "pt"})
         else:
             torch.save({"state_dict": tensors} if wrap else tensors, unfinished)
+
+
+def check_target(path: str | os.PathLike) -> Path:
+    """The path of a weight file that is to be written, seen before the work that makes its content.
+
+    Raises:
+        CheckpointError: the name is of no known format, or its folder does not exist.
+        ConfigError: the folder cannot be written to.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
+        raise CheckpointError(f"{path}: the name must end in .pth, .pt, .bin or .safetensors")
+    if not path.parent.is_dir():
+        raise CheckpointError(f"the folder {path.parent} does not exist: create it first")
+    writable_file(path, "the weights")
+    return path
 
 
 def _existing(path: str | os.PathLike) -> Path:

@@ -26,7 +26,7 @@ class _Overrides(DictAction):
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """What training and testing share. For KEY VALUE pairs, parse with ``parse_intermixed_args``."""
+    """What all commands share that run a config."""
     parser.add_argument(
         "config", help="a config: a path, or the name of one that ships with the plugin (cada_procedural)"
     )
@@ -38,6 +38,10 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config, and run nothing")
+
+
+def add_yaml_arguments(parser: argparse.ArgumentParser) -> None:
+    """For YAML configs, after all other words of a command: parse with ``parse_intermixed_args``."""
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="KEY VALUE", help="for a YAML config: SOLVER.MAX_EPOCH 1"
     )

@@ -11,7 +11,6 @@ Exit status: 0 converted, 2 SRC cannot be read or converted, or DST not written.
 
 import argparse
 import sys
-from pathlib import Path
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
@@ -33,12 +32,12 @@ def main(argv: list[str]) -> int:
         write_weights,
     )  # torch takes seconds to import
     from cada_plugin.checkpoints.convert import FORMAT_NAMES
+    from cada_plugin.checkpoints.io import check_target
     from cada_plugin.checkpoints.load import group_names
     from cada_plugin.errors import CADAError, CheckpointError
-    from cada_plugin.files import writable_file
 
     try:
-        writable_file(Path(args.dst), "DST")
+        check_target(args.dst)
         result = to_cada(read_weights(args.src))
         if result.format == "plain":
             known = "CADA, BLIP, Hugging Face BLIP, BERT"

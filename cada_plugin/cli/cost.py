@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from cada_plugin.benchmark.cost import measure_cost
-from cada_plugin.cli.common import add_common_arguments, read_job, run_command
+from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job, run_command
 from cada_plugin.files import writable_file, write_json
 
 
@@ -17,6 +17,7 @@ def main(argv: list[str]) -> int:
     )
     add_common_arguments(parser)
     parser.add_argument("--out", metavar="FILE.json", required=True, help="write the numbers here")
+    add_yaml_arguments(parser)
     return run_command(_run, parser.parse_intermixed_args(argv))
 
 

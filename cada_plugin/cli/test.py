@@ -5,7 +5,7 @@ cada test cada_procedural work_dirs/cada_procedural/epoch_2.pth --out metrics.js
 
 import argparse
 
-from cada_plugin.cli.common import add_common_arguments, read_job, run_command
+from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job, run_command
 from cada_plugin.engine.start import run_test
 
 
@@ -17,6 +17,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("checkpoint", help="ours, released CADA, BLIP, or a Hugging Face BLIP folder")
     parser.add_argument("--out", metavar="FILE.json", help="write the metrics here")
     parser.add_argument("--queries", metavar="FILE.npz", help="write rank and precision of every query here")
+    add_yaml_arguments(parser)
     return run_command(_run, parser.parse_intermixed_args(argv))
 
 

@@ -7,7 +7,7 @@ cada train yacs/fastreid_procedural.yml SOLVER.MAX_EPOCH 1
 
 import argparse
 
-from cada_plugin.cli.common import add_common_arguments, read_job, run_command
+from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job, run_command
 from cada_plugin.engine.start import run_training
 
 
@@ -26,6 +26,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--auto-scale-lr", action="store_true", help="scale the learning rate with the global batch size"
     )
+    add_yaml_arguments(parser)
     return run_command(_run, parser.parse_intermixed_args(argv))
 
 

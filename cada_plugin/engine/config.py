@@ -46,7 +46,9 @@ def find_config(config: str | Path) -> Path:
     if path.is_file():
         return path
     known, name = shipped_configs(), str(config).removesuffix(".py")
-    found = [one for one in known if one == name] or [one for one in known if one.rpartition("/")[2] == name]
+    if (SHIPPED / f"{name}.py").is_file():
+        return SHIPPED / f"{name}.py"
+    found = [one for one in known if name in (one, one.rpartition("/")[2])]
     if len(found) == 1:
         return SHIPPED / (found[0] if found[0].endswith(".yml") else f"{found[0]}.py")
     if found:
