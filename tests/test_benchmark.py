@@ -311,7 +311,7 @@ def test_a_test_whose_metrics_are_none_is_a_failure(first, folder, tmp_path):
         (tmp_path / "metrics.json").write_text('{"t2i/R1": NaN}')
 
     with pytest.raises(jobs.JobError, match=r"left no results: metrics.json has an impossible t2i/R1"):
-        benchmark._test(diverged, tmp_path, tmp_path / "x.py", tmp_path / "x.pth", tmp_path, [])
+        benchmark._test(diverged, tmp_path / "x.py", tmp_path / "x.pth", tmp_path, [])
 
 
 def test_results_of_another_config_are_not_mixed(first, folder, capfd):
