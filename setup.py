@@ -39,7 +39,6 @@ setup(
         "timm>=1.0.16",
         "transformers>=5.0",
         "mmengine>=0.10.7",
-        "setuptools<82",  # mmengine 0.10.7 looks installed packages up with pkg_resources
         "numpy>=1.26",
         "pillow>=10.4",
         "safetensors>=0.4.5",

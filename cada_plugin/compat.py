@@ -1,7 +1,13 @@
 """Every workaround for a dependency, in one place: the symptom, the reason, and when it can be deleted."""
 
+import functools
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
+
+import mmengine.config.config
+import mmengine.hub.hub
 
 from cada_plugin.errors import MissingExtraError
 
@@ -61,3 +67,33 @@ def import_torchreid() -> ModuleType:
             "Run `pip install torchreid`, or take the author's own 1.4.0"
         )
     return torchreid
+
+
+def let_mmengine_find_our_configs() -> None:
+    """Let ``_base_ = 'cada_plugin::cada_cuhk.py'`` and ``mmengine.hub`` find the configs of this package.
+
+    Symptom: "mmengine does not support to load cada_plugin config", or ModuleNotFoundError for ``pkg_resources``.
+    Reason: MMEngine 0.10.7 has a closed list of packages, wants a folder in every name, and asks ``pkg_resources``,
+    which setuptools 82 removed and which does not know where editable installs are.
+    Delete when: a release of MMEngine resolves any installed package by ``importlib``.
+    """
+    ours, folder = __name__.partition(".")[0], str(Path(__file__).parent)
+    answers = {
+        "_get_package_and_cfg_path": lambda path: tuple(path.split("::", 1)),
+        "is_installed": lambda package: True,
+        "get_installed_path": lambda package: folder,
+        "install_package": lambda package: None,
+    }
+
+    def answered(original: Callable, answer: Callable) -> Callable:
+        @functools.wraps(original)
+        def ask(name: str, *args: object) -> object:
+            return answer(name) if name.partition("::")[0] == ours else original(name, *args)
+
+        return ask
+
+    for module in (mmengine.config.config, mmengine.hub.hub):
+        for name, answer in answers.items():
+            original = getattr(module, name, None)
+            if original is not None and not hasattr(original, "__wrapped__"):
+                setattr(module, name, answered(original, answer))

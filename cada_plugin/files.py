@@ -1,10 +1,12 @@
 """Files that appear whole or not at all, and folders that one process at a time may write to."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from datetime import datetime
@@ -73,7 +75,13 @@ def only_writer(folder: Path, work: str) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - closed below
+        # not through a link, which could lead to any file, and without waiting for the other end of a pipe
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(folder / ".lock", flags, 0o644)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FileExistsError(errno.EEXIST, ".lock is no ordinary file: remove it")
+        file = os.fdopen(descriptor, "r+", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written to: {error.strerror}: choose another folder") from error
     with file:

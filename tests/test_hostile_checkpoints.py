@@ -404,7 +404,22 @@ def test_a_pickle_that_doubles_itself_costs_nothing(tmp_path):
     body = b"]q\x00" + b"".join(b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(30))
     with zipfile.ZipFile(tmp_path / "double.pth", "w") as archive:
         archive.writestr("a/data.pkl", b"\x80\x02" + body + b".")
-    assert "holds a list" in str(_limited(tmp_path / "double.pth"))
+    assert "again and again" in str(_limited(tmp_path / "double.pth"))
+
+
+def test_a_small_pickle_does_not_become_many_containers(tmp_path):
+    for name, many in (("sets", b"\x8f"), ("dicts", b"}"), ("lists", b"]")):
+        with zipfile.ZipFile(tmp_path / f"{name}.pth", "w") as archive:
+            archive.writestr("a/data.pkl", b"\x80\x04(" + many * 3_000_000 + b"l.")
+        assert "lists and dicts" in str(_limited(tmp_path / f"{name}.pth"))
+
+
+def test_weights_of_a_quantised_file_are_named(tmp_path):
+    state = tiny_cada().state_dict()
+    state["itm_head.weight"] = state["itm_head.weight"].to(torch.float8_e4m3fn)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"itm_head\.weight is of torch\.float8_e4m3fn"):
+        load_checkpoint(tiny_cada(), tmp_path / "w.pth")
 
 
 # ---------------------------------------------------------------- names

@@ -18,7 +18,7 @@ from safetensors.torch import save as save_safetensors
 from cada_plugin.checkpoints import read_weights
 from cada_plugin.checkpoints.io import read_checkpoint
 from cada_plugin.checkpoints.training_state import check_training_state, clean, file_name, not_finite, to_plain
-from cada_plugin.engine.resume import last_checkpoint, last_good_checkpoint
+from cada_plugin.engine.resume import Place, last_checkpoint, last_good_checkpoint
 from cada_plugin.errors import CADAError, CheckpointError
 
 FEW = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
@@ -177,9 +177,9 @@ def _note(tmp_path_factory, note, names):
     assert (found is None) == (not names) or found.parent == folder
     if names:  # they hold weights alone
         with pytest.raises(CheckpointError, match="none of the"):
-            last_good_checkpoint(folder)
+            last_good_checkpoint(Place(folder, folder))
     else:
-        assert last_good_checkpoint(folder) == (None, [])
+        assert last_good_checkpoint(Place(folder, folder)) == (None, [])
 
 
 CASES = {

@@ -121,12 +121,83 @@ def test_a_folder_elsewhere_uses_its_own_best_checkpoint(config, trained, how):
 
 
 @pytest.mark.parametrize(
-    "path", ["/a/b/best.pth", "C:\\runs\\best.pth", "best.pth", "\\\\host\\share\\best.pth", "../best.pth"]
+    "path",
+    ["/a/best_x.pth", "C:\\runs\\best_x.pth", "best_x.pth", "\\\\host\\share\\best_x.pth", "../best_x.pth"],
 )
 def test_of_a_best_checkpoint_only_the_name_is_kept(path):
     hub = {"runtime_info": {"best_ckpt": path, "best_ckpt_t2i/R1": path, "last_ckpt": path}, "log_scalars": {}}
     info = clean({"message_hub": {**hub, "resumed_keys": {"best_ckpt": True}}})["message_hub"]["runtime_info"]
-    assert info == {"saved_best_ckpt": "best.pth", "saved_best_ckpt_t2i/R1": "best.pth"}
+    assert info == {"saved_best_ckpt": "best_x.pth", "saved_best_ckpt_t2i/R1": "best_x.pth"}
+
+
+@pytest.mark.parametrize("name", ["thesis.docx", "/etc/best_x.pth.txt", "", "..", "best_/../x.pth"])
+def test_a_best_checkpoint_of_another_name_is_none(name):
+    hub = {"runtime_info": {"best_ckpt": name}, "log_scalars": {}, "resumed_keys": {}}
+    assert "saved_best_ckpt" not in clean({"message_hub": hub})["message_hub"]["runtime_info"]
+
+
+def test_what_only_we_write_is_not_taken_from_a_file():
+    info = {"saved_best_ckpt": "/abs/victim.pth", "saved_keep_ckpt_ids": [1], "keep_ckpt_ids": [3, 3, -1]}
+    hub = {"runtime_info": info, "log_scalars": {}, "resumed_keys": {"x": 5}}
+    assert clean({"message_hub": hub})["message_hub"] == {"runtime_info": {}, "log_scalars": {}, "resumed_keys": {}}
+
+
+def test_resuming_elsewhere_removes_no_epochs_of_that_place(config, trained):
+    work_dir = config.parent / "others_epochs"
+    work_dir.mkdir()
+    (work_dir / "epoch_1.pth").write_bytes(b"of somebody else")
+    (work_dir / "epoch_99.pth").mkdir()
+    state = torch.load(trained / "epoch_2.pth", weights_only=True)
+    state["message_hub"]["runtime_info"]["keep_ckpt_ids"] = [1, 99] * 50
+    torch.save(state, config.parent / "keep.pth")
+    outcome, _ = train(config, "--resume", config.parent / "keep.pth", work_dir=work_dir, epochs=3)
+    assert outcome.status == 0, outcome.stderr
+    assert (work_dir / "epoch_1.pth").read_bytes() == b"of somebody else"
+    assert (work_dir / "epoch_99.pth").is_dir()
+
+
+def test_links_in_a_work_dir_are_not_written_through(config, trained):
+    work_dir, outside = config.parent / "links", config.parent / "outside"
+    shutil.copytree(trained, work_dir)
+    outside.write_text("precious")
+    (work_dir / "last_checkpoint").unlink()
+    for name in ("last_checkpoint", ".epoch_3.pth.unfinished"):
+        (work_dir / name).symlink_to(outside)
+    outcome, _ = train(config, "--resume", work_dir=work_dir, epochs=3)
+    assert outcome.status == 0, outcome.stderr
+    assert outside.read_text() == "precious"
+    (work_dir / ".lock").unlink()
+    (work_dir / ".lock").symlink_to(outside)
+    outcome, _ = train(config, work_dir=work_dir)
+    assert outcome.status == 2
+    assert outside.read_text() == "precious"
+
+
+def test_checkpoints_in_another_folder_are_found_again(config):
+    out = config.parent / "checkpoints"
+    options = (f"default_hooks.checkpoint.out_dir={out}", "default_hooks.checkpoint.filename_tmpl=ck_{}.pth")
+    outcome, work_dir = train(config, epochs=1, options=options)
+    assert outcome.status == 0, outcome.stderr
+    assert (out / work_dir.name / "ck_1.pth").is_file()
+    outcome, _ = train(config, "--resume", work_dir=work_dir, epochs=2, options=options)
+    assert "resumed epoch: 1" in outcome.stderr
+    (work_dir / "last_checkpoint").unlink()
+    outcome, _ = train(config, "--resume", work_dir=work_dir, epochs=2, options=options)
+    assert "resumed epoch: 2" in outcome.stderr
+
+
+def test_resuming_follows_the_learning_rate_of_the_config(config, trained):
+    work_dir = config.parent / "slower"
+    shutil.copytree(trained, work_dir)
+    options = ("optim_wrapper.optimizer.lr=1e-5", "optim_wrapper.optimizer.weight_decay=0.3")
+    outcome, _ = train(config, "--resume", work_dir=work_dir, epochs=3, options=options)
+    assert outcome.status == 0, outcome.stderr
+    assert "the config's settings replace those of the checkpoint" in outcome.stderr
+    assert "weight_decay 0.01 -> 0.3" in outcome.stderr
+    state = read_checkpoint(work_dir / "epoch_3.pth")
+    (group,) = state["optimizer"]["param_groups"]
+    assert group["lr"] == pytest.approx(1e-5)
+    assert state["param_schedulers"][0]["base_values"] == [1e-5]
 
 
 def test_two_trainings_in_one_folder(config):
@@ -241,6 +312,34 @@ def test_resume_never_starts_afresh_over_checkpoints_that_are_all_bad(config, tr
     assert (work_dir / "epoch_1.pth").read_bytes() == b"no checkpoint"
 
 
+def infinite_moment() -> None:
+    """One gradient is so large that Adam's second moment becomes infinite: weights and losses stay finite, for ever."""
+    run_iter = EpochBasedTrainLoop.run_iter
+
+    def run(self: EpochBasedTrainLoop, idx: int, batch: dict) -> None:
+        run_iter(self, idx, batch)
+        if (self.epoch, idx) == (1, 1):
+            next(iter(self.runner.optim_wrapper.optimizer.state.values()))["exp_avg_sq"][0] = float("inf")
+
+    EpochBasedTrainLoop.run_iter = run
+
+
+def test_the_state_of_the_optimizer_is_looked_at_too(config):
+    outcome, work_dir = train(config, prepare=infinite_moment)
+    assert outcome.status == 2
+    assert "optimizer.state" in outcome.stderr
+    assert f"{work_dir / 'epoch_1.pth'} is the last good one" in outcome.stderr
+    assert [p.name for p in work_dir.glob("epoch_*.pth")] == ["epoch_1.pth"]
+
+
+def test_a_divergence_that_breaks_the_model_first_is_still_called_one(config):
+    options = ("optim_wrapper.optimizer.lr=1e5", "param_scheduler.0.start_factor=1.0", "optim_wrapper.clip_grad=None")
+    outcome, _ = train(config, options=options)
+    assert outcome.status == 2
+    assert "training stopped in iteration" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
 # ---------------------------------------------------------------- disks
 
 
@@ -310,7 +409,7 @@ def test_results_that_cannot_be_written_end_before_the_work(config, trained, fla
     args = (trained / "epoch_2.pth", "--work-dir", config.parent / "unused", flag, config.parent / "no_folder/results")
     outcome = factory.tool("test", config, *args, cwd=config.parent)
     assert outcome.status == 2
-    assert "no_folder/results cannot be written" in outcome.stderr
+    assert f"{flag} cannot be written to {config.parent / 'no_folder'}" in outcome.stderr
     assert not (config.parent / "unused").exists()
 
 
@@ -503,11 +602,31 @@ def test_reading_changes_no_config_of_ours():
         ("batch_size", r"train_dataloader\.batch_size"),
         ("dataroot", "did you mean data_root"),
         ("image_sise", "did you mean image_size"),
+        ("env_cfg.cudnn_benchmrk", "did you mean cudnn_benchmark"),
+        ("optim_wrapper.clip_grad.max_nrm", "did you mean max_norm"),
+        ("data_preprocessor.mean", r"set model\.data_preprocessor\.mean"),
+        ("launcher", "the config has no launcher"),
     ],
 )
 def test_an_override_that_reaches_nothing_says_where_the_value_stands(option, words):
     with pytest.raises(ConfigError, match=rf"--cfg-options {option} would change nothing.*{words}"):
         override(read_config(CONFIGS / "cada_procedural.py"), {option: 3})
+
+
+def test_variables_of_the_same_value_are_not_confused(tmp_path):
+    (tmp_path / "c.py").write_text(
+        "mean = [127.5] * 3\nstd = [127.5] * 3\nlr = 1.0\noptions = dict()\n"
+        "model = dict(data_preprocessor=dict(mean=mean, std=std), empty=dict())\n"
+        "optim_wrapper = dict(optimizer=dict(lr=lr, beta=1.0))\n"
+    )
+    config = read_config(tmp_path / "c.py")
+    override(config, {"std": [1, 1, 1], "lr": 3.0})
+    assert config.model.data_preprocessor.to_dict() == {"mean": [127.5] * 3, "std": [1, 1, 1]}
+    assert config.optim_wrapper.optimizer.to_dict() == {"lr": 3.0, "beta": 1.0}
+    with pytest.raises(ConfigError, match="options is a variable"):
+        override(config, {"options.a": 1})
+    (tmp_path / "child.py").write_text("_base_ = ['c.py']\nlr = 5.0\n")
+    assert read_config(tmp_path / "child.py").optim_wrapper.optimizer.lr == 5.0
 
 
 def test_a_dead_variable_is_said():

@@ -109,7 +109,7 @@ def test_the_authors_own_layout_has_the_same_attributes(monkeypatch):
 
 def test_a_missing_torchreid_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchreid", None)
-    with pytest.raises(MissingExtraError, match="run `pip install torchreid gdown"):
+    with pytest.raises(MissingExtraError, match=r"run `pip install .cada_plugin\[torchreid\]"):
         bridge.register()
 
 

@@ -182,6 +182,8 @@ def _read_queries(path: Path, stage: str | None) -> Queries:
     """``stage`` is None where the metrics cannot be read: then the run is made again, and only the file is checked."""
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise _Damaged("is compressed, which ours never is")  # and could unpack to any size
             if archive.testzip() is not None:
                 raise _Damaged("is damaged")
         with np.load(path, allow_pickle=False) as file:

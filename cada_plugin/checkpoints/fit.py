@@ -15,6 +15,7 @@ from cada_plugin.errors import CheckpointError
 
 Grid = tuple[int, int]  # (rows, columns) of patches
 _VOCABULARY = ("word_embeddings.weight", "predictions.decoder.weight", "predictions.decoder.bias", "predictions.bias")
+_WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _ADDED_WORDS = 2  # [DEC] and [ENC]
 _DECODER, _ENCODER = "text_decoder.bert.", "text_encoder."
 
@@ -115,6 +116,8 @@ def _check_values(result: Conversion, target: Mapping[str, Tensor]) -> None:
             problems.append(f"{name} is {kind}")
         elif tensor.is_floating_point() != wanted.is_floating_point() or tensor.is_complex() != wanted.is_complex():
             problems.append(f"{name} is of {tensor.dtype}, the model's of {wanted.dtype}")
+        elif tensor.is_floating_point() and tensor.dtype not in _WEIGHT_TYPES:
+            problems.append(f"{name} is of {tensor.dtype}, which means nothing without its scales")
         elif tensor.is_floating_point() and not tensor.float().isfinite().all():
             bad = tensor.numel() - int(tensor.float().isfinite().sum())
             problems.append(f"{name} has {bad:,} of {tensor.numel():,} numbers that are NaN or infinite")

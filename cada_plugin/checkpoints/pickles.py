@@ -12,7 +12,9 @@ from typing import IO, Any, NamedTuple
 
 from cada_plugin.errors import CheckpointError
 
-MAX_OPCODES = 10_000_000  # ours: a checkpoint of a thousand tensors has about 50,000
+# Ours, for what a small file can make of memory. A checkpoint of a thousand tensors has about 50,000 operations, 10,000
+# containers and 20,000 memorised values.
+MAX_OPCODES, MAX_CONTAINERS = 10_000_000, 500_000
 _SCALARS = (str, int, float, bool, bytes, type(None))
 
 
@@ -48,6 +50,7 @@ class Persistent(NamedTuple):
 
 _LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _MAKERS = {"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
+_CONTAINERS = {*_MAKERS, "LIST", "DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "REDUCE", "NEWOBJ", "MARK", "GLOBAL"}
 _PUSH = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
@@ -70,10 +73,16 @@ def read_pickle(file: IO[bytes], allowed: set[str]) -> Any:
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    containers = 0
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if number > MAX_OPCODES:
             raise CheckpointError(f"its pickle has more than {MAX_OPCODES:,} operations, which no weights need")
         name = opcode.name
+        containers += name in _CONTAINERS
+        if containers > MAX_CONTAINERS or len(memo) > 2 * MAX_CONTAINERS:
+            raise CheckpointError(
+                f"its pickle makes more than {MAX_CONTAINERS:,} lists and dicts, which no weights need"
+            )
         if name in _PUSH:
             stack.append(argument)
         elif name == "BYTEARRAY8":

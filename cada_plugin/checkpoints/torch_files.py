@@ -26,6 +26,7 @@ from cada_plugin.checkpoints.pickles import Call, Name, Persistent, PickleRefuse
 from cada_plugin.errors import CheckpointError
 
 MAX_PICKLE = 256_000_000  # bytes; ours: the pickle of a checkpoint holds names and shapes, about 100 bytes a tensor
+MAX_PATHS = 20_000_000  # parts of a file, each counted as often as something refers to it
 MAX_DEPTH = 100  # of dicts in dicts; a Runner's checkpoint has 6
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _ZIP = b"PK\x03\x04"
@@ -115,7 +116,25 @@ def _read_zip(path: Path) -> Any:
             with archive.open(info) as entry:
                 return _fill(entry, size)
 
-        return _Builder(read).build(content)
+        return _built(content, read)
+
+
+def _built(content: Any, read: Callable[[str, int], torch.UntypedStorage]) -> Any:
+    """The content of a file, unless whoever walks through it would not come to an end."""
+    result = _Builder(read).build(content)
+    if _paths(result, {}) > MAX_PATHS:
+        raise CheckpointError("it refers to the same content again and again, so that no end of it could be reached")
+    return result
+
+
+def _paths(node: Any, known: dict[int, int]) -> int:
+    """In how many ways the parts of ``node`` can be reached, from it."""
+    if not isinstance(node, dict | list | tuple):
+        return 1
+    if id(node) not in known:
+        parts = node.values() if isinstance(node, dict) else node
+        known[id(node)] = 1 + sum(_paths(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _check_sizes(entries: dict[str, zipfile.ZipInfo], available: int) -> None:
@@ -167,7 +186,7 @@ def _read_legacy(file: IO[bytes], size: int) -> Any:
             raise CheckpointError(f"it is incomplete: storage {key!r} is missing or of another size")
         return storages[key]
 
-    return _Builder(read).build(content)
+    return _built(content, read)
 
 
 def _storages_of(content: Any) -> dict[str, torch.dtype]:
@@ -396,7 +415,12 @@ class _Builder:
 
 def make_history(values: Any, counts: Any, max_length: Any) -> HistoryBuffer:
     """MMEngine's log history of checked numbers: arrays, tensors or lists of one axis and the same length."""
-    values, counts = np.asarray(values), np.asarray(counts)
+    try:
+        values, counts = (
+            (part.double().numpy() if isinstance(part, Tensor) else np.asarray(part)) for part in (values, counts)
+        )
+    except (TypeError, ValueError, RuntimeError):
+        raise CheckpointError("its log history does not consist of numbers") from None
     is_flat = values.ndim == counts.ndim == 1 and values.shape == counts.shape
     if not is_flat or {values.dtype.kind, counts.dtype.kind} - set("fiub") or not _is_size(max_length):
         raise CheckpointError("its log history does not consist of as many values as counts")

@@ -4,6 +4,7 @@ A file may come from anywhere. Its text is never executed as a config, and no pa
 the best checkpoint only the file's name is kept, for a Runner to look for in its own work dir.
 """
 
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -23,6 +24,8 @@ _HISTORY_KEYS = {"log_history", "count_history", "max_length"}
 BEST, SAVED_BEST = "best_ckpt", "saved_best_ckpt"
 """Beginnings of the keys of ``runtime_info`` under which ``CheckpointHook`` keeps the path of its best checkpoint, and
 under which :func:`clean` puts that file's name."""
+_NUMBERS, SAVED_NUMBERS = "keep_ckpt_ids", "saved_keep_ckpt_ids"  # the same for the epochs that it has kept
+_BEST_FILE = re.compile(r"best_[\w.+@ -]+\.pth")
 
 
 def to_plain(value: Any) -> Any:
@@ -58,14 +61,17 @@ def clean(checkpoint: dict) -> dict:
     for key, value in scalars.items():
         if isinstance(value, dict) and value.keys() == _HISTORY_KEYS:
             scalars[key] = make_history(*(value[part] for part in ("log_history", "count_history", "max_length")))
+    for key in [key for key, value in resumed.items() if type(value) is not bool]:
+        del resumed[key]
+    for key in [key for key in info if str(key).startswith((SAVED_BEST, SAVED_NUMBERS))]:  # ours alone to write
+        info.pop(key), resumed.pop(key, None)
     for key in [key for key in info if str(key).startswith((BEST, "last_ckpt"))]:
         path, _ = info.pop(key), resumed.pop(key, None)
-        if str(key).startswith(BEST) and isinstance(path, str):
+        if str(key).startswith(BEST) and isinstance(path, str) and _BEST_FILE.fullmatch(file_name(path)):
             info[SAVED_BEST + str(key).removeprefix(BEST)] = file_name(path)
-    kept = info.get("keep_ckpt_ids", [])
-    if not isinstance(kept, list) or not all(type(number) is int for number in kept):
-        info.pop("keep_ckpt_ids", None)
-        resumed.pop("keep_ckpt_ids", None)
+    kept, _ = info.pop(_NUMBERS, None), resumed.pop(_NUMBERS, None)
+    if isinstance(kept, list) and all(type(number) is int and 0 <= number < 2**31 for number in kept):
+        info[SAVED_NUMBERS] = list(dict.fromkeys(kept))[:1000]
     return checkpoint
 
 
@@ -84,10 +90,15 @@ def check_training_state(path: Path) -> None:
     if not state.keys() >= _PARTS:
         raise CheckpointError(f"{path} holds no training state: use it as load_from=... to start with its weights")
     meta = state["meta"] if isinstance(state["meta"], dict) else {}
-    if not all(type(meta.get(key)) is int and meta[key] >= 0 for key in ("epoch", "iter")):
+    if not all(type(meta.get(key)) is int and 0 <= meta[key] < 2**31 for key in ("epoch", "iter")):
         raise CheckpointError(f"{path} does not say after which epoch and iteration it was written")
-    if "message_hub" not in clean(state) or not isinstance(state["optimizer"], dict):
-        raise CheckpointError(f"{path} holds no log or no state of an optimizer: it was not written by a Runner")
+    try:
+        hub = clean(state).get("message_hub")
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    schedulers = state.get("param_schedulers", [])
+    if hub is None or not isinstance(state["optimizer"], dict) or not _are_schedulers(schedulers):
+        raise CheckpointError(f"{path} holds no log or no optimizer's or scheduler's state: no Runner has written it")
     if broken := not_finite({"weights": state["state_dict"], "optimizer": state["optimizer"]}):
         raise CheckpointError(
             f"{path} holds numbers that are NaN or infinite ({len(broken)} tensors, such as {broken[0]}): "
@@ -95,8 +106,24 @@ def check_training_state(path: Path) -> None:
         )
 
 
-def not_finite(value: Any, name: str = "") -> list[str]:
-    """Names of the floating-point tensors that hold a NaN or an infinite number."""
+def _are_schedulers(states: Any) -> bool:
+    """One list of states, or one for each of several optimizers."""
+    lists = list(states.values()) if isinstance(states, dict) else [states]
+    counters = ("last_step", "_global_step", "begin", "end")
+    return all(
+        isinstance(one, list)
+        and all(isinstance(s, dict) and all(isinstance(s.get(key, 0), int) for key in counters) for s in one)
+        for one in lists
+    )
+
+
+def not_finite(value: Any, name: str = "", seen: set[int] | None = None) -> list[str]:
+    """Names of the floating-point tensors that hold a NaN or an infinite number; each is looked at once."""
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return []
+    if isinstance(value, Tensor | Mapping | list | tuple):
+        seen.add(id(value))
     if isinstance(value, Tensor):
         return [name] if value.is_floating_point() and not bool(value.float().isfinite().all()) else []
     if isinstance(value, Mapping):
@@ -105,4 +132,4 @@ def not_finite(value: Any, name: str = "") -> list[str]:
         items = enumerate(value)
     else:
         return []
-    return [found for key, item in items for found in not_finite(item, f"{name}.{key}".lstrip("."))]
+    return [found for key, item in items for found in not_finite(item, f"{name}.{key}".lstrip("."), seen)]

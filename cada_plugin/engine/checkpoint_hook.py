@@ -37,6 +37,9 @@ class SafeCheckpointHook(MMEngineCheckpointHook):
     files of its own folder. A full disk or a kill in between then costs the new file and not the old one as well."""
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        note = Path(runner.work_dir) / "last_checkpoint"
+        if is_main_process() and note.is_symlink():  # MMEngine would write through it
+            note.unlink()
         with self._removing_last(runner):
             super()._save_checkpoint_with_step(runner, step, meta)
 

@@ -25,6 +25,16 @@ SHIPPED = Path(__file__).resolve().parents[1] / ".mim" / "configs"
 SETTINGS = {
     *set(inspect.signature(Runner.__init__).parameters) - {"self"},
     *("runner_type", "custom_imports", "find_unused_parameters", "model_wrapper_cfg"),
+} - {"cfg", "launcher"}
+_COPIED = str | int | float | dict | list | tuple
+# Settings that MMEngine reads by these names and ignores under any other.
+_FIXED = {
+    "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
+    "env_cfg.mp_cfg": {"mp_start_method", "opencv_num_threads"},
+    "env_cfg.dist_cfg": {"backend", "timeout", "init_backend"},
+    "randomness": {"seed", "deterministic", "diff_rank_seed"},
+    "optim_wrapper.clip_grad": {"type", "max_norm", "norm_type", "error_if_nonfinite", "foreach", "clip_value"},
+    "train_cfg": {"type", "by_epoch", "max_epochs", "max_iters", "val_begin", "val_interval", "dynamic_intervals"},
 }
 
 
@@ -94,6 +104,10 @@ def override(config: Config, options: dict[str, Any]) -> None:
     for head in dict.fromkeys(key.partition(".")[0] for key in options):
         own = {key: value for key, value in options.items() if key.partition(".")[0] == head}
         if head in SETTINGS:
+            for key in own:
+                _check_fixed(key)
+            if head == "data_preprocessor" and (config.get("model") or {}).get("data_preprocessor"):
+                raise ConfigError(f"--cfg-options {key} would change nothing: the model has its own, set model.{key}")
             _merge(config, own)
             continue
         old = copy.deepcopy(config.get(head))
@@ -101,6 +115,18 @@ def override(config: Config, options: dict[str, Any]) -> None:
             _merge(config, own)
         if head not in variables or not _follow(config, head, old):
             raise ConfigError(_nowhere(config, next(iter(own)), head))
+
+
+def _check_fixed(option: str) -> None:
+    parts = option.split(".")
+    for depth in range(1, len(parts)):
+        known = _FIXED.get(".".join(parts[:depth]))
+        if known and parts[depth] not in known:
+            near = difflib.get_close_matches(parts[depth], known, 1) or sorted(known)
+            raise ConfigError(
+                f"--cfg-options {option} would change nothing: {'.'.join(parts[:depth])} has no {parts[depth]}; "
+                f"did you mean {' or '.join(near)}?"
+            )
 
 
 def _merge(config: Config, options: dict[str, Any]) -> None:
@@ -114,24 +140,26 @@ def _merge(config: Config, options: dict[str, Any]) -> None:
 
 
 def _variables(config: Config) -> list[str]:
-    """Names of the texts, dicts and lists at the top of a config that only its other parts refer to. Numbers are left
-    out: equal ones elsewhere need not be copies."""
-    return [name for name in config if name not in SETTINGS and isinstance(config[name], str | dict | list | tuple)]
+    """Names of what stands at the top of a config and only its other parts refer to."""
+    return [name for name in config if name not in SETTINGS and isinstance(config[name], _COPIED)]
 
 
 def _follow(config: Config, name: str, old: Any) -> int:
     """Replace copies of the ``old`` value of a variable by its present one; the number of those that a Runner reads."""
-    new, count = config[name], 0
+    new, count, plain = config[name], 0, _plain(old)
+    twins = [other for other in _variables(config) if other != name and _plain(config[other]) == plain]
+    # what can be the same by chance has to stand under its own name
+    anywhere = isinstance(old, dict | list | tuple) and len(old) > 0 and not twins
     for key in [key for key in config if key != name]:
-        changed = _replace(config, key, name, _plain(old), new)
+        changed = _replace(config, key, None if anywhere else name, plain, new)
         count += changed if key in SETTINGS else 0
     return count
 
 
-def _replace(parent: Any, key: Any, name: str, old: Any, new: Any) -> int:
+def _replace(parent: Any, key: Any, name: str | None, old: Any, new: Any) -> int:
+    """Replace ``old`` in ``parent[key]`` and below; with a ``name``, only under that key."""
     node = parent[key]
-    # a text can be the same by chance, so that it has to stand under its own name
-    if _plain(node) == old and (not isinstance(old, str) or key == name):
+    if _plain(node) == old and type(_plain(node)) is type(old) and name in (None, key):
         value = tuple(new) if isinstance(node, tuple) and isinstance(new, list) else new
         parent[key] = copy.deepcopy(value)
         return 1

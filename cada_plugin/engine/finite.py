@@ -1,15 +1,16 @@
 """A training whose numbers are no longer finite ends at once, and leaves its last good checkpoint as it is."""
 
 import math
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from cada_plugin.checkpoints.training_state import not_finite
-from cada_plugin.engine.resume import last_checkpoint
-from cada_plugin.errors import TrainingError
+from cada_plugin.engine.resume import Place
+from cada_plugin.errors import CADAError, TrainingError, first_line
 from cada_plugin.registry import HOOKS
 
 _ADVICE = (
@@ -54,9 +55,34 @@ class FiniteCheckHook(Hook):
         self._check_weights(runner)  # the best epoch is saved now
 
     def _check_weights(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if broken := not_finite(model.state_dict()):
-            _stop(runner, f"{len(broken)} of the model's tensors hold NaN or infinite numbers, such as {broken[0]}")
+        if broken := broken_tensors(runner):
+            _stop(runner, f"{len(broken)} tensors hold NaN or infinite numbers, such as {broken[0]}")
+
+
+def broken_tensors(runner: Runner) -> list[str]:
+    """Names of what is not finite in the model and in the state of its optimizer. An infinite second moment stops all
+    learning, although weights and losses stay finite."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return not_finite({"model": model.state_dict(), "optimizer": runner.optim_wrapper.state_dict()})
+
+
+@contextmanager
+def divergence_first(runner: Runner) -> Iterator[None]:
+    """An error in the block gives way to that of a diverged model, if the model has diverged: NaN breaks an operation
+    here and there before it reaches the loss.
+
+    Raises:
+        TrainingError: see :class:`FiniteCheckHook`.
+    """
+    try:
+        yield
+    except CADAError:
+        raise
+    except Exception as error:
+        if hasattr(runner.optim_wrapper, "state_dict") and (broken := broken_tensors(runner)):
+            reason = f"{len(broken)} tensors hold NaN or infinite numbers, such as {broken[0]} ({first_line(error)})"
+            _stop(runner, reason)
+        raise
 
 
 def _saves_now(hook: Hook, runner: Runner) -> bool:
@@ -73,7 +99,7 @@ def _saves_now(hook: Hook, runner: Runner) -> bool:
 
 def _stop(runner: Runner, what: str) -> None:
     rates = {float(rate) for rates in runner.optim_wrapper.get_lr().values() for rate in rates}
-    last = last_checkpoint(Path(runner.work_dir))
+    last = Place.of(runner.cfg).last()
     good = f"{last} is the last good one" if last else ""
     raise TrainingError(
         f"training stopped in iteration {runner.iter + 1:,} (epoch {runner.epoch + 1}): {what}, at a learning rate of "

@@ -1,6 +1,7 @@
 """What a training starts with: nothing, weights, or the state of an earlier one."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
@@ -8,7 +9,41 @@ from mmengine.config import Config
 from cada_plugin.checkpoints.training_state import check_training_state, file_name
 from cada_plugin.errors import CheckpointError
 
-_NUMBERED = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run keeps its checkpoints: ``last_checkpoint`` in the work dir, the files in ``folder``."""
+
+    work_dir: Path
+    folder: Path
+    pattern: str = r"(?:epoch|iter)_(\d+)\.pth"  # of the numbered ones
+
+    @classmethod
+    def of(cls, config: Config) -> "Place":
+        """As the CheckpointHook of a config says it, in the way of MMEngine's."""
+        work_dir = Path(config.work_dir)
+        hook = (config.get("default_hooks") or {}).get("checkpoint") or {}
+        out_dir, template = hook.get("out_dir"), hook.get("filename_tmpl")
+        folder = Path(out_dir) / work_dir.name if out_dir and str(out_dir) != str(config.work_dir) else work_dir
+        if not template:
+            return cls(work_dir, folder)
+        return cls(work_dir, folder, re.escape(template).replace(r"\{\}", r"(\d+)"))
+
+    def numbered(self) -> list[Path]:
+        """The checkpoints of single epochs or iterations, the latest first."""
+        found = [(re.fullmatch(self.pattern, path.name), path) for path in self.folder.glob("*.pth") if path.is_file()]
+        return [path for match, path in sorted(found, key=lambda one: int(one[0][1]) if one[0] else -1)[::-1] if match]
+
+    def last(self) -> Path | None:
+        """What ``last_checkpoint`` names, also where the whole folder was moved since; without such a note, the
+        checkpoint with the highest number."""
+        try:
+            name = file_name((self.work_dir / "last_checkpoint").read_text(encoding="utf-8").strip())
+        except (OSError, ValueError):
+            name = ""
+        if name and "\0" not in name and len(name) < 256 and (self.folder / name).is_file():
+            return self.folder / name
+        return next(iter(self.numbered()), None)
 
 
 def choose_start(config: Config, resume: str | None) -> tuple[str | None, list[str]]:
@@ -24,7 +59,7 @@ def choose_start(config: Config, resume: str | None) -> tuple[str | None, list[s
     if resume is None and config.get("resume"):
         resume, weights = weights or "auto", None
     if resume == "auto":
-        found, notes = last_good_checkpoint(Path(config.work_dir))
+        found, notes = last_good_checkpoint(Place.of(config))
         resume = found and str(found)
     elif resume is not None:
         _check(Path(resume))
@@ -39,37 +74,23 @@ def _check(path: Path) -> None:
     try:
         check_training_state(path)
     except CheckpointError as error:
-        others = [other for other in numbered_checkpoints(path.parent) if other != path]
+        others = [other for other in Place(path.parent, path.parent).numbered() if other != path]
         advice = f". Another checkpoint of that folder: --resume {others[0]}" if others else ""
         raise CheckpointError(f"cannot resume: {error}{advice}") from error
 
 
-def numbered_checkpoints(work_dir: Path) -> list[Path]:
-    """``epoch_*.pth`` and ``iter_*.pth`` of a folder, the latest first."""
-    found = [path for path in work_dir.glob("*.pth") if _NUMBERED.fullmatch(path.name) and path.is_file()]
-    return sorted(found, key=lambda path: int(_NUMBERED.fullmatch(path.name)[1]), reverse=True)
-
-
 def last_checkpoint(work_dir: Path) -> Path | None:
-    """What ``last_checkpoint`` of a work dir names, also where the whole folder was moved since; without such a note,
-    the checkpoint with the highest number."""
-    try:
-        name = file_name((work_dir / "last_checkpoint").read_text(encoding="utf-8").strip())
-    except (OSError, ValueError):
-        name = ""
-    if name and "\0" not in name and len(name) < 256 and (work_dir / name).is_file():
-        return work_dir / name
-    return next(iter(numbered_checkpoints(work_dir)), None)
+    """:meth:`Place.last` of a work dir that holds its checkpoints itself, under MMEngine's names."""
+    return Place(work_dir, work_dir).last()
 
 
-def last_good_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:
-    """The latest checkpoint of a work dir that a training can go on from, and notes on those that were passed over.
+def last_good_checkpoint(place: Place) -> tuple[Path | None, list[str]]:
+    """The latest checkpoint of a run that a training can go on from, and notes on those that were passed over.
 
     Raises:
         CheckpointError: there are checkpoints, but none is usable. Starting afresh would overwrite them.
     """
-    named = last_checkpoint(work_dir)
-    candidates = list(dict.fromkeys([path for path in (named, *numbered_checkpoints(work_dir)) if path]))
+    candidates = list(dict.fromkeys([path for path in (place.last(), *place.numbered()) if path]))
     problems: list[str] = []
     for path in candidates:
         try:
@@ -77,7 +98,7 @@ def last_good_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:
         except CheckpointError as error:
             problems.append(str(error))
             continue
-        note = work_dir / "last_checkpoint"
+        note = place.work_dir / "last_checkpoint"
         if problems:
             problems = [f"not resumed from: {problem}" for problem in problems]
         elif not note.is_file() or not note.read_bytes().strip().endswith(path.name.encode()):
@@ -85,7 +106,7 @@ def last_good_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:
         return path, [*problems, f"resuming from {path}"] if problems else []
     if candidates:
         raise CheckpointError(
-            f"cannot resume: none of the {len(candidates)} checkpoints in {work_dir} can be used. "
+            f"cannot resume: none of the {len(candidates)} checkpoints in {place.folder} can be used. "
             + "; ".join(problems)
             + ". Remove them to start afresh, or train in another --work-dir"
         )

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 import os
 import shutil
 import sys
@@ -18,15 +17,18 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from cada_plugin.checkpoints.io import read_weights
-from cada_plugin.checkpoints.training_state import BEST, SAVED_BEST, to_plain
+from cada_plugin.checkpoints.training_state import BEST, SAVED_BEST, SAVED_NUMBERS, not_finite, to_plain
 from cada_plugin.compat import HARMLESS_RECORDS
 from cada_plugin.engine.finite import FiniteCheckHook
 from cada_plugin.engine.interruption import raise_if_interrupted
+from cada_plugin.engine.resume import Place
 from cada_plugin.errors import CADAError, CheckpointError, ConfigError, TrainingError, first_line
 from cada_plugin.files import replacing
 from cada_plugin.progress import write_above_bars
 from cada_plugin.registry import OPTIMIZERS
 
+# What of a checkpoint must be finite.
+_FINITE = ("state_dict", "ema_state_dict", "optimizer")
 # Records for the file alone: long dumps, and one-line metrics that the retrieval table shows better.
 _FILE_ONLY = (
     "\n----",
@@ -86,8 +88,10 @@ class CalmRunner(Runner):
         optimizer = optim_wrapper.get("optimizer", {}) if isinstance(optim_wrapper, dict) else {}
         for key in ("lr", "weight_decay", "momentum"):
             value = optimizer.get(key, 0)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ConfigError(f"optim_wrapper.optimizer.{key}={value!r}: expected a number from 0, such as 1e-5")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e6:
+                raise ConfigError(
+                    f"optim_wrapper.optimizer.{key}={value!r}: expected a number from 0 to 1e6, such as 1e-5"
+                )
         return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler: object) -> object:
@@ -104,6 +108,10 @@ class CalmRunner(Runner):
         super().call_hook(fn_name, **kwargs)
         if fn_name == "before_save_checkpoint":  # the last thing that happens to a checkpoint before it is written
             checkpoint = kwargs["checkpoint"]
+            if broken := not_finite({key: checkpoint[key] for key in _FINITE if key in checkpoint}):
+                raise TrainingError(
+                    f"not saved: {len(broken)} tensors of the checkpoint are not finite, such as {broken[0]}"
+                )
             checkpoint.update({key: to_plain(value) for key, value in checkpoint.items() if key != "state_dict"})
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: object, **kwargs: object) -> None:
@@ -112,6 +120,8 @@ class CalmRunner(Runner):
             return
         unfinished = Path(out_dir) / f".{filename}.unfinished"
         try:
+            if is_main_process():
+                unfinished.unlink(missing_ok=True)  # a link would be written through
             super().save_checkpoint(out_dir, unfinished.name, *args, **kwargs)
             if is_main_process():
                 os.replace(unfinished, Path(out_dir) / filename)
@@ -122,6 +132,7 @@ class CalmRunner(Runner):
                 unfinished.unlink(missing_ok=True)
 
     def resume(self, filename: str, *args: object, **kwargs: object) -> None:
+        configured = [dict(group) for group in getattr(self.optim_wrapper, "param_groups", [])]
         try:
             super().resume(filename, *args, **kwargs)
         except CADAError:
@@ -132,6 +143,7 @@ class CalmRunner(Runner):
                 "Resume with the config that it was trained with, or start from its weights with load_from"
             ) from error
         self._find_best(filename)
+        self._follow_config(configured)
         sampler = self.train_dataloader.sampler
         if hasattr(sampler, "seed"):  # it was built before the checkpoint's seed was known
             sampler.seed = self.seed
@@ -140,19 +152,45 @@ class CalmRunner(Runner):
         """The best checkpoint that the resumed one knows of, if it lies in this run's folder or beside the resumed one,
         from where it is copied. A work dir may have been moved or copied, and a checkpoint may be another run's:
         whatever lies elsewhere is not this run's to remove or to test."""
-        info = self.message_hub.runtime_info
+        info, place = self.message_hub.runtime_info, Place.of(self.cfg)
+        kept = info.pop(SAVED_NUMBERS, [])  # of epochs that this run's hook wrote and will remove in their turn
+        if Path(filename).resolve().parent == place.folder.resolve():
+            own = {path.name for path in place.numbered() if not path.is_symlink()}
+            hooks = [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]
+            kept = [number for number in kept if any(hook.filename_tmpl.format(number) in own for hook in hooks)]
+            self.message_hub.update_info("keep_ckpt_ids", kept)
         for key in [key for key in info if key.startswith(SAVED_BEST)]:
             name, suffix = info.pop(key), key.removeprefix(SAVED_BEST)
-            best = checkpoint_folder(self) / name
-            if name and is_main_process() and not best.exists():
+            best = place.folder / name
+            if is_main_process() and not best.exists():
                 _copy_weights(Path(filename).parent / name, best)
             barrier()
-            if name and best.is_file():
+            if best.is_file() and not best.is_symlink():
                 self.message_hub.update_info(f"{BEST}{suffix}", str(best))
                 continue
             self.logger.info(f"{best} is not there, so the best epoch is looked for again from {filename} on")
             info.pop(f"best_score{suffix}", None)
             info.pop("validated_epoch", None)
+
+    def _follow_config(self, configured: list[dict]) -> None:
+        """Give the restored optimizer the settings of the config, where the checkpoint has others: whoever resumes with
+        a lower learning rate means it. What schedulers did to a rate so far is kept, in proportion."""
+        changed: dict[str, str] = {}
+        for group, wanted in zip(self.optim_wrapper.param_groups, configured, strict=False):
+            for key, value in wanted.items():
+                if key in ("params", "lr") or key not in group or group[key] == value:
+                    continue
+                changed[key] = f"{key} {group[key]} -> {value}"
+                if key == "initial_lr":
+                    group["lr"] *= value / group[key] if group[key] else 0.0
+                group[key] = value
+        if "initial_lr" in changed:
+            schedulers = self.param_schedulers if isinstance(self.param_schedulers, list) else []
+            for scheduler in schedulers:
+                if getattr(scheduler, "param_name", None) == "lr":
+                    scheduler.base_values = [group["initial_lr"] for group in self.optim_wrapper.param_groups]
+        if changed:
+            self.logger.warning(f"the config's settings replace those of the checkpoint: {', '.join(changed.values())}")
 
 
 def _copy_weights(source: Path, target: Path) -> None:
@@ -163,14 +201,6 @@ def _copy_weights(source: Path, target: Path) -> None:
         read_weights(source)
         with replacing(target) as unfinished:
             shutil.copyfile(source, unfinished)
-
-
-def checkpoint_folder(runner: Runner) -> Path:
-    """Where the Runner's CheckpointHook writes."""
-    for hook in runner.hooks:
-        if isinstance(hook, CheckpointHook) and hook.out_dir not in (None, runner.work_dir):
-            return Path(hook.out_dir) / Path(runner.work_dir).name
-    return Path(runner.work_dir)
 
 
 def _not_written(folder: Path, filename: str, unfinished: Path, error: OSError) -> str:

@@ -1,5 +1,6 @@
 """From a config to a run: what ``cada train`` and ``cada test`` do once their command line is read."""
 
+import contextlib
 import os
 import signal
 import zlib
@@ -15,9 +16,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from cada_plugin.checkpoints import load_into_runner
+from cada_plugin.engine.finite import divergence_first
 from cada_plugin.engine.interruption import Interrupted, signals_first
 from cada_plugin.engine.loops import RetrievalTestLoop, RetrievalValLoop
-from cada_plugin.engine.resume import choose_start, last_checkpoint
+from cada_plugin.engine.resume import Place, choose_start
 from cada_plugin.engine.runner import config_errors
 from cada_plugin.errors import ConfigError, explain_lost_workers
 from cada_plugin.evaluation import TextToImageRetrieval
@@ -67,14 +69,16 @@ def run_training(config: Config, resume: str | None = None, amp: bool = False, a
             raise ConfigError("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config")
         config.auto_scale_lr.enable = True
     if int(os.environ.get("RANK", 0)) == 0:
-        with only_writer(Path(config.work_dir), "training"):
+        with contextlib.ExitStack() as stack:
+            for folder in dict.fromkeys((Path(config.work_dir), Place.of(config).folder)):
+                stack.enter_context(only_writer(folder, "training"))
             _train_and_test(config, resume)
     else:
         _train_and_test(config, resume)
 
 
 def _train_and_test(config: Config, resume: str | None) -> None:
-    work_dir = Path(config.work_dir)
+    place = Place.of(config)
     weights, notes = choose_start(config, resume)
     runner = build_runner(config)
     for note in notes:
@@ -83,10 +87,10 @@ def _train_and_test(config: Config, resume: str | None) -> None:
         load_into_runner(runner, weights)
     build_early(runner)
     try:
-        with signals_first(), explain_lost_workers("train_dataloader"):
+        with signals_first(), explain_lost_workers("train_dataloader"), divergence_first(runner):
             runner.train()
     except KeyboardInterrupt as error:
-        last = last_checkpoint(work_dir)
+        last = place.last()
         advice = (
             f"--resume goes on from {last}" if last else "no epoch was finished, so it starts again from its beginning"
         )
@@ -95,7 +99,7 @@ def _train_and_test(config: Config, resume: str | None) -> None:
         return
     barrier()  # the first process may still be writing it
     best = runner.message_hub.runtime_info.get("best_ckpt")
-    chosen = Path(best) if best else last_checkpoint(work_dir)
+    chosen = Path(best) if best else place.last()
     if chosen is None:
         runner.logger.info("testing the weights as they are: no checkpoint was written")
     else:

@@ -37,6 +37,7 @@ _BASE_CONFIGS = {
     "UFine6926": "cada_ufine",
     "ProceduralPEDES": "cada_procedural",
 }
+_DEFAULT_BASE = "cada_cuhk"  # where a file for another task names a data set that has no captions
 _OWN = {"fastreid": "MODEL.CADA", "torchreid": "cada"}  # the node of our own options
 _EXPECTED = {
     str: "a string",
@@ -128,7 +129,7 @@ def convert(
     values = _check_values([*entries, *pairs], style)
     if lenient:
         _leave_out_other_data_sets(values, style, report)
-    config = _load_base(values, style)
+    config = _load_base(values, style, report, lenient)
     for key, row in known.items():
         if key in values:
             try:
@@ -299,7 +300,7 @@ def _leave_out_other_data_sets(values: dict[str, Any], style: str, report: Repor
                 report.ignored[key] = f"{values.pop(key)} is none of our data sets; those of the base config are used"
 
 
-def _load_base(values: dict[str, Any], style: str) -> Config:
+def _load_base(values: dict[str, Any], style: str, report: Report, lenient: bool) -> Config:
     base, names = (row.key(style) for row in ROWS[:2])
     name = values.get(base)
     if not name and names not in values:
@@ -308,7 +309,12 @@ def _load_base(values: dict[str, Any], style: str) -> Config:
         try:
             name = _BASE_CONFIGS[ROWS[1].decode(values[names])]
         except ConfigError as error:
-            raise ConfigError(f"{names}: {error}. Or name a config with {base}") from error
+            if not lenient:
+                raise ConfigError(f"{names}: {error}. Or name a config with {base}") from error
+            name = _DEFAULT_BASE
+            report.ignored[names] = (
+                f"{values.pop(names)} has no captions; the data set of {name} is used, or name {base}"
+            )
     try:
         return read_config(expanded(name, base) if name.endswith(".py") else name)
     except ConfigError as error:

@@ -26,4 +26,5 @@ def choose_negatives(similarity: Tensor, same: Tensor, strategy: str = "hardest"
     if strategy == "hardest":
         return allowed.argmax(1)
     weights = (temperature * similarity.float()).masked_fill(same, -torch.inf).softmax(1)
-    return torch.multinomial(weights, 1).squeeze(1)
+    # a model that has diverged chooses anything: its loss says so, where multinomial would end the process on a GPU
+    return torch.multinomial(weights.nan_to_num(nan=1.0), 1).squeeze(1)

@@ -51,6 +51,8 @@ class TextImageRetriever(BaseModel):
     def __init__(self, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
         if isinstance(data_preprocessor, dict):
             data_preprocessor = build_part(MODELS, data_preprocessor)
+        if isinstance(init_cfg, dict) and "type" not in init_cfg:
+            raise ConfigError(f"model.init_cfg={init_cfg} has no type: write dict(type='Pretrained', checkpoint=PATH)")
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.register_load_state_dict_pre_hook(fit_state_dict)
         self._norms_checked = False
