@@ -7,13 +7,13 @@ from pathlib import Path
 import benchmark_factory as factory
 import numpy as np
 import pytest
-from cada_plugin.benchmark.output import writable_file, writable_folder
 
 from cada_plugin.benchmark import run as benchmark
 from cada_plugin.benchmark.charts import draw_accuracy, draw_cost
 from cada_plugin.benchmark.records import read_records
 from cada_plugin.benchmark.report import collect, write_reports
 from cada_plugin.errors import ConfigError
+from cada_plugin.files import writable_file, writable_folder
 
 
 @pytest.fixture

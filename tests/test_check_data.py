@@ -1,6 +1,5 @@
 """The data check: each thing that goes wrong is named in words that say what to do, and decides the exit status."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 from dataset_factory import write_cuhk, write_custom, write_custom_csv, write_icfg, write_json, write_rstp, write_ufine
 
+from cada_plugin.cli import check_data
 from cada_plugin.datasets import CUHKPEDES, ICFGPEDES, CustomPEDES, RSTPReid, UFine6926, images
 from cada_plugin.datasets.checks import DATASETS_BY_NAME, check_captions, check_counts, check_dataset
 
@@ -22,10 +22,7 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def tool():
-    spec = importlib.util.spec_from_file_location("check_data", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return check_data
 
 
 def kinds(report, notes=False):

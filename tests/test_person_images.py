@@ -49,7 +49,7 @@ def test_all_bad_images_in_one_error(tmp_path):
         "truncated or damaged",
         "is missing",
         "and 6 more",
-        "tools/check_data.py",
+        "cada check-data",
     ):
         assert words in text
     assert sum(path in text for path in paths) == 10

@@ -24,7 +24,8 @@ from mmengine.runner import EpochBasedTrainLoop
 from cada_plugin.checkpoints.io import read_checkpoint, read_weights
 from cada_plugin.checkpoints.training_state import clean, not_finite
 from cada_plugin.engine.config import override, read_config
-from cada_plugin.engine.resume import last_checkpoint
+from cada_plugin.engine.resume import Place, last_checkpoint
+from cada_plugin.engine.start import process_rank
 from cada_plugin.errors import ConfigError
 from cada_plugin.registry import DATASETS, HOOKS, LOOPS, METRICS, MODELS
 
@@ -184,6 +185,78 @@ def test_checkpoints_in_another_folder_are_found_again(config):
     (work_dir / "last_checkpoint").unlink()
     outcome, _ = train(config, "--resume", work_dir=work_dir, epochs=2, options=options)
     assert "resumed epoch: 2" in outcome.stderr
+
+
+def test_an_outdated_best_checkpoint_goes_also_in_a_relative_work_dir(config):
+    for epochs in (1, 3):
+        outcome, _ = train(config, "--resume", work_dir=Path("relative"), epochs=epochs, prepare=always_better)
+        assert outcome.status == 0, outcome.stderr
+    best = [path.name for path in (config.parent / "relative").glob("best_*.pth")]
+    assert best == ["best_t2i_R1_epoch_3.pth"]
+
+
+@pytest.mark.parametrize(
+    ("work_dir", "out_dir", "folder"),
+    [("w", "w", "w/w"), ("p/w", "{}/p/w", "p/w"), ("w", "x", "x/w"), ("w", None, "w")],
+)
+def test_the_folder_of_the_checkpoints_is_the_hooks(tmp_path, monkeypatch, work_dir, out_dir, folder):
+    monkeypatch.chdir(tmp_path)
+    hook = {"out_dir": out_dir and out_dir.format(tmp_path), "filename_tmpl": "e_{:02d}.pt"}
+    place = Place.of(Config({"work_dir": work_dir, "default_hooks": {"checkpoint": hook}}))
+    assert place.folder == tmp_path / folder
+    place.folder.mkdir(parents=True)
+    for name in ("e_03.pt", "e_12.pt", "e_x.pt", "best_e_20.pt"):
+        (place.folder / name).touch()
+    assert [path.name for path in place.numbered()] == ["e_12.pt", "e_03.pt"]
+
+
+def test_other_schedules_are_left_as_they_were(config):
+    """Resumed with the same config, a run whose weight decay has a schedule ends as one in one piece."""
+    path = config.with_name("decay.py")
+    path.write_text(
+        f"_base_ = ['{config}']\nparam_scheduler = [dict(type='LinearParamScheduler', param_name='weight_decay', "
+        "start_factor=0.1, begin=0, end=12, by_epoch=False)]\n"
+    )
+    whole, one = train(path, epochs=2)
+    assert whole.status == 0, whole.stderr
+    _, two = train(path, epochs=1)
+    outcome, _ = train(path, "--resume", work_dir=two, epochs=2)
+    assert "the config's settings replace" not in outcome.stderr
+    first, second = (read_checkpoint(folder / "epoch_2.pth") for folder in (one, two))
+    assert first["optimizer"]["param_groups"] == second["optimizer"]["param_groups"]
+    assert all(torch.equal(first["state_dict"][name], second["state_dict"][name]) for name in first["state_dict"])
+
+
+def test_resuming_without_a_schedule_follows_the_learning_rate_too(config):
+    options = ("param_scheduler=None",)
+    _, work_dir = train(config, epochs=1, options=options)
+    slower = (*options, "optim_wrapper.optimizer.lr=1e-5")
+    outcome, _ = train(config, "--resume", work_dir=work_dir, epochs=2, options=slower)
+    assert "lr 0.001 -> 1e-05" in outcome.stderr, outcome.stderr
+    assert read_checkpoint(work_dir / "epoch_2.pth")["optimizer"]["param_groups"][0]["lr"] == 1e-5
+
+
+@pytest.mark.parametrize("spoil", ["shape", "key", "type"])
+def test_an_optimizer_state_that_does_not_fit_is_said_at_once(config, trained, spoil):
+    state = torch.load(trained / "epoch_2.pth", weights_only=True)
+    if spoil == "shape":
+        state["optimizer"]["state"][0]["exp_avg"] = torch.ones(3, 3, 3)
+    elif spoil == "key":
+        del state["optimizer"]["param_groups"][0]["betas"]
+    else:
+        state["optimizer"]["param_groups"][0]["lr"] = "x"
+    torch.save(state, config.parent / f"misfit_{spoil}.pth")
+    outcome, _ = train(config, "--resume", config.parent / f"misfit_{spoil}.pth")
+    assert outcome.status == 2
+    assert "its training state does not fit this config" in outcome.stderr
+
+
+def test_of_several_processes_one_holds_the_folder(monkeypatch):
+    assert process_rank("none") == 0
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert (process_rank("slurm"), process_rank("pytorch")) == (1, 0)
+    monkeypatch.setenv("RANK", "3")
+    assert process_rank("slurm") == 3
 
 
 def test_resuming_follows_the_learning_rate_of_the_config(config, trained):
@@ -625,8 +698,10 @@ def test_variables_of_the_same_value_are_not_confused(tmp_path):
     assert config.optim_wrapper.optimizer.to_dict() == {"lr": 3.0, "beta": 1.0}
     with pytest.raises(ConfigError, match="options is a variable"):
         override(config, {"options.a": 1})
-    (tmp_path / "child.py").write_text("_base_ = ['c.py']\nlr = 5.0\n")
-    assert read_config(tmp_path / "child.py").optim_wrapper.optimizer.lr == 5.0
+    (tmp_path / "child.py").write_text("_base_ = ['c.py']\nlr = 5.0\nmean = [1, 1, 1]\nstd = [2, 2, 2]\n")
+    child = read_config(tmp_path / "child.py")
+    assert child.optim_wrapper.optimizer.lr == 5.0
+    assert child.model.data_preprocessor.to_dict() == {"mean": [1, 1, 1], "std": [2, 2, 2]}
 
 
 def test_a_dead_variable_is_said():

@@ -205,7 +205,7 @@ def _peak_of_side(build: Callable[[], Work], side: str) -> int | None:
 def fresh_processes() -> multiprocessing.context.BaseContext:
     """Processes that hold nothing of ours; forked from a clean server that has imported everything once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cada_plugin.benchmark.speed"])
+    context.set_forkserver_preload(["cada_plugin.benchmark.speed_work"])
     return context
 
 

@@ -25,7 +25,7 @@ BEST, SAVED_BEST = "best_ckpt", "saved_best_ckpt"
 """Beginnings of the keys of ``runtime_info`` under which ``CheckpointHook`` keeps the path of its best checkpoint, and
 under which :func:`clean` puts that file's name."""
 _NUMBERS, SAVED_NUMBERS = "keep_ckpt_ids", "saved_keep_ckpt_ids"  # the same for the epochs that it has kept
-_BEST_FILE = re.compile(r"best_[\w.+@ -]+\.pth")
+_BEST_FILE = re.compile(r"best_[^/\\\0]{1,200}")
 
 
 def to_plain(value: Any) -> Any:
@@ -67,8 +67,14 @@ def clean(checkpoint: dict) -> dict:
         info.pop(key), resumed.pop(key, None)
     for key in [key for key in info if str(key).startswith((BEST, "last_ckpt"))]:
         path, _ = info.pop(key), resumed.pop(key, None)
-        if str(key).startswith(BEST) and isinstance(path, str) and _BEST_FILE.fullmatch(file_name(path)):
-            info[SAVED_BEST + str(key).removeprefix(BEST)] = file_name(path)
+        if not str(key).startswith(BEST):
+            continue
+        suffix = str(key).removeprefix(BEST)
+        if isinstance(path, str) and _BEST_FILE.fullmatch(file_name(path)):
+            info[SAVED_BEST + suffix] = file_name(path)
+        else:  # the best is looked for again
+            for other in (f"best_score{suffix}", "validated_epoch"):
+                info.pop(other, None), resumed.pop(other, None)
     kept, _ = info.pop(_NUMBERS, None), resumed.pop(_NUMBERS, None)
     if isinstance(kept, list) and all(type(number) is int and 0 <= number < 2**31 for number in kept):
         info[SAVED_NUMBERS] = list(dict.fromkeys(kept))[:1000]

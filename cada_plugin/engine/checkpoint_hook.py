@@ -1,5 +1,6 @@
 """Checkpoints in an order in which no moment leaves the work dir without a good one."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from cada_plugin.registry import HOOKS
 class _RemoveLater:
     """A file backend that notes what is to be removed instead of removing it."""
 
-    def __init__(self, backend: object, folder: Path) -> None:
+    def __init__(self, backend: object, folder: str) -> None:
         self._backend, self._folder = backend, folder
         self.outdated: list[Path] = []
 
@@ -23,8 +24,8 @@ class _RemoveLater:
 
     def remove(self, path: str) -> None:
         # a checkpoint's own log says which file is outdated, and it may have been written elsewhere
-        if Path(path).parent == self._folder:
-            self.outdated.append(Path(path))
+        if os.path.dirname(os.path.abspath(path)) == self._folder:
+            self.outdated.append(Path(os.path.abspath(path)))
 
     def isdir(self, path: str) -> bool:
         """Never: MMEngine would remove a whole tree, which only DeepSpeed's checkpoints are."""
@@ -53,13 +54,13 @@ class SafeCheckpointHook(MMEngineCheckpointHook):
         if isinstance(backend, _RemoveLater) or "://" in str(self.out_dir):  # nested, or a remote store
             yield
             return
-        self.file_backend = later = _RemoveLater(backend, Path(self.out_dir))
+        self.file_backend = later = _RemoveLater(backend, os.path.abspath(self.out_dir))
         try:
             yield
         finally:
             self.file_backend = backend
         info = runner.message_hub.runtime_info
-        kept = {str(value) for key, value in info.items() if key.startswith(("best_ckpt", "last_ckpt"))}
+        kept = {os.path.abspath(v) for key, v in info.items() if key.startswith(("best_ckpt", "last_ckpt"))}
         if is_main_process():
             for path in later.outdated:
                 if str(path) not in kept:

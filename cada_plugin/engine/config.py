@@ -31,10 +31,19 @@ _COPIED = str | int | float | dict | list | tuple
 _FIXED = {
     "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
     "env_cfg.mp_cfg": {"mp_start_method", "opencv_num_threads"},
-    "env_cfg.dist_cfg": {"backend", "timeout", "init_backend"},
+    "env_cfg.dist_cfg": {
+        "backend",
+        "timeout",
+        "init_backend",
+        "init_method",
+        "port",
+        "world_size",
+        "rank",
+        "device_id",
+    },
+    "auto_scale_lr": {"enable", "base_batch_size"},
     "randomness": {"seed", "deterministic", "diff_rank_seed"},
     "optim_wrapper.clip_grad": {"type", "max_norm", "norm_type", "error_if_nonfinite", "foreach", "clip_value"},
-    "train_cfg": {"type", "by_epoch", "max_epochs", "max_iters", "val_begin", "val_interval", "dynamic_intervals"},
 }
 
 
@@ -88,7 +97,7 @@ def read_config(config: str | Path) -> Config:
     for name in _variables(result):
         for base in earlier:
             if name in base and _plain(base[name]) != _plain(result[name]):
-                _follow(result, name, base[name])
+                _follow(result, name, base[name], _twins(base, name))
     return result
 
 
@@ -101,6 +110,7 @@ def override(config: Config, options: dict[str, Any]) -> None:
         ConfigError: an option reaches nothing that a Runner reads; the message says where such a setting stands.
     """
     variables = _variables(config)
+    twins = {name: _twins(config, name) for name in variables}
     for head in dict.fromkeys(key.partition(".")[0] for key in options):
         own = {key: value for key, value in options.items() if key.partition(".")[0] == head}
         if head in SETTINGS:
@@ -113,7 +123,7 @@ def override(config: Config, options: dict[str, Any]) -> None:
         old = copy.deepcopy(config.get(head))
         if head in variables:
             _merge(config, own)
-        if head not in variables or not _follow(config, head, old):
+        if head not in variables or not _follow(config, head, old, twins[head]):
             raise ConfigError(_nowhere(config, next(iter(own)), head))
 
 
@@ -144,29 +154,37 @@ def _variables(config: Config) -> list[str]:
     return [name for name in config if name not in SETTINGS and isinstance(config[name], _COPIED)]
 
 
-def _follow(config: Config, name: str, old: Any) -> int:
-    """Replace copies of the ``old`` value of a variable by its present one; the number of those that a Runner reads."""
+def _twins(config: Config, name: str) -> list[str]:
+    """Other variables of the same value: copies of one cannot be told from those of the other."""
+    return [one for one in _variables(config) if one != name and _plain(config[one]) == _plain(config[name])]
+
+
+def _follow(config: Config, name: str, old: Any, twins: list[str]) -> int:
+    """Replace copies of the ``old`` value of a variable by its present one; the number of those that a Runner reads.
+
+    Copies stand under the name of the variable or its end (``clip_image_size``: ``image_size``, ``size``); where there
+    are ``twins``, only under its whole name.
+    """
     new, count, plain = config[name], 0, _plain(old)
-    twins = [other for other in _variables(config) if other != name and _plain(config[other]) == plain]
-    # what can be the same by chance has to stand under its own name
-    anywhere = isinstance(old, dict | list | tuple) and len(old) > 0 and not twins
+    parts = name.split("_")
+    names = {name} if twins else {"_".join(parts[start:]) for start in range(len(parts))}
     for key in [key for key in config if key != name]:
-        changed = _replace(config, key, None if anywhere else name, plain, new)
+        changed = _replace(config, key, names, plain, new)
         count += changed if key in SETTINGS else 0
     return count
 
 
-def _replace(parent: Any, key: Any, name: str | None, old: Any, new: Any) -> int:
-    """Replace ``old`` in ``parent[key]`` and below; with a ``name``, only under that key."""
+def _replace(parent: Any, key: Any, names: set[str], old: Any, new: Any) -> int:
+    """Replace ``old`` in ``parent[key]`` and below, where it stands under one of the names."""
     node = parent[key]
-    if _plain(node) == old and type(_plain(node)) is type(old) and name in (None, key):
+    if key in names and _plain(node) == old and type(_plain(node)) is type(old):
         value = tuple(new) if isinstance(node, tuple) and isinstance(new, list) else new
         parent[key] = copy.deepcopy(value)
         return 1
     if isinstance(node, tuple):
         return 0
     inner = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
-    return sum(_replace(node, one, name, old, new) for one in inner)
+    return sum(_replace(node, one, names, old, new) for one in inner)
 
 
 def _plain(value: Any) -> Any:

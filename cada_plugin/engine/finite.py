@@ -63,7 +63,9 @@ def broken_tensors(runner: Runner) -> list[str]:
     """Names of what is not finite in the model and in the state of its optimizer. An infinite second moment stops all
     learning, although weights and losses stay finite."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return not_finite({"model": model.state_dict(), "optimizer": runner.optim_wrapper.state_dict()})
+    optimizer = runner.optim_wrapper  # a config, or None, until a training has begun
+    state = optimizer.state_dict() if hasattr(optimizer, "state_dict") else {}
+    return not_finite({"model": model.state_dict(), "optimizer": state})
 
 
 @contextmanager
@@ -99,7 +101,7 @@ def _saves_now(hook: Hook, runner: Runner) -> bool:
 
 def _stop(runner: Runner, what: str) -> None:
     rates = {float(rate) for rates in runner.optim_wrapper.get_lr().values() for rate in rates}
-    last = Place.of(runner.cfg).last()
+    last = Place.of_runner(runner).last()
     good = f"{last} is the last good one" if last else ""
     raise TrainingError(
         f"training stopped in iteration {runner.iter + 1:,} (epoch {runner.epoch + 1}): {what}, at a learning rate of "

@@ -9,7 +9,7 @@ import torch
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from PIL import Image
 from tqdm import tqdm
 
@@ -147,7 +147,10 @@ class RankedGalleryHook(Hook):
         path = draw_ranked_galleries(rows, Path(runner.work_dir) / "ranked_gallery.png", topk=self.topk, title=title)
         runner.logger.info(f"ranked gallery drawn: {path}")
         with Image.open(path) as picture:
-            runner.visualizer.add_image("ranked_gallery", np.asarray(picture.convert("RGB")), step=runner.iter)
+            # asked for its iteration, a Runner that only tests would read the training data
+            trained = isinstance(getattr(runner, "_train_loop", None), BaseLoop)
+            step = runner.iter if trained else 0
+            runner.visualizer.add_image("ranked_gallery", np.asarray(picture.convert("RGB")), step=step)
 
 
 def ranked_rows(result: RetrievalResult, num_queries: int, topk: int) -> list[Row]:

@@ -1,13 +1,16 @@
 """What a training starts with: nothing, weights, or the state of an earlier one."""
 
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
 
 from cada_plugin.checkpoints.training_state import check_training_state, file_name
-from cada_plugin.errors import CheckpointError
+from cada_plugin.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -20,19 +23,36 @@ class Place:
 
     @classmethod
     def of(cls, config: Config) -> "Place":
-        """As the CheckpointHook of a config says it, in the way of MMEngine's."""
-        work_dir = Path(config.work_dir)
+        """As the CheckpointHook of a config will have it, in the way of MMEngine's."""
         hook = (config.get("default_hooks") or {}).get("checkpoint") or {}
-        out_dir, template = hook.get("out_dir"), hook.get("filename_tmpl")
-        folder = Path(out_dir) / work_dir.name if out_dir and str(out_dir) != str(config.work_dir) else work_dir
+        return cls._made(config.work_dir, hook.get("out_dir"), hook.get("filename_tmpl"))
+
+    @classmethod
+    def of_runner(cls, runner: Runner) -> "Place":
+        """As the CheckpointHook of a Runner has it."""
+        hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        if hook is None:
+            return cls._made(runner.work_dir, None, None)
+        place = cls._made(runner.work_dir, hook.out_dir, hook.filename_tmpl)
+        # once the training has begun, the hook's folder is the final one
+        return replace(place, folder=Path(hook.out_dir)) if hasattr(hook, "file_backend") else place
+
+    @classmethod
+    def _made(cls, work_dir: str, out_dir: str | None, template: str | None) -> "Place":
+        own = Path(os.path.abspath(work_dir))
+        elsewhere = out_dir and str(out_dir) != str(own) and "://" not in str(out_dir)
+        folder = Path(os.path.abspath(out_dir)) / own.name if elsewhere else own
         if not template:
-            return cls(work_dir, folder)
-        return cls(work_dir, folder, re.escape(template).replace(r"\{\}", r"(\d+)"))
+            return cls(own, folder)
+        return cls(own, folder, r"(\d+)".join(map(re.escape, re.split(r"\{[^{}]*\}", template))))
 
     def numbered(self) -> list[Path]:
         """The checkpoints of single epochs or iterations, the latest first."""
-        found = [(re.fullmatch(self.pattern, path.name), path) for path in self.folder.glob("*.pth") if path.is_file()]
-        return [path for match, path in sorted(found, key=lambda one: int(one[0][1]) if one[0] else -1)[::-1] if match]
+        if not self.folder.is_dir():
+            return []
+        matches = [(re.fullmatch(self.pattern, path.name), path) for path in self.folder.iterdir() if path.is_file()]
+        found = [(int(match[1]), path) for match, path in matches if match and match.groups()]
+        return [path for _, path in sorted(found, reverse=True)]
 
     def last(self) -> Path | None:
         """What ``last_checkpoint`` names, also where the whole folder was moved since; without such a note, the
@@ -59,6 +79,9 @@ def choose_start(config: Config, resume: str | None) -> tuple[str | None, list[s
     if resume is None and config.get("resume"):
         resume, weights = weights or "auto", None
     if resume == "auto":
+        out_dir = ((config.get("default_hooks") or {}).get("checkpoint") or {}).get("out_dir")
+        if "://" in str(out_dir):
+            raise ConfigError(f"--resume cannot look for checkpoints in {out_dir}: give the path of one, --resume PATH")
         found, notes = last_good_checkpoint(Place.of(config))
         resume = found and str(found)
     elif resume is not None:

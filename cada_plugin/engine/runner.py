@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger, print_log
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -27,6 +29,7 @@ from cada_plugin.files import replacing
 from cada_plugin.progress import write_above_bars
 from cada_plugin.registry import OPTIMIZERS
 
+_MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
 # What of a checkpoint must be finite.
 _FINITE = ("state_dict", "ema_state_dict", "optimizer")
 # Records for the file alone: long dumps, and one-line metrics that the retrieval table shows better.
@@ -131,10 +134,20 @@ class CalmRunner(Runner):
             if is_main_process():
                 unfinished.unlink(missing_ok=True)
 
+    def dump_config(self) -> None:
+        if is_main_process() and self.cfg.filename:
+            target = Path(self.work_dir) / Path(self.cfg.filename).name
+            if target.is_symlink():  # it would be written through
+                target.unlink()
+        super().dump_config()
+
     def resume(self, filename: str, *args: object, **kwargs: object) -> None:
-        configured = [dict(group) for group in getattr(self.optim_wrapper, "param_groups", [])]
+        configured = {name: [dict(group) for group in groups] for name, groups in _param_groups(self).items()}
         try:
             super().resume(filename, *args, **kwargs)
+            _check_optimizer(self, configured)
+            self._find_best(filename)
+            self._follow_config(configured)
         except CADAError:
             raise
         except Exception as error:  # the state of another model, optimiser or MMEngine fails in any way
@@ -142,8 +155,6 @@ class CalmRunner(Runner):
                 f"cannot resume from {filename}: its training state does not fit this config ({first_line(error)}). "
                 "Resume with the config that it was trained with, or start from its weights with load_from"
             ) from error
-        self._find_best(filename)
-        self._follow_config(configured)
         sampler = self.train_dataloader.sampler
         if hasattr(sampler, "seed"):  # it was built before the checkpoint's seed was known
             sampler.seed = self.seed
@@ -152,7 +163,7 @@ class CalmRunner(Runner):
         """The best checkpoint that the resumed one knows of, if it lies in this run's folder or beside the resumed one,
         from where it is copied. A work dir may have been moved or copied, and a checkpoint may be another run's:
         whatever lies elsewhere is not this run's to remove or to test."""
-        info, place = self.message_hub.runtime_info, Place.of(self.cfg)
+        info, place = self.message_hub.runtime_info, Place.of_runner(self)
         kept = info.pop(SAVED_NUMBERS, [])  # of epochs that this run's hook wrote and will remove in their turn
         if Path(filename).resolve().parent == place.folder.resolve():
             own = {path.name for path in place.numbered() if not path.is_symlink()}
@@ -165,40 +176,80 @@ class CalmRunner(Runner):
             if is_main_process() and not best.exists():
                 _copy_weights(Path(filename).parent / name, best)
             barrier()
-            if best.is_file() and not best.is_symlink():
+            if _is_weights(best):
                 self.message_hub.update_info(f"{BEST}{suffix}", str(best))
                 continue
             self.logger.info(f"{best} is not there, so the best epoch is looked for again from {filename} on")
             info.pop(f"best_score{suffix}", None)
             info.pop("validated_epoch", None)
 
-    def _follow_config(self, configured: list[dict]) -> None:
-        """Give the restored optimizer the settings of the config, where the checkpoint has others: whoever resumes with
-        a lower learning rate means it. What schedulers did to a rate so far is kept, in proportion."""
+    def _follow_config(self, configured: dict[str, list[dict]]) -> None:
+        """Give the restored optimizers the learning rate and weight decay of the config, where the checkpoint has other
+        ones: whoever resumes with a lower rate means it. What schedulers did to a rate is kept, in proportion."""
         changed: dict[str, str] = {}
-        for group, wanted in zip(self.optim_wrapper.param_groups, configured, strict=False):
-            for key, value in wanted.items():
-                if key in ("params", "lr") or key not in group or group[key] == value:
-                    continue
-                changed[key] = f"{key} {group[key]} -> {value}"
-                if key == "initial_lr":
-                    group["lr"] *= value / group[key] if group[key] else 0.0
-                group[key] = value
-        if "initial_lr" in changed:
-            schedulers = self.param_schedulers if isinstance(self.param_schedulers, list) else []
-            for scheduler in schedulers:
-                if getattr(scheduler, "param_name", None) == "lr":
-                    scheduler.base_values = [group["initial_lr"] for group in self.optim_wrapper.param_groups]
+        schedulers = self.param_schedulers if isinstance(self.param_schedulers, dict) else {"": self.param_schedulers}
+        for name, groups in _param_groups(self).items():
+            own = schedulers.get(name) or []
+            steered = {scheduler.param_name for scheduler in own}
+            for group, wanted in zip(groups, configured.get(name, groups), strict=True):
+                decay = wanted.get("weight_decay")
+                if decay is not None and "weight_decay" not in steered and group["weight_decay"] != decay:
+                    changed["weight_decay"] = f"weight_decay {group['weight_decay']} -> {decay}"
+                    group["weight_decay"] = decay
+                key = "initial_lr" if "lr" in steered and "initial_lr" in wanted else "lr"
+                group.setdefault(key, group["lr"])
+                if group[key] != wanted[key]:
+                    changed["lr"] = f"lr {group[key]} -> {wanted[key]}"
+                    group["lr"] *= wanted[key] / group[key] if group[key] else 0.0
+                    group[key] = wanted[key]
+            if "lr" in changed:
+                for scheduler in own:
+                    if scheduler.param_name == "lr":
+                        scheduler.base_values = [group["initial_lr"] for group in groups]
         if changed:
             self.logger.warning(f"the config's settings replace those of the checkpoint: {', '.join(changed.values())}")
 
 
+def _param_groups(runner: Runner) -> dict[str, list[dict]]:
+    """Of one optimizer under the name "", of several under theirs; empty until they are built."""
+    wrapper = runner.optim_wrapper
+    if isinstance(wrapper, OptimWrapperDict):
+        return {name: one.optimizer.param_groups for name, one in wrapper.items()}
+    return {"": wrapper.optimizer.param_groups} if isinstance(wrapper, OptimWrapper) else {}
+
+
+def _check_optimizer(runner: Runner, configured: dict[str, list[dict]]) -> None:
+    """What torch takes without a look, and fails on in the first step."""
+    for name, groups in _param_groups(runner).items():
+        for group, wanted in zip(groups, configured.get(name, groups), strict=True):
+            for key, value in wanted.items():
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                if (key not in group and key != "initial_lr") or (
+                    number and not isinstance(group.get(key, value), int | float)
+                ):
+                    raise ValueError(f"the optimizer's {key} is missing or is no number")
+    wrapper = runner.optim_wrapper
+    for one in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+        for parameter, state in one.optimizer.state.items():
+            for key in _MOMENTS & state.keys():
+                value = state[key]
+                if isinstance(value, torch.Tensor) and value.shape != parameter.shape:
+                    raise ValueError(f"{key} of shape {tuple(value.shape)} for a weight of {tuple(parameter.shape)}")
+
+
+def _is_weights(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        read_weights(path)
+    except CheckpointError:
+        return False
+    return True
+
+
 def _copy_weights(source: Path, target: Path) -> None:
     """Copy a checkpoint, if it is one."""
-    if source.is_symlink() or source.suffix != ".pth":
-        return
-    with contextlib.suppress(CheckpointError):
-        read_weights(source)
+    if _is_weights(source):
         with replacing(target) as unfinished:
             shutil.copyfile(source, unfinished)
 

@@ -68,13 +68,19 @@ def run_training(config: Config, resume: str | None = None, amp: bool = False, a
         if "base_batch_size" not in (config.get("auto_scale_lr") or {}):
             raise ConfigError("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config")
         config.auto_scale_lr.enable = True
-    if int(os.environ.get("RANK", 0)) == 0:
+    if process_rank(config.launcher) == 0:
         with contextlib.ExitStack() as stack:
             for folder in dict.fromkeys((Path(config.work_dir), Place.of(config).folder)):
                 stack.enter_context(only_writer(folder, "training"))
             _train_and_test(config, resume)
     else:
         _train_and_test(config, resume)
+
+
+def process_rank(launcher: str) -> int:
+    """Rank of this process before MMEngine has asked the launcher."""
+    names = {"slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}
+    return int(os.environ.get("RANK") or os.environ.get(names.get(launcher, ""), 0))
 
 
 def _train_and_test(config: Config, resume: str | None) -> None:
