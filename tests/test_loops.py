@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from mmengine.visualization import Visualizer
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -363,6 +364,7 @@ def test_the_hook_draws_the_ranked_gallery(evaluate, model, tmp_path):
     metrics, metric = evaluate()
     runner = StandInRunner(model, tmp_path)
     runner.test_evaluator, runner.iter = Evaluator([metric]), 7
+    runner._train_loop = BaseLoop.__new__(EpochBasedTrainLoop)  # it has trained
     backends = [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}]
     runner.visualizer = Visualizer(name=str(tmp_path), vis_backends=backends, save_dir=str(tmp_path))
     RankedGalleryHook(num_queries=2, topk=3).after_test_epoch(runner, metrics)

@@ -131,7 +131,7 @@ def test_of_a_best_checkpoint_only_the_name_is_kept(path):
     assert info == {"saved_best_ckpt": "best_x.pth", "saved_best_ckpt_t2i/R1": "best_x.pth"}
 
 
-@pytest.mark.parametrize("name", ["thesis.docx", "/etc/best_x.pth.txt", "", "..", "best_/../x.pth"])
+@pytest.mark.parametrize("name", ["thesis.docx", "/etc/best_x/x.pth", "", "..", "best_/../x.pth"])
 def test_a_best_checkpoint_of_another_name_is_none(name):
     hub = {"runtime_info": {"best_ckpt": name}, "log_scalars": {}, "resumed_keys": {}}
     assert "saved_best_ckpt" not in clean({"message_hub": hub})["message_hub"]["runtime_info"]
@@ -219,7 +219,8 @@ def test_other_schedules_are_left_as_they_were(config):
     )
     whole, one = train(path, epochs=2)
     assert whole.status == 0, whole.stderr
-    _, two = train(path, epochs=1)
+    killed, two = train(path, epochs=2, prepare=functools.partial(factory.kill_before_iteration, 1, 1))
+    assert killed.status == -signal.SIGKILL
     outcome, _ = train(path, "--resume", work_dir=two, epochs=2)
     assert "the config's settings replace" not in outcome.stderr
     first, second = (read_checkpoint(folder / "epoch_2.pth") for folder in (one, two))
