@@ -126,7 +126,7 @@ def test_torchreid_is_imported_without_a_warning_and_only_when_used():
 
 def test_missing_torchreid_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchreid", None)
-    with pytest.raises(MissingExtraError, match="pip install torchreid"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'cada_plugin\[torchreid\]'"):
         torchreid_rank_metrics(*problem())
 
 

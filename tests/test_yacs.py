@@ -644,11 +644,15 @@ def test_a_file_of_torchreid_as_it_is_shipped(tmp_path):
     assert {"train.optim", "train.lr_scheduler", "test.rerank"} <= report.taken.keys()
 
 
-def test_such_a_file_is_refused_without_the_flag_and_without_a_data_set_of_ours(strong):
+def test_such_a_file_is_refused_without_the_flag_and_reads_ours_in_place_of_a_data_set_without_captions(strong):
     with pytest.raises(ConfigError, match=r"SOLVER.FREEZE_ITERS \(strong.yml\).*(\n.*)*--ignore-unknown leaves out"):
         to_mmengine(strong, ["MODEL.CADA.BASE_CONFIG", "cada_cuhk"])
+    config, report = convert(strong, ignore_unknown=True)
+    assert config.train_dataloader.dataset.type == "CUHKPEDES"
+    assert "has no captions; the data set of cada_cuhk is used" in report.ignored["DATASETS.NAMES"]
+    pair = ["DATASETS.NAMES", "('Market1501',)"]
     with pytest.raises(ConfigError, match=r"DATASETS.NAMES: .*got Market1501. Or name a config with MODEL.CADA.BASE"):
-        to_mmengine(strong, ignore_unknown=True)
+        to_mmengine(CONFIGS / "yacs/fastreid_cuhk.yml", pair)
     with pytest.raises(ConfigError, match=r"SOLVER.EPOCHS \(command line\)"):  # what was typed just now is meant
         to_mmengine(strong, ["MODEL.CADA.BASE_CONFIG", "cada_cuhk", "SOLVER.EPOCHS", "3"], ignore_unknown=True)
 
