@@ -1,16 +1,10 @@
-# Your own pictures, from the small weights that ship with the plugin:
+# Your own pictures: a folder with annotations.csv (file_path,caption,id) or annotations.json, and the pictures beside it.
 #     cada train cada_custom --cfg-options data_root=my_people
-# These weights know drawn people only, and 606 words. For photographs, derive a config from cada_cuhk.py, which starts
-# from BLIP's weights and reads all words, and set its data sets to those of _base_/datasets/custom.py.
-_base_ = [
-    '_base_/datasets/custom.py',
-    '_base_/models/cada_tiny.py',
-    '_base_/schedules/procedural_2e.py',
-    '_base_/default_runtime.py',
-]
-model = dict(
-    tokenizer={{_base_.tokenizer}},
-    visual_encoder=dict(image_size={{_base_.image_size}}),
-    negative_temperature=(20.0, 40.0),
-    init_cfg=dict(type='Pretrained', checkpoint='cada_plugin://procedural_start.safetensors'),
-)
+# The weights that it starts from know drawn people only, and 606 words. For photographs, write the same five lines on top
+# of cada_cuhk.py, which starts from BLIP's weights and reads all words.
+_base_ = ['cada_procedural.py']
+data_root = 'data/custom'
+__dataset = dict(_delete_=True, type='CustomPEDES', data_root=data_root)
+train_dataloader = dict(dataset=dict(split='train', pipeline={{_base_.train_pipeline}}, **__dataset))
+val_dataloader = dict(dataset=dict(split='val', test_mode=True, pipeline={{_base_.test_pipeline}}, **__dataset))
+test_dataloader = dict(dataset=dict(split='test', test_mode=True, pipeline={{_base_.test_pipeline}}, **__dataset))

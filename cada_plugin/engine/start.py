@@ -69,8 +69,9 @@ def run_training(config: Config, resume: str | None = None, amp: bool = False, a
             raise ConfigError("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config")
         config.auto_scale_lr.enable = True
     if process_rank(config.launcher) == 0:
+        place = Place.of(config)
         with contextlib.ExitStack() as stack:
-            for folder in dict.fromkeys((Path(config.work_dir), Place.of(config).folder)):
+            for folder in dict.fromkeys((place.work_dir, place.folder)):
                 stack.enter_context(only_writer(folder, "training"))
             _train_and_test(config, resume)
     else:
@@ -109,7 +110,7 @@ def _train_and_test(config: Config, resume: str | None) -> None:
     if chosen is None:
         runner.logger.info("testing the weights as they are: no checkpoint was written")
     else:
-        why = "the best epoch on the validation split" if best else "the last epoch: there is no validation split"
+        why = "the best epoch on the validation split" if best else "the last epoch, as no best one was chosen"
         runner.logger.info(f"testing {why} ({chosen})")
         load_into_runner(runner, chosen)
         fresh_hooks(runner, config)
