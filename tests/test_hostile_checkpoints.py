@@ -24,7 +24,7 @@ from mmengine.runner import Runner
 from cada_plugin.apis import load_retriever
 from cada_plugin.checkpoints import load_checkpoint, load_into_runner, read_weights
 from cada_plugin.checkpoints.io import read_checkpoint
-from cada_plugin.checkpoints.torch_files import ALLOWED
+from cada_plugin.checkpoints.pickled_values import ALLOWED
 from cada_plugin.checkpoints.training_state import to_plain
 from cada_plugin.errors import CheckpointError
 from cada_plugin.models.encoders import TorchreidEncoder

@@ -3,7 +3,7 @@
 Python's unpickler calls what a file tells it to call, and so does torch's restricted one, if from a shorter list. Here
 a name becomes a :class:`Name`, "call this with these arguments" becomes a :class:`Call`, and a name that no weight file
 needs ends the reading. What the calls would have made is built afterwards from checked arguments, see
-:mod:`cada_plugin.checkpoints.torch_files`.
+:mod:`cada_plugin.checkpoints.pickled_values`.
 """
 
 import pickletools

@@ -16,7 +16,7 @@ from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 from cada_plugin.checkpoints.io import read_checkpoint
-from cada_plugin.checkpoints.torch_files import make_history
+from cada_plugin.checkpoints.pickled_values import make_history
 from cada_plugin.errors import CheckpointError
 
 _PARTS = {"meta", "state_dict", "optimizer", "message_hub"}
