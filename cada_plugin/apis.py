@@ -34,12 +34,11 @@ from cada_plugin.datasets.transforms import (
     TagAttributes,
 )
 from cada_plugin.engine.config import read_config
-from cada_plugin.engine.rerank import match_shortlists
 from cada_plugin.errors import ConfigError, GalleryError, ImageError
-from cada_plugin.evaluation.result import cosine_similarity, ranked_images, stage_one_shortlist
 from cada_plugin.gallery import Gallery
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
+from cada_plugin.retrieval import match_shortlists, reranks, retrieve
 
 __all__ = ["Gallery", "Hit", "Retriever", "load_retriever"]
 
@@ -181,10 +180,12 @@ class Retriever:
             raise ConfigError(f"{type(self.model).__name__} was trained without matching: rank by the cosine alone")
         num_images = len(images.tokens)
         if pairs is None:
-            everything = torch.arange(num_images).expand(len(texts.embed), num_images)
-            return self._match_shortlists(texts, images, everything)
-        one = TextFeatures(*(field[pairs[:, 0]] for field in texts))
-        return self._match_shortlists(one, images, pairs[:, 1:]).squeeze(1)
+            shortlist = torch.arange(num_images).expand(len(texts.embed), num_images)
+        else:
+            texts, shortlist = TextFeatures(*(field[pairs[:, 0]] for field in texts)), pairs[:, 1:]
+        rows = torch.arange(num_images)
+        logits = match_shortlists(self.model, texts, images.tokens, rows, shortlist, progress=False)
+        return logits if pairs is None else logits.squeeze(1)
 
     def search(
         self, captions: str | Iterable[str], gallery: Gallery | ImageFeatures, topk: int = 10
@@ -207,28 +208,20 @@ class Retriever:
                 f"a gallery of {num_images} images with embeddings of {width} numbers cannot be searched: this model "
                 f"needs one image at least, and embeddings of {texts.embed.shape[1]}. Encode the images with it"
             )
-        cosine = cosine_similarity(texts.embed, gallery.embed)  # (Q, G)
-        second_stage = ()
-        if self.model.can_match and gallery.tokens is not None and self.rerank_topk:
-            shortlist = stage_one_shortlist(texts.embed, gallery.embed, self._shortlist_size(num_images))
-            second_stage = shortlist, self._match_shortlists(texts, gallery, shortlist)
-        ranked = ranked_images(cosine, topk, *second_stage, cosine_weight=self.cosine_weight)
+        if reranks(self.model, self.rerank_topk) and gallery.tokens is not None:
+            self._tell_clamp(num_images)
+        images = ImageFeatures(gallery.embed, gallery.tokens)
+        scores = retrieve(self.model, texts, images, self.rerank_topk, self.cosine_weight)
         paths = gallery.paths if isinstance(gallery, Gallery) else [None] * num_images
         return [
             [Hit(i, paths[i], rank, cosine, match) for rank, (i, cosine, match) in enumerate(found, 1)]
-            for found in ranked
+            for found in scores.ranked(topk)
         ]
 
-    def _shortlist_size(self, num_images: int) -> int:
+    def _tell_clamp(self, num_images: int) -> None:
         if self.rerank_topk > num_images and not self._told_clamp:
             self._told_clamp = True  # once, not with every sentence
             print_log(f"rerank_topk={self.rerank_topk} exceeds the gallery ({num_images} images): all are re-ranked")
-        return min(self.rerank_topk, num_images)
-
-    def _match_shortlists(self, texts: TextFeatures, images: Gallery | ImageFeatures, shortlist: Tensor) -> Tensor:
-        texts = TextFeatures(*(field.to(self.device) for field in texts))
-        rows = torch.arange(len(images.tokens))
-        return match_shortlists(self.model, texts, images.tokens, rows, shortlist, progress=False)
 
     def _prepare(self, image: ImageInput, name: str, bad: dict[str, str]) -> Tensor | None:
         """The model's input (3, H, W); None for an unusable image, of which ``bad`` then says why."""

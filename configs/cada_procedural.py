@@ -9,6 +9,6 @@ _base_ = [
 model = dict(
     tokenizer={{_base_.tokenizer}},
     visual_encoder=dict(image_size={{_base_.image_size}}),
-    negative_temperature=(20.0, 40.0),
+    negative_scale=(20.0, 40.0),
     init_cfg=dict(type='Pretrained', checkpoint='cada_plugin://procedural_start.safetensors'),
 )

@@ -2,7 +2,7 @@
 _base_ = ['cada_procedural.py']
 model = dict(
     init_cfg=None,
-    negative_temperature=(0.0, 20.0),
+    negative_scale=(0.0, 20.0),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [

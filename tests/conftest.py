@@ -41,6 +41,13 @@ def clean_state(tmp_path, monkeypatch):
         manager._instance_dict.clear()
 
 
+def groups(kind: str, number: int | None) -> dict:
+    """A grouping of ATP by a short name."""
+    return {"type": {"position": "PositionGroups", "tokens": "TokenGroups", "phrases": "PhraseGroups"}[kind]} | {
+        "num_groups": number
+    }
+
+
 def build_tiny(seed: int = 0, **changes: object) -> CADA:
     cfg = {
         "type": "CADA",
@@ -78,7 +85,7 @@ def build_batch(
 
 @pytest.fixture
 def tiny_model() -> Callable[..., CADA]:
-    """``tiny_model(grouping='tokens', ...)``: a small seeded CADA with all losses, arguments replaced as given."""
+    """``tiny_model(negatives="sampled", ...)``: a small seeded CADA with all losses, arguments replaced as given."""
     return build_tiny
 
 

@@ -54,10 +54,9 @@ model = dict(
     loss_global=dict(type='GlobalAssociationLoss', scale=50.0),
     loss_atp=dict(type='MatchingLoss'),
     loss_ara=dict(type='MaskedAttributeLoss', weight=1.0),
-    grouping='tokens',
-    num_groups=2,
-    negatives='drawn',
-    negative_temperature=(0.0, 20.0),
+    grouping=dict(type='TokenGroups', num_groups=2),
+    negatives='sampled',
+    negative_scale=(0.0, 20.0),
 )
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3), clip_grad=dict(max_norm=5.0))
 param_scheduler = [dict(type='LinearLR', start_factor=0.1, begin=0, end=12, by_epoch=False)]

@@ -34,7 +34,7 @@ def config(**model: object) -> Config:
                 "text_encoder": {"type": "CrossModalBert", **BERT},
                 "embed_dim": 16,
                 "loss_atp": {"type": "MatchingLoss"},
-                "grouping": "tokens",
+                "grouping": {"type": "TokenGroups", "num_groups": 2},
                 "data_preprocessor": {"type": "PersonDataPreprocessor", "mean": (120,) * 3, "std": (60,) * 3},
                 **model,
             },

@@ -38,10 +38,21 @@ BASELINES = {
     "cmpm": {
         "type": "CMPMRetriever",
         "num_classes": 9,
+        "loss_cmpm": {"type": "CMPMLoss"},
+        "loss_cmpc": {"type": "CMPCLoss"},
         **ENCODERS,
         "text_encoder": {"type": "BiLSTMEncoder", "word_width": 8, "hidden": 8},
     },
-    "irra": {"type": "IRRA", "num_classes": 9, "reasoning_heads": 2, "reasoning_depth": 2, **ENCODERS},
+    "irra": {
+        "type": "IRRA",
+        "num_classes": 9,
+        "loss_sdm": {"type": "SDMLoss"},
+        "loss_id": {"type": "IdentityLoss"},
+        "loss_irr": {"type": "MaskedAttributeLoss", "weight": 1.0},
+        "reasoning_heads": 2,
+        "reasoning_depth": 2,
+        **ENCODERS,
+    },
     "rde": {"type": "RDE", "loss_tal": {"type": "TripletAlignmentLoss"}, "selection_dim": 12, **ENCODERS},
     "blip": {
         "type": "BLIP",
@@ -343,16 +354,16 @@ def test_blip_is_itc_and_itm_of_pairs_fused_one_by_one(monkeypatch):
     model, batch = build("blip"), build_batch()
     seen = {}
 
-    def always_next(similarity, same, strategy, temperature):
-        seen.update(temperature=float(temperature), strategy=strategy)
+    def always_next(cosine, same, scale):
+        seen.update(scale=float(scale))
         return torch.tensor([1, 2, 0, 0])
 
-    monkeypatch.setattr("cada_plugin.models.cada.choose_negatives", always_next)
+    monkeypatch.setattr("cada_plugin.models.blip.sampled_negatives", always_next)
     losses = model.loss(**batch)
-    assert seen == {"temperature": pytest.approx(model.loss_global.scale.item()), "strategy": "drawn"}
+    assert seen == {"scale": pytest.approx(model.loss_itc.scale.item())}
     inputs = batch["inputs"]
     images, captions = model(inputs, mode="predict")
-    expected = model.loss_global(images.embed, captions.embed, None)
+    expected = model.loss_itc(images.embed, captions.embed, None)
     torch.testing.assert_close(losses["loss_itc"], expected)
     parts = []
     for t, i, label in [

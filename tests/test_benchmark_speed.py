@@ -19,8 +19,8 @@ from cada_plugin.benchmark import speed_curves, speed_inputs, speed_measure, spe
 from cada_plugin.benchmark.speed_inputs import build_model, caption_words, random_captions, training_batch
 from cada_plugin.benchmark.speed_measure import Side, Work, count_flop, interleave, measure, peak_memory
 from cada_plugin.cli import main
-from cada_plugin.engine.rerank import match_shortlists
 from cada_plugin.errors import CADAError
+from cada_plugin.retrieval.rerank import match_shortlists
 
 REPO = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")

@@ -5,9 +5,10 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import BERT, TOKENIZER
+from conftest import BERT, TOKENIZER, groups
 
 from cada_plugin.errors import ConfigError
+from cada_plugin.models import PhraseGroups
 from cada_plugin.models import cada as cada_module
 from cada_plugin.models.retriever import TextFeatures
 
@@ -50,10 +51,10 @@ def test_training_without_any_loss_is_refused(tiny_model, tiny_batch):
         tiny_model(**OFF).loss(**tiny_batch())
 
 
-@pytest.mark.parametrize("negatives", ["hardest", "drawn"])
+@pytest.mark.parametrize("negatives", ["hardest", "sampled"])
 @pytest.mark.parametrize(("grouping", "num_groups"), GROUPINGS)
 def test_every_grouping_runs_with_both_negatives(tiny_model, tiny_batch, grouping, num_groups, negatives):
-    model = tiny_model(grouping=grouping, num_groups=num_groups, negatives=negatives)
+    model = tiny_model(grouping=groups(grouping, num_groups), negatives=negatives)
     model.set_progress(0.5)
     losses = model.loss(**tiny_batch())
     assert all(loss.isfinite() for loss in losses.values())
@@ -63,7 +64,7 @@ def test_every_grouping_runs_with_both_negatives(tiny_model, tiny_batch, groupin
 
 @pytest.mark.parametrize(("grouping", "num_groups"), GROUPINGS)
 def test_losses_depend_neither_on_the_order_of_pairs_nor_on_padding(tiny_model, tiny_batch, grouping, num_groups):
-    model, batch = tiny_model(grouping=grouping, num_groups=num_groups), tiny_batch()
+    model, batch = tiny_model(grouping=groups(grouping, num_groups)), tiny_batch()
     expected = model.loss(**batch)
     order = torch.tensor([2, 0, 3, 1])
     inputs = {key: value[order] for key, value in batch["inputs"].items()}
@@ -80,10 +81,11 @@ def test_losses_depend_neither_on_the_order_of_pairs_nor_on_padding(tiny_model, 
 @pytest.mark.parametrize(("grouping", "num_groups"), GROUPINGS)
 def test_atp_loss_equals_pairs_fused_one_by_one(tiny_model, tiny_batch, grouping, num_groups):
     """Three passes with copied images, as the method is told, against one batch with shared keys and values."""
-    model, batch = tiny_model(grouping=grouping, num_groups=num_groups), tiny_batch()
+    model, batch = tiny_model(grouping=groups(grouping, num_groups)), tiny_batch()
     inputs, people = batch["inputs"], [sample.person_id for sample in batch["data_samples"]]
     with torch.no_grad():
-        ids, mask, phrases = model._padded_texts(inputs)
+        padding = model.grouping.needs_padding
+        ids, mask, phrases = model._padded_texts(inputs, padding)
         tokens = model.visual_encoder(inputs["images"])
         image, text = model.vision_proj(tokens[:, 0]), model.text_proj(model.text_encoder(ids, mask)[:, 0])
         scores = text @ image.T  # (texts, images)
@@ -95,8 +97,9 @@ def test_atp_loss_equals_pairs_fused_one_by_one(tiny_model, tiny_batch, grouping
         whole, parts = [], []
         for n, (t, v) in enumerate(pairs):
             label = torch.tensor([int(n < 4)])
-            states = model.fuse(ids[t : t + 1], mask[t : t + 1], model.image_memory(tokens[v : v + 1]))
-            means, exists = model.group_states(states, mask[t : t + 1], phrases[t : t + 1])
+            memory = model.image_memory(tokens[v : v + 1])
+            states = model.fuse(ids[t : t + 1], mask[t : t + 1], memory, compute_padding=padding)
+            means, exists = model.grouping.means(states, mask[t : t + 1], phrases[t : t + 1])
             whole.append(F.cross_entropy(model.itm_head(states[:, 0]), label))
             parts += [F.cross_entropy(model.itm_local_head(means[:, g]), label) for g in exists[0].nonzero()[:, 0]]
         expected = sum(whole) / len(whole) + sum(parts) / len(parts)
@@ -104,17 +107,17 @@ def test_atp_loss_equals_pairs_fused_one_by_one(tiny_model, tiny_batch, grouping
 
 
 def test_each_phrase_is_a_group_even_where_every_word_is_one(tiny_model, tiny_batch):
-    model = tiny_model(grouping="phrases", num_groups=None)
+    model = tiny_model(grouping=groups("phrases", None))
     captions = ["man woman boy girl " * 5, "a man", "a woman", "a boy"]  # NN NN ...: 20 phrases of one word
     batch = tiny_batch(captions=captions)
-    ids, mask, phrases = model._padded_texts(batch["inputs"])
+    ids, mask, phrases = model._padded_texts(batch["inputs"], padded=False)
     assert phrases.max() == 19
-    _, exists = model.group_states(torch.randn(*ids.shape, 16), mask, phrases)
+    _, exists = model.grouping.means(torch.randn(*ids.shape, 16), mask, phrases)
     assert exists.sum(1).tolist() == [20, 1, 1, 1]
 
 
 def test_captions_without_phrases_leave_the_whole_caption(tiny_model, tiny_batch):
-    model = tiny_model(**only("loss_atp"), grouping="phrases", num_groups=None)
+    model = tiny_model(**only("loss_atp"), grouping=groups("phrases", None))
     loss = model.loss(**tiny_batch(captions=["with this", "and that", "is", "the"]))["loss_atp"]
     loss.backward()
     assert loss.isfinite()
@@ -124,9 +127,9 @@ def test_captions_without_phrases_leave_the_whole_caption(tiny_model, tiny_batch
 def test_position_groups_average_the_padded_length_and_others_only_the_batch(tiny_model, tiny_batch, monkeypatch):
     seen = {}
     for grouping in ("position", "tokens"):
-        model = tiny_model(grouping=grouping)
-        states_of = model.group_states
-        monkeypatch.setattr(model, "group_states", lambda *a, g=grouping, f=states_of: seen.update({g: a[:2]}) or f(*a))
+        model = tiny_model(grouping=groups(grouping, 2))
+        means = model.grouping.means
+        monkeypatch.setattr(model.grouping, "means", lambda *a, g=grouping, f=means: seen.update({g: a[:2]}) or f(*a))
         model.loss(**tiny_batch(captions=["a man", "coat", "a boy", "the woman"]))
     assert {grouping: states.shape for grouping, (states, _) in seen.items()} == {
         "position": (12, 24, 16),
@@ -140,26 +143,27 @@ def test_position_groups_average_the_padded_length_and_others_only_the_batch(tin
 
 def test_texts_longer_than_the_models_tokenizer_allows_are_refused(tiny_model, tiny_batch):
     for grouping, number in (("position", 2), ("phrases", None)):
-        model = tiny_model(grouping=grouping, num_groups=number, tokenizer={**TOKENIZER, "max_length": 8})
+        model = tiny_model(grouping=groups(grouping, number), tokenizer={**TOKENIZER, "max_length": 8})
         with pytest.raises(ConfigError, match=r"texts have \d+ tokens.*max_length=8.*same tokenizer"):
             model.loss(**tiny_batch())
 
 
-def test_drawn_temperature_rises_with_the_progress_of_the_run(tiny_model, tiny_batch, monkeypatch):
-    calls, choose = [], cada_module.choose_negatives
-    monkeypatch.setattr(cada_module, "choose_negatives", lambda *a: calls.append(a) or choose(*a))
-    model = tiny_model(negatives="drawn", negative_temperature=(2.0, 10.0))
+def test_the_sampling_scale_rises_with_the_progress_of_the_run(tiny_model, tiny_batch, monkeypatch):
+    calls, choose = [], cada_module.sampled_negatives
+    monkeypatch.setattr(cada_module, "sampled_negatives", lambda *a: calls.append(a) or choose(*a))
+    model = tiny_model(negatives="sampled", negative_scale=(2.0, 10.0))
     for progress in (0.0, 0.25, 1.0):
         model.set_progress(progress)
         model.loss(**tiny_batch())
-    assert [call[2:] for call in calls] == [("drawn", t) for t in (2.0, 2.0, 4.0, 4.0, 10.0, 10.0)]
+    assert [call[2] for call in calls] == [2.0, 2.0, 4.0, 4.0, 10.0, 10.0]
     assert all(call[0].abs().max() <= 1 + 1e-6 for call in calls)  # cosines
 
 
-@pytest.mark.parametrize("negatives", ["hardest", "drawn"])
+@pytest.mark.parametrize("negatives", ["hardest", "sampled"])
 def test_bf16_training_keeps_similarities_and_losses_in_fp32(tiny_model, tiny_batch, monkeypatch, negatives):
-    calls, choose = [], cada_module.choose_negatives
-    monkeypatch.setattr(cada_module, "choose_negatives", lambda *a: calls.append(a[0]) or choose(*a))
+    name = f"{negatives}_negatives"
+    calls, choose = [], getattr(cada_module, name)
+    monkeypatch.setattr(cada_module, name, lambda *a: calls.append(a[0]) or choose(*a))
     model = tiny_model(negatives=negatives)
     model.set_progress(0.5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -192,7 +196,7 @@ def test_ara_learns_from_masked_positions_only(tiny_model, tiny_batch):
 def test_batch_of_one_person_has_no_negatives(tiny_model, tiny_batch):
     batch = tiny_batch(person_ids=(5, 5, 5, 5))
     with pytest.raises(
-        ConfigError, match="all 4 pairs of the batch show person 5, so ATP has no negatives: use a larger"
+        ConfigError, match="all 4 pairs of the batch show person 5, so matching has no negatives: use a larger"
     ):
         tiny_model().loss(**batch)
     assert tiny_model(**only("loss_global")).loss(**batch)["loss_global"].isfinite()
@@ -201,11 +205,12 @@ def test_batch_of_one_person_has_no_negatives(tiny_model, tiny_batch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"grouping": "words"}, "grouping='words': use one of position, tokens, phrases"),
-        ({"grouping": None}, "grouping=None with num_groups=2: position and tokens need a number"),
-        ({"grouping": "tokens", "num_groups": None}, "grouping='tokens' with num_groups=None"),
-        ({"num_groups": 0}, "num_groups=0: use 1 or more"),
-        ({"negatives": "random"}, "negatives='random': use one of hardest, drawn"),
+        ({"grouping": "words"}, "grouping='words': use dict.type=.... of one of PositionGroups, TokenGroups, PhraseG"),
+        ({"grouping": None, "num_groups": 2}, "num_groups=2 without a grouping"),
+        ({"grouping": groups("tokens", None)}, "TokenGroups num_groups=None: use an integer from 1"),
+        ({"grouping": groups("position", 0)}, "PositionGroups num_groups=0: use an integer from 1"),
+        ({"grouping": groups("phrases", 0)}, "PhraseGroups num_groups=0: use an integer from 1"),
+        ({"negatives": "random"}, "negatives='random': use one of hardest, sampled"),
         ({"text_decoder": None}, "text_decoder and loss_ara belong together"),
         ({"loss_ara": None}, "text_decoder and loss_ara belong together"),
     ],
@@ -215,13 +220,31 @@ def test_impossible_options_are_refused_when_the_model_is_built(tiny_model, chan
         tiny_model(**changes)
 
 
+def test_old_names_of_options_build_the_same_model_and_say_the_new_ones(tiny_model):
+    with pytest.warns(FutureWarning) as told:
+        model = tiny_model(grouping="phrases", num_groups=4, negatives="drawn", negative_temperature=(1.0, 3.0))
+    assert (type(model.grouping), model.grouping.num_groups) == (PhraseGroups, 4)
+    assert (model.negatives, model.negative_scale) == ("sampled", (1.0, 3.0))
+    news = ["grouping={'type': 'PhraseGroups', 'num_groups': 4}", "negatives='sampled'", "negative_scale=(1.0, 3.0)"]
+    for warning, new in zip(told, news, strict=True):
+        assert str(warning.message).endswith(f"write {new}")
+    with pytest.warns(FutureWarning):
+        assert tiny_model(num_groups=3).grouping.num_groups == 3
+    with pytest.warns(FutureWarning):
+        assert tiny_model(grouping="tokens").grouping.num_groups == 2
+    with pytest.warns(FutureWarning):
+        assert tiny_model(grouping=None, num_groups=None).grouping is None
+    with pytest.raises(TypeError, match="unexpected argument 'num_group'"):
+        tiny_model(num_group=3)
+
+
 def test_missing_inputs_name_the_transform_to_add(tiny_model, tiny_batch):
     batch = tiny_batch(mask=False)
     with pytest.raises(ConfigError, match=r"loss_ara needs masked captions: add dict\(type='MaskAttributes'\)"):
         tiny_model().loss(**batch)
     del batch["inputs"]["phrase_index"]
     with pytest.raises(ConfigError, match=r"needs phrase_index: add dict\(type='TagAttributes'\)"):
-        tiny_model(grouping="phrases", num_groups=None).loss(**batch)
+        tiny_model(grouping=groups("phrases", None)).loss(**batch)
 
 
 # Retrieval
@@ -248,7 +271,7 @@ def test_embeddings_are_unit_vectors_that_ignore_the_rest_of_the_batch(tiny_mode
 @pytest.mark.parametrize("grouping", ["position", "tokens"])
 @torch.no_grad()
 def test_match_logits_depend_on_the_pair_alone(tiny_model, tiny_batch, grouping):
-    model, inputs = tiny_model(grouping=grouping).eval(), tiny_batch()["inputs"]
+    model, inputs = tiny_model(grouping=groups(grouping, 2)).eval(), tiny_batch()["inputs"]
     image, text = model(inputs)
     memory = model.image_memory(image.tokens)
     pairs = torch.tensor([*product(range(4), range(4))])
@@ -260,13 +283,18 @@ def test_match_logits_depend_on_the_pair_alone(tiny_model, tiny_batch, grouping)
             ids[t : t + 1], inputs["attention_mask"][t : t + 1], model.image_memory(image.tokens[v : v + 1])
         )
         expected[p] = model.itm_head(states[:, 0])[0, 1]
-    torch.testing.assert_close(model.match(text, memory, pairs), expected, atol=1e-4, rtol=1e-4)
+
+    def match(texts, memory, pairs):
+        rows, images = pairs.unbind(1)
+        return model.match(TextFeatures(*(field[rows] for field in texts)), memory, images)
+
+    torch.testing.assert_close(match(text, memory, pairs), expected, atol=1e-4, rtol=1e-4)
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(model.match(text, memory, pairs[order]), expected[order], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(match(text, memory, pairs[order]), expected[order], atol=1e-4, rtol=1e-4)
     longer = TextFeatures(text.embed, F.pad(text.input_ids, (0, 4)), F.pad(text.attention_mask, (0, 4)))
     one = model.image_memory(image.tokens[2:3])  # one image asked by all captions, as re-ranking does
     asked = torch.tensor([[3, 0], [0, 0], [1, 0], [0, 0]])
-    torch.testing.assert_close(model.match(longer, one, asked), expected[asked[:, 0] * 4 + 2], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(match(longer, one, asked), expected[asked[:, 0] * 4 + 2], atol=1e-4, rtol=1e-4)
     assert expected.std() > 0.01
 
 

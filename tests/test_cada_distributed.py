@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as torch_dist
-from conftest import build_batch, build_tiny
+from conftest import build_batch, build_tiny, groups
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.models.distributed import gather, max_over_processes, mean_over_processes
@@ -33,7 +33,7 @@ def gradients(model, batch: dict) -> dict[str, torch.Tensor]:
 def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     torch_dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    result = {g: gradients(build_tiny(grouping=g, num_groups=n), half(rank)) for g, n in GROUPINGS.items()}
+    result = {g: gradients(build_tiny(grouping=groups(g, n)), half(rank)) for g, n in GROUPINGS.items()}
     mine = torch.arange(3.0).add(10 * rank).requires_grad_()
     everyone = gather(mine)
     (everyone.square().sum() * (rank + 1)).backward()
@@ -67,7 +67,7 @@ def results(tmp_path_factory) -> list[dict]:
 @pytest.mark.parametrize("grouping", GROUPINGS)
 def test_gradients_and_losses_of_two_processes_average_to_those_of_one(results, grouping):
     assert half(0)["inputs"]["input_ids"].shape[1] != half(1)["inputs"]["input_ids"].shape[1]
-    expected = gradients(build_tiny(grouping=grouping, num_groups=GROUPINGS[grouping]), build_batch(PEOPLE))
+    expected = gradients(build_tiny(grouping=groups(grouping, GROUPINGS[grouping])), build_batch(PEOPLE))
     for name, value in expected.items():
         average = sum(result[grouping][name] for result in results) / 2
         torch.testing.assert_close(average, value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")

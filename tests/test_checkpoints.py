@@ -47,8 +47,7 @@ def assert_agrees(cada: CADA, hf: BlipForImageTextRetrieval) -> None:
         cosine = hf(ids, images, use_itm_head=False, attention_mask=mask).itm_score  # (images, texts)
         logits = hf(asking, images, use_itm_head=True, attention_mask=mask).itm_score  # (pairs, 2)
         image, text = cada.encode_image(images), cada.encode_text(ids, mask)
-        pairs = torch.stack([torch.arange(2)] * 2, 1)
-        match = cada.match(text, cada.image_memory(image.tokens), pairs)
+        match = cada.match(text, cada.image_memory(image.tokens), torch.arange(2))
     torch.testing.assert_close(image.embed @ text.embed.T, cosine, atol=1e-4, rtol=0)
     torch.testing.assert_close(match, logits[:, 1], atol=1e-4, rtol=0)
 

@@ -125,7 +125,7 @@ def test_loaders_loops_and_the_choice_of_the_best_epoch_agree(name):
 def test_cuhk_config_has_the_released_values():
     config = Config.fromfile(CONFIG_DIR / "cada_cuhk.py")
     model = config.model
-    assert (model.grouping, model.num_groups, model.negatives) == ("position", 2, "hardest")
+    assert (model.grouping, model.negatives) == ({"type": "PositionGroups", "num_groups": 2}, "hardest")
     assert model.text_decoder.causal is True
     assert (model.loss_global.scale, model.loss_ara.weight, model.embed_dim) == (50.0, 0.1, 256)
     assert (model.tokenizer.max_words, model.tokenizer.max_length) == (72, 73)

@@ -6,7 +6,7 @@ from checkpoint_factory import shake
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.models import AttributeDecoder, CrossModalBert
-from cada_plugin.models.grouping import group_means, position_groups, token_groups
+from cada_plugin.models.groupings import group_means, position_groups, token_groups
 
 SIZES = {"vocab_size": 40, "width": 16, "depth": 2, "heads": 4, "image_width": 12, "max_positions": 20}
 LENGTHS = (5, 9, 3)

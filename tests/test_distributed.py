@@ -21,7 +21,7 @@ LAUNCHER = ("--launcher", "pytorch")
 @pytest.fixture(scope="module")
 def gradients(tmp_path_factory):
     """By grouping: losses and gradients of each loss, of one process with a batch and of two with half of it each."""
-    from conftest import build_batch, build_tiny
+    from conftest import build_batch, build_tiny, groups
 
     folder = tmp_path_factory.mktemp("gradients")
     batch = build_batch(seed=1)
@@ -30,7 +30,7 @@ def gradients(tmp_path_factory):
     masked = [int(half["inputs"]["masked_positions"].sum()) for half in halves]
     assert lengths[0] != lengths[1]
     assert masked[0] != masked[1]
-    models = {g: build_tiny(grouping=g, num_groups=n).train() for g, n in GROUPINGS.items()}
+    models = {g: build_tiny(grouping=groups(g, n)).train() for g, n in GROUPINGS.items()}
     torch.save((models, halves), folder / "input.pt")
     context = multiprocessing.get_context("forkserver")
     processes = [context.Process(target=average_gradients, args=(folder, rank)) for rank in range(2)]

@@ -20,14 +20,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.datasets.collate import person_collate
-from cada_plugin.engine import RankedGalleryHook, RetrievalTestLoop, match_shortlists
+from cada_plugin.engine import RankedGalleryHook, RetrievalTestLoop
 from cada_plugin.engine.hooks import ranked_rows
 from cada_plugin.engine.report import retrieval_table
-from cada_plugin.engine.rerank import _calls
 from cada_plugin.errors import ConfigError, WorkerError, explain_lost_workers
 from cada_plugin.evaluation import TextToImageRetrieval, rank_metrics
 from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.registry import MODELS, build_part
+from cada_plugin.retrieval import match_shortlists
+from cada_plugin.retrieval.rerank import _calls
 
 GALLERY = 9
 
@@ -103,7 +104,7 @@ def naive_scores(model, dataset, k: int, weight: float):
         for row, query in enumerate(queries):
             for column in cosine[row].argsort(descending=True)[:k].tolist():
                 memory = model.image_memory(images[column].tokens)
-                logit = model.match(query, memory, torch.zeros(1, 2, dtype=torch.long))
+                logit = model.match(query, memory, torch.zeros(1, dtype=torch.long))
                 final[row, column] = logit + weight * cosine[row, column]
     return cosine, final, query_ids, gallery_ids
 
@@ -328,7 +329,7 @@ def test_under_amp_tokens_wait_in_half_precision_and_lose_nothing(evaluate, mode
         kept.append(tokens)
         return match_shortlists(model, texts, tokens, *args, **kwargs)
 
-    monkeypatch.setattr("cada_plugin.engine.loops.match_shortlists", spy)
+    monkeypatch.setattr("cada_plugin.retrieval.two_stage.match_shortlists", spy)
     _, metric = evaluate(amp=True, batch_size=GALLERY)
     with torch.autocast("cpu", torch.bfloat16):
         batch = person_collate([dataset[index] for index in range(GALLERY)])

@@ -1,13 +1,13 @@
 """Losses against naive loops over their formulae, and the choice of negatives against brute force."""
 
 import math
+from functools import partial
 from itertools import product
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from cada_plugin.errors import ConfigError
 from cada_plugin.losses import (
     GlobalAssociationLoss,
     MaskedAttributeLoss,
@@ -16,7 +16,7 @@ from cada_plugin.losses import (
     masked_attribute_loss,
     matching_loss,
 )
-from cada_plugin.models.negatives import STRATEGIES, choose_negatives
+from cada_plugin.models.negatives import hardest_negatives, sampled_negatives
 from cada_plugin.registry import MODELS
 
 IDS = [4, 7, 4, 9, 7, 7]
@@ -188,26 +188,28 @@ def negatives_case(rows=8, columns=20, seed=0):
 def test_hardest_negative_is_the_most_similar_other_person(seed):
     similarity, same = negatives_case(seed=seed)
     best = [max((s, j) for j, s in enumerate(row) if not same[i, j])[1] for i, row in enumerate(similarity.tolist())]
-    assert choose_negatives(similarity, same).tolist() == best
+    assert hardest_negatives(similarity, same).tolist() == best
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "choose", [hardest_negatives, partial(sampled_negatives, scale=5.0)], ids=["hardest", "sampled"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_same_person_is_never_a_negative(strategy, dtype):
+def test_same_person_is_never_a_negative(choose, dtype):
     torch.manual_seed(0)
     similarity, same = negatives_case()
     similarity = (similarity + 100 * same).to(dtype)  # the same person is far more alike than all others
     for _ in range(50):
-        chosen = choose_negatives(similarity, same, strategy, temperature=5.0)
+        chosen = choose(similarity, same)
         assert not same[torch.arange(8), chosen].any()
 
 
-def test_drawn_at_temperature_zero_is_uniform_over_the_others():
+def test_sampling_at_scale_zero_is_uniform_over_the_others():
     torch.manual_seed(0)
     similarity, same = negatives_case(rows=1, columns=10)
     counts = torch.zeros(10)
     for _ in range(3000):
-        counts[choose_negatives(similarity, same, "drawn", 0.0)] += 1
+        counts[sampled_negatives(similarity, same, 0.0)] += 1
     allowed = ~same[0]
     assert 2 <= allowed.sum() < 10
     torch.testing.assert_close(
@@ -215,17 +217,12 @@ def test_drawn_at_temperature_zero_is_uniform_over_the_others():
     )
 
 
-def test_drawn_follows_the_softmax_and_hardens_with_temperature():
+def test_sampling_follows_the_softmax_and_hardens_with_its_scale():
     torch.manual_seed(0)
     similarity, same = torch.tensor([[0.0, 0.5, 9.0]]), torch.tensor([[False, False, True]])
-    drawn = torch.cat([choose_negatives(similarity, same, "drawn", 2.0) for _ in range(3000)])
-    assert drawn.float().mean() == pytest.approx(1 / (1 + math.exp(-1)), abs=0.04)
+    sampled = torch.cat([sampled_negatives(similarity, same, 2.0) for _ in range(3000)])
+    assert sampled.float().mean() == pytest.approx(1 / (1 + math.exp(-1)), abs=0.04)
     similarity, same = negatives_case()
     for _ in range(20):
-        hard = choose_negatives(similarity, same, "drawn", 1e4)
-        assert torch.equal(hard, choose_negatives(similarity, same, "hardest"))
-
-
-def test_unknown_strategy_names_the_known():
-    with pytest.raises(ConfigError, match="strategy='random': use one of hardest, drawn"):
-        choose_negatives(*negatives_case(), "random")
+        hard = sampled_negatives(similarity, same, 1e4)
+        assert torch.equal(hard, hardest_negatives(similarity, same))

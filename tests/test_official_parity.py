@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cada_plugin.models import CADA
+from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.structures import PersonDataSample
 from cada_plugin.text import CaptionTokenizer
 
@@ -111,11 +112,12 @@ def test_match_scores(model, expected, batch, one_by_one):
     texts = model.encode_text(inputs["input_ids"], inputs["attention_mask"])
     tokens = model.encode_image(expected["image"]).tokens
     if one_by_one:
-        pairs = torch.stack([torch.arange(B), torch.zeros(B, dtype=torch.long)], 1)
-        scores = torch.stack([model.match(texts, model.image_memory(tokens[j : j + 1]), pairs) for j in range(B)], 1)
+        first = torch.zeros(B, dtype=torch.long)
+        scores = torch.stack([model.match(texts, model.image_memory(tokens[j : j + 1]), first) for j in range(B)], 1)
     else:
-        pairs = torch.cartesian_prod(torch.arange(B), torch.arange(B))
-        scores = model.match(texts, model.image_memory(tokens), pairs).view(B, B)
+        text, image = torch.cartesian_prod(torch.arange(B), torch.arange(B)).unbind(1)
+        pairs = TextFeatures(*(field[text] for field in texts))
+        scores = model.match(pairs, model.image_memory(tokens), image).view(B, B)
     torch.testing.assert_close(scores, expected["match_score"], atol=1e-4, rtol=0)
 
 
@@ -125,8 +127,8 @@ def test_group_match_logits(model, expected):
     text, image = torch.cartesian_prod(torch.arange(B), torch.arange(B)).unbind(1)
     mask = expected["attention_mask"].bool()[text]
     memory = model.image_memory(expected["image_hidden"]).select(image)
-    states = model.fuse(expected["input_ids"][text], mask, memory)
-    means, exists = model.group_states(states, mask, torch.full((B * B, T), -1))
+    states = model.fuse(expected["input_ids"][text], mask, memory, compute_padding=True)
+    means, exists = model.grouping.means(states, mask, torch.full((B * B, T), -1))
     assert exists.all()
     logits = model.itm_local_head(means).view(B, B, -1, 2)
     torch.testing.assert_close(logits, expected["local_match_logits"], atol=1e-4, rtol=0)

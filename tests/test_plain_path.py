@@ -2,16 +2,17 @@
 
 import pytest
 import torch
+from conftest import groups
 
 from cada_plugin.benchmark.plain_path import PlainPath
-from cada_plugin.engine import match_shortlists
 from cada_plugin.models.retriever import TextFeatures
+from cada_plugin.retrieval import match_shortlists
 
 
 @pytest.mark.parametrize(("grouping", "num_groups"), [("position", 2), ("position", 3), ("tokens", 2), ("tokens", 4)])
 @pytest.mark.parametrize("causal", [True, False])
 def test_losses_and_gradients_are_those_of_the_plain_path(tiny_model, tiny_batch, grouping, num_groups, causal):
-    model, batch = tiny_model(grouping=grouping, num_groups=num_groups), tiny_batch((1, 2, 3, 4))
+    model, batch = tiny_model(grouping=groups(grouping, num_groups)), tiny_batch((1, 2, 3, 4))
     model.text_decoder.causal = causal
     results = []
     for path in (model, PlainPath(model).train()):

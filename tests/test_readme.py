@@ -47,7 +47,7 @@ def test_the_yacs_tree_is_read(capsys):
     (block,) = blocks("In a FastReID- or torchreid-style yacs codebase", "python")
     names: dict = {}
     exec(block, names)
-    assert (names["config"].model.grouping, names["config"].test_cfg.rerank_topk) == ("tokens", 64)
+    assert (names["config"].model.grouping.type, names["config"].test_cfg.rerank_topk) == ("TokenGroups", 64)
     assert "rerank_topk: 64" in capsys.readouterr().out
 
 

@@ -156,7 +156,7 @@ WRONG = {
     "base": ("_base_ = ['nothing.py']", ["cannot be read as a config", "nothing.py"]),
     "model type": ("model = dict(type='NoSuchModel')", ["NoSuchModel is not in the cada_plugin::model registry"]),
     "argument": ("model = dict(visual_encoder=dict(widht=1))", ["unexpected keyword argument 'widht'"]),
-    "option": ("model = dict(grouping='tokens', num_groups=None)", ["num_groups=None"]),
+    "option": ("model = dict(grouping=dict(num_groups=None))", ["TokenGroups num_groups=None"]),
     "optimizer": ("optim_wrapper = dict(optimizer=dict(type='Adma'))", ["Adma is not in the optimizer registry"]),
     "scheduler": ("param_scheduler = [dict(type='Nothing')]", ["Nothing is not in"]),
     "hook": ("custom_hooks = [dict(type='NoHook')]", ["NoHook is not in"]),

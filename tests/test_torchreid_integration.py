@@ -71,6 +71,8 @@ def test_torchreid_trains_its_own_model_on_our_images_and_we_search_with_it(data
     retriever = MODELS.build(
         {
             "type": "CMPMRetriever",
+            "loss_cmpm": {"type": "CMPMLoss"},
+            "loss_cmpc": {"type": "CMPCLoss"},
             "num_classes": 9,
             "visual_encoder": {"type": "TorchreidEncoder", "name": "osnet_x0_25", "weights": str(checkpoint)},
             "text_encoder": {"type": "BiLSTMEncoder", "word_width": 8, "hidden": 8},

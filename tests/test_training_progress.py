@@ -14,7 +14,7 @@ from cada_plugin.engine import ConsensusDivisionHook, ProgressHook, TrainingProg
 from cada_plugin.errors import ConfigError
 
 HOOKS = "dict(type='EpochSeedHook'), "
-RISING = {"negatives": "drawn", "negative_temperature": (0.0, 20.0)}
+RISING = {"negatives": "sampled", "negative_scale": (0.0, 20.0)}
 
 
 def runner_at(iteration: int, model: object = None) -> SimpleNamespace:
@@ -25,22 +25,22 @@ def runner_at(iteration: int, model: object = None) -> SimpleNamespace:
 def test_each_of_both_hooks_tells_the_model(hook):
     model = build_tiny(**RISING)
     hook().before_train_iter(runner_at(10, model), 10)
-    assert (model.progress, model.draw_temperature()) == (0.25, 5.0)
+    assert (model.progress, model.sampling_scale()) == (0.25, 5.0)
     hook().before_train_iter(runner_at(10, torch.nn.Linear(1, 1)), 10)  # a host's own model need not listen
 
 
-def test_a_rising_temperature_that_nobody_moves_is_refused():
+def test_a_rising_scale_that_nobody_moves_is_refused():
     model = build_tiny(**RISING)
     with pytest.raises(ConfigError, match=r"from 0.0 to 20.0 .*add custom_hooks=\[dict\(type='cada_plugin.TrainingPr"):
         model(**build_batch(), mode="loss")
-    for changes in ({"negatives": "hardest"}, {"negative_temperature": (20.0, 20.0)}, {"loss_atp": None}):
+    for changes in ({"negatives": "hardest"}, {"negative_scale": (20.0, 20.0)}, {"loss_atp": None}):
         assert build_tiny(**RISING | changes)(**build_batch(), mode="loss")  # nothing to be moved
 
 
-@pytest.mark.parametrize("temperature", [(1.0,), 5.0, ("low", "high"), (0.0, float("nan")), None])
-def test_a_temperature_is_two_numbers(temperature):
-    with pytest.raises(ConfigError, match=r"negative_temperature=.*: expected two numbers"):
-        build_tiny(negatives="drawn", negative_temperature=temperature)
+@pytest.mark.parametrize("scale", [(1.0,), 5.0, ("low", "high"), (0.0, float("nan")), None])
+def test_a_sampling_scale_is_two_numbers(scale):
+    with pytest.raises(ConfigError, match=r"negative_scale=.*: expected two numbers"):
+        build_tiny(negatives="sampled", negative_scale=scale)
 
 
 @pytest.fixture(scope="module")

@@ -139,15 +139,15 @@ ON_PROCEDURAL = [
     ("MODEL.WEIGHTS", "model.load_weights", "a/b.pth", SAME, {"load_from": "a/b.pth"}),
     ("OUTPUT_DIR", "data.save_dir", "runs/x", SAME, {"work_dir": "runs/x"}),
     ("MODEL.CADA.START_WEIGHTS", "cada.start_weights", "x.pth", SAME, {"model__init_cfg__checkpoint": "x.pth"}),
-    ("MODEL.CADA.GROUPING", "cada.grouping", "position", SAME, {"model__grouping": "position"}),
-    ("MODEL.CADA.NUM_GROUPS", "cada.num_groups", 0, SAME, {"model__num_groups": None}),
+    ("MODEL.CADA.GROUPING", "cada.grouping", "position", SAME, {"model__grouping__type": "PositionGroups"}),
+    ("MODEL.CADA.NUM_GROUPS", "cada.num_groups", 0, SAME, {"model__grouping__num_groups": None}),
     ("MODEL.CADA.NEGATIVES", "cada.negatives", "hardest", SAME, {"model__negatives": "hardest"}),
     (
-        "MODEL.CADA.NEGATIVE_TEMPERATURE",
-        "cada.negative_temperature",
+        "MODEL.CADA.NEGATIVE_SCALE",
+        "cada.negative_scale",
         [1.0, 2.5],
         SAME,
-        {"model__negative_temperature": (1.0, 2.5)},
+        {"model__negative_scale": (1.0, 2.5)},
     ),
     ("MODEL.CADA.CAUSAL", "cada.causal", True, SAME, {"model__text_decoder__causal": True}),
     ("MODEL.CADA.LOSS_WEIGHTS.GLOBAL", "cada.loss_weights.global", 2.0, SAME, {"model__loss_global__weight": 2.0}),
@@ -782,8 +782,8 @@ BAD = {
         ["SOLVER.MAX_EPOCH: 5 epochs, but the base config's CosineAnnealingLR begins after 5"],
     ),
     "temperatures": (
-        CUHK + "MODEL: {CADA: {NEGATIVE_TEMPERATURE: [1.0]}}",
-        ["MODEL.CADA.NEGATIVE_TEMPERATURE: expected two numbers", "got [1.0]"],
+        CUHK + "MODEL: {CADA: {NEGATIVE_SCALE: [1.0]}}",
+        ["MODEL.CADA.NEGATIVE_SCALE: expected two numbers", "got [1.0]"],
     ),
     "a config without a model": (
         "MODEL: {CADA: {BASE_CONFIG: _base_/default_runtime, LOSS_WEIGHTS: {ATP: 2.0}}}",
@@ -889,7 +889,7 @@ def test_our_options_in_an_upper_case_tree(tmp_path):
     )
     cfg.merge_from_list(["MODEL.CADA.RERANK_TOPK", "64", "SOLVER.BASE_LR", "0.002"])
     config = to_mmengine(cfg)
-    assert (config.model.grouping, config.model.num_groups) == ("tokens", 2)  # said, and the base config's
+    assert config.model.grouping == {"type": "TokenGroups", "num_groups": 2}  # said, and the base config's
     assert config.model.loss_ara == {"type": "MaskedAttributeLoss", "weight": 0.5}
     assert config.optim_wrapper.optimizer == {"type": "Adam", "lr": 0.002, "weight_decay": 0.05, "fused": True}
     assert config.model.visual_encoder.image_size == (256, 128)
@@ -899,9 +899,9 @@ def test_our_options_in_an_upper_case_tree(tmp_path):
 def test_our_options_in_a_lower_case_tree():
     cfg = lower_host()
     add_cada_config(cfg)
-    cfg.merge_from_list(["data.sources", "['rstpreid']", "data.targets", "['rstpreid']", "cada.negatives", "drawn"])
+    cfg.merge_from_list(["data.sources", "['rstpreid']", "data.targets", "['rstpreid']", "cada.negatives", "sampled"])
     config = to_mmengine(cfg)
-    assert config.model.negatives == "drawn"
+    assert config.model.negatives == "sampled"
     assert config.train_dataloader.dataset.data_root == "reid-data/RSTPReid"
     assert config.model.visual_encoder.image_size == (256, 128)
     assert config.optim_wrapper.optimizer == {"type": "Adam", "lr": 0.0003, "weight_decay": 0.05, "fused": True}

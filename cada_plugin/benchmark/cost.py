@@ -106,7 +106,7 @@ def count_gflops(model: TextImageRetriever, image: Tensor, ids: Tensor, reranks:
     embed = model.encode_text(ids, mask).embed
 
     def pair() -> None:
-        model.match(TextFeatures(embed, ids, mask), model.image_memory(features.tokens), torch.zeros_like(ids[:, :2]))
+        model.match(TextFeatures(embed, ids, mask), model.image_memory(features.tokens), torch.zeros_like(ids[:, 0]))
 
     return {
         "gflops_image": count_flop(lambda: model.encode_image(image)) / 1e9,

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cada_plugin.models import CADA, CrossModalBert
+from cada_plugin.models import CADA, CrossModalBert, PositionGroups
 
 
 class PlainPath(nn.Module):
-    """A CADA with ``negatives='hardest'`` and grouping ``position`` or ``tokens``, on its weights."""
+    """A CADA with ``negatives='hardest'`` and ``PositionGroups`` or ``TokenGroups``, on its weights."""
 
     def __init__(self, model: CADA) -> None:
         super().__init__()
@@ -110,13 +110,14 @@ class PlainPath(nn.Module):
 
     def groups(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mean states (P, G, C) of each group of tokens, one text and group at a time, and which groups exist."""
-        number = self.model.num_groups
+        grouping = self.model.grouping
+        number, by_position = grouping.num_groups, isinstance(grouping, PositionGroups)
         means = states.new_zeros(len(states), number, states.shape[-1])
         exist = torch.zeros(len(states), number, dtype=torch.bool, device=states.device)
         for p in range(len(states)):
-            last = self.length if self.model.grouping == "position" else int(mask[p].sum()) - 1
+            last = self.length if by_position else int(mask[p].sum()) - 1
             for g in range(number):
-                if self.model.grouping == "position":
+                if by_position:
                     size = (last - 1) // number
                     start, stop = 1 + g * size, 1 + (g + 1) * size
                 else:  # words split as evenly as they go: word w belongs to group floor(w * number / words)

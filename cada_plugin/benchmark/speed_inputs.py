@@ -25,6 +25,7 @@ from cada_plugin.registry import MODELS, build_part
 from cada_plugin.structures import PersonDataSample
 from cada_plugin.text import CaptionTokenizer
 
+GROUPINGS = {"tokens": "TokenGroups", "position": "PositionGroups"}
 CONFIGS = {"base": "cada_cuhk", "tiny": "cada_procedural"}
 MEAN_WORDS, FEWEST_WORDS, MOST_WORDS = 23.5, 12, 60
 _DEVIATION = 8.5
@@ -36,7 +37,7 @@ _VOCABULARY = 30_522  # of bert-base-uncased; the tokenizer adds [DEC] and [ENC]
 def build_model(size: str, grouping: str = "tokens") -> CADA:
     """The model of a config, weights drawn with seed 0; with the hardest negatives, which the plain path knows."""
     cfg = read_config(CONFIGS[size]).model
-    cfg.update(init_cfg=None, grouping=grouping, num_groups=2, negatives="hardest")
+    cfg.update(init_cfg=None, grouping={"type": GROUPINGS[grouping], "num_groups": 2}, negatives="hardest")
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         if size == "base":  # tiny has the shipped vocabulary of the drawn pedestrians

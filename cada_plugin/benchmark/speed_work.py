@@ -25,10 +25,10 @@ from cada_plugin.benchmark.speed_inputs import (
 from cada_plugin.benchmark.speed_measure import Side, Work
 from cada_plugin.compat import import_torchreid
 from cada_plugin.engine.config import read_config
-from cada_plugin.engine.rerank import match_shortlists
 from cada_plugin.evaluation.ranking import rank_metrics
 from cada_plugin.evaluation.result import stage_one_shortlist
 from cada_plugin.models.retriever import TextFeatures
+from cada_plugin.retrieval import match_shortlists
 
 IMAGES_PER_PERSON = 20  # ICFG-PEDES' test split: 19,848 images of 1,000 people
 TOPK = (1, 5, 10)

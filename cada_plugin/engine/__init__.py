@@ -1,4 +1,4 @@
-"""What a Runner of MMEngine uses of the plugin: loops, hooks, re-ranking."""
+"""What a Runner of MMEngine uses of the plugin: loops and hooks."""
 
 from .checkpoint_hook import SafeCheckpointHook
 from .consensus import ConsensusDivisionHook
@@ -6,7 +6,6 @@ from .finite import FiniteCheckHook
 from .hooks import EpochSeedHook, PendingValidationHook, ProgressHook, RankedGalleryHook, TrainingProgressHook
 from .loops import RetrievalTestLoop, RetrievalValLoop
 from .optim import BF16OptimWrapper
-from .rerank import match_shortlists
 from .runner import CalmRunner
 
 __all__ = [
@@ -22,5 +21,4 @@ __all__ = [
     "RetrievalValLoop",
     "SafeCheckpointHook",
     "TrainingProgressHook",
-    "match_shortlists",
 ]

@@ -159,7 +159,7 @@ def ranked_rows(result: RetrievalResult, num_queries: int, topk: int) -> list[Ro
     for query in np.linspace(0, len(result.captions) - 1, min(num_queries, len(result.captions))).astype(int).tolist():
         hits = [
             (result.img_paths[found.index], int(result.gallery_ids[found.index]), _label(found, result))
-            for found in result.top(query, topk)
+            for found in result.ranked(topk, query, query + 1)[0]
         ]
         truth = result.img_paths[int(result.query_images[query])]
         rows.append(Row(result.captions[query], int(result.query_ids[query]), hits, truth))

@@ -2,7 +2,7 @@
 
 from .metric import TextToImageRetrieval
 from .ranking import average_ranks, rank_metrics, rank_queries
-from .result import RankedImage, RetrievalResult, ranked_images
+from .result import RankedImage, RetrievalResult, TwoStageScores
 from .significance import paired_bootstrap
 from .torchreid_ranker import torchreid_rank_metrics
 
@@ -10,10 +10,10 @@ __all__ = [
     "RankedImage",
     "RetrievalResult",
     "TextToImageRetrieval",
+    "TwoStageScores",
     "average_ranks",
     "paired_bootstrap",
     "rank_metrics",
     "rank_queries",
-    "ranked_images",
     "torchreid_rank_metrics",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 
 from cada_plugin.compat import import_torchreid
@@ -23,20 +24,19 @@ class TextToImageRetrieval(BaseMetric):
     ``.../R1_twins`` are the same over the queries whose person has a near-twin, where a data set marks such.
     ``t2i/R1_gain_p`` is the p-value of the gain in R@1 of re-ranking: a paired bootstrap over queries.
 
-    Takes one element per data-set item, so that the padding of several processes can be cut; carries sample indices and
-    checks that each item arrives once. Afterwards ``result`` holds embeddings and shortlists, and ``ranks`` by stage
-    (``t2i_global``, ``t2i``, ``t2i_match``) what :func:`rank_queries` gives; in several processes the first one's do.
+    Takes the one :class:`RetrievalResult` of a retrieval loop, which is the same in all processes; the first process
+    computes. Afterwards, there, ``result`` holds it, and ``ranks`` by stage (``t2i_global``, ``t2i``, ``t2i_match``)
+    what :func:`rank_queries` gives.
 
     Args:
         topk: the k of R@k.
         ranker: ``builtin`` or ``torchreid`` (its ``evaluate_rank``; slower, same numbers).
-        collect_device: see BaseMetric.
     """
 
     default_prefix = ""
 
-    def __init__(self, topk: Sequence[int] = (1, 5, 10), ranker: str = "builtin", collect_device: str = "cpu") -> None:
-        super().__init__(collect_device=collect_device)
+    def __init__(self, topk: Sequence[int] = (1, 5, 10), ranker: str = "builtin") -> None:
+        super().__init__()
         if ranker not in ("builtin", "torchreid"):
             raise ConfigError(f"ranker={ranker!r}: use 'builtin' or 'torchreid'")
         if ranker == "torchreid":
@@ -46,15 +46,17 @@ class TextToImageRetrieval(BaseMetric):
         self.ranks: dict[str, dict[str, np.ndarray]] = {}
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Metrics of the collected elements; ``size`` is the length of the data set, which must be there completely."""
-        self._size = size
-        return super().evaluate(size)
+        """Metrics of the result that was processed. MMEngine's own method would gather it from all processes again."""
+        metrics = [self.compute_metrics(self.results) if is_main_process() else None]
+        broadcast_object_list(metrics)
+        self.results.clear()
+        return metrics[0]
 
-    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: dict | None, data_samples: Sequence[RetrievalResult]) -> None:
         self.results.extend(data_samples)
 
-    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        self.result = gather_result(results, self._size)
+    def compute_metrics(self, results: list[RetrievalResult]) -> dict[str, float]:
+        (self.result,) = results
         stages = {"t2i_global": self.result.cosine}
         if self.result.shortlist is not None:
             stages |= {"t2i": self.result.reranked, "t2i_match": self.result.match_only}
@@ -72,7 +74,7 @@ class TextToImageRetrieval(BaseMetric):
     def _average(self, scores: Callable, ranks: dict[str, np.ndarray]) -> dict[str, float]:
         if self.ranker == "torchreid":
             result, G = self.result, len(self.result.gallery_ids)
-            rows = torch.cat([scores(i, i + 1024) for i in range(0, len(result.query_ids), 1024)])
+            rows = torch.cat([scores(i, i + 1024).cpu() for i in range(0, len(result.query_ids), 1024)])
             beyond = {f"R{k}": 100.0 for k in self.topk if k > G}  # torchreid cannot be asked
             known = [k for k in self.topk if k <= G] or [1]
             return torchreid_rank_metrics(rows, result.query_ids, result.gallery_ids, known) | beyond
@@ -86,31 +88,3 @@ class TextToImageRetrieval(BaseMetric):
     def _gain_p_value(self) -> float:
         hits = [self.ranks[stage]["first_rank"] == 0 for stage in ("t2i_global", "t2i")]
         return paired_bootstrap(*(h.astype(float) for h in hits))["p_value"]
-
-
-def gather_result(results: list[dict], size: int) -> RetrievalResult:
-    """One :class:`RetrievalResult` of the elements of all ``size`` data-set items, ordered by ``sample_index``."""
-    results = sorted(results, key=lambda r: r["sample_index"])
-    indices = [r["sample_index"] for r in results]
-    if indices != list(range(size)):
-        raise ConfigError(
-            f"evaluation needs each of the {size} items of the data set once, got {len(indices)} items of which "
-            f"{len(set(indices))} differ: use an unshuffled DefaultSampler and drop_last=False"
-        )
-    counts = torch.tensor([len(r["captions"]) for r in results])
-    images = torch.arange(len(results)).repeat_interleave(counts)
-    gallery_ids = torch.tensor([r["person_id"] for r in results])
-    reranked = "match_logits" in results[0]
-    return RetrievalResult(
-        text_embed=torch.cat([r["text_embed"] for r in results]),
-        image_embed=torch.stack([r["image_embed"] for r in results]),
-        query_ids=gallery_ids[images],
-        gallery_ids=gallery_ids,
-        query_images=images,
-        query_twins=torch.tensor([r["is_twin"] for r in results])[images],
-        captions=[caption for r in results for caption in r["captions"]],
-        img_paths=[r["img_path"] for r in results],
-        shortlist=torch.cat([r["shortlist"] for r in results]) if reranked else None,
-        match_logits=torch.cat([r["match_logits"] for r in results]) if reranked else None,
-        cosine_weight=results[0].get("cosine_weight", 1.0),
-    )

@@ -1,4 +1,4 @@
-"""The outcome of a two-stage retrieval, as scores that are made in chunks and never all at once."""
+"""The outcome of a two-stage retrieval, as scores that are computed in chunks and never all at once."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from cada_plugin.evaluation.ranking import CHUNK_ELEMENTS
 
-# Puts images below every shortlisted one, in their stage-1 order (released value). For ordering only, never shown.
+# Added to the cosine of images beyond the shortlist (the released value): they rank below every shortlisted image, in
+# their stage-1 order. It serves the order alone and is never shown.
 BEYOND_SHORTLIST = -100.0
 
 
@@ -21,29 +22,19 @@ class RankedImage(NamedTuple):
     match: float | None
 
 
-@dataclass
-class RetrievalResult:
-    """Q captions against G images.
+@dataclass(kw_only=True)
+class TwoStageScores:
+    """What Q captions think of G images: cosines for all pairs, match logits for each caption's K best.
 
     Attributes:
-        text_embed: (Q, D) and image_embed: (G, D), l2-normalised, on the CPU.
-        query_ids: (Q,) and gallery_ids: (G,), person ids.
-        query_images: (Q,) gallery index of the image that a caption was written for.
-        query_twins: (Q,) bool, the person has a near-twin in the gallery.
-        captions, img_paths: Q and G strings.
-        shortlist: (Q, K) gallery indices of the K best by cosine; None without re-ranking.
+        text_embed: (Q, D) and image_embed: (G, D), l2-normalised, on one device.
+        shortlist: (Q, K) gallery indices of the K best by cosine; None without a second stage.
         match_logits: (Q, K) raw match logits of the shortlist.
-        cosine_weight: of the cosine beside the match logit in the final score; 1 in the released code.
+        cosine_weight: weight of the cosine beside the match logit in the final score; 1 in the released code.
     """
 
     text_embed: Tensor
     image_embed: Tensor
-    query_ids: Tensor
-    gallery_ids: Tensor
-    query_images: Tensor
-    query_twins: Tensor
-    captions: list[str]
-    img_paths: list[str]
     shortlist: Tensor | None = None
     match_logits: Tensor | None = None
     cosine_weight: float = 1.0
@@ -54,53 +45,54 @@ class RetrievalResult:
 
     def reranked(self, start: int, stop: int) -> Tensor:
         """Final scores (n, G): match logit + weight * cosine on the shortlist, cosine - 100 beyond it."""
-        return self._with_shortlist(start, stop, self.cosine_weight)
+        return self._with_shortlist(self.cosine(start, stop), slice(start, stop), self.cosine_weight)
 
     def match_only(self, start: int, stop: int) -> Tensor:
-        """As ``reranked`` with the match logit alone: added to the cosine, a dead match head hides."""
-        return self._with_shortlist(start, stop, 0.0)
+        """As :meth:`reranked`, with the match logit alone.
 
-    def _with_shortlist(self, start: int, stop: int, cosine_weight: float) -> Tensor:
-        rows = slice(start, stop)
-        return final_scores(self.cosine(start, stop), self.shortlist[rows], self.match_logits[rows], cosine_weight)
+        This is a diagnostic: a sum of cosine and match logit can look good although the match head has learned nothing.
+        """
+        return self._with_shortlist(self.cosine(start, stop), slice(start, stop), 0.0)
 
-    def top(self, query: int, k: int) -> list[RankedImage]:
-        """The k best images of one query, in their final order."""
-        rows = slice(query, query + 1)
-        second_stage = () if self.shortlist is None else (self.shortlist[rows], self.match_logits[rows])
-        return ranked_images(self.cosine(query, query + 1), k, *second_stage, cosine_weight=self.cosine_weight)[0]
+    def _with_shortlist(self, cosine: Tensor, rows: slice, cosine_weight: float) -> Tensor:
+        shortlist = self.shortlist[rows]
+        matched = self.match_logits[rows] + cosine_weight * cosine.gather(1, shortlist)
+        return (cosine + BEYOND_SHORTLIST).scatter_(1, shortlist, matched)
+
+    def ranked(self, k: int, start: int = 0, stop: int | None = None) -> list[list[RankedImage]]:
+        """The k best images of queries [start, stop): the shortlist by final score, then the others by cosine."""
+        rows = slice(start, len(self.text_embed) if stop is None else stop)
+        cosine = self.cosine(rows.start, rows.stop)  # (n, G)
+        scores, logits = cosine, [{}] * len(cosine)
+        if self.shortlist is not None:
+            scores = self._with_shortlist(cosine, rows, self.cosine_weight)
+            pairs = zip(self.shortlist[rows].tolist(), self.match_logits[rows].tolist(), strict=True)
+            logits = [dict(zip(*pair, strict=True)) for pair in pairs]
+        best = scores.topk(min(k, cosine.shape[1])).indices  # (n, k)
+        found = zip(best.tolist(), cosine.gather(1, best).tolist(), logits, strict=True)
+        return [
+            [RankedImage(i, c, match.get(i)) for i, c in zip(images, cosines, strict=True)]
+            for images, cosines, match in found
+        ]
 
 
-def ranked_images(
-    cosine: Tensor,
-    k: int,
-    shortlist: Tensor | None = None,
-    match_logits: Tensor | None = None,
-    cosine_weight: float = 1.0,
-) -> list[list[RankedImage]]:
-    """The k best of G images for each of Q queries: the shortlist by match logit + weight * cosine, then the others by
-    cosine.
+@dataclass(kw_only=True)
+class RetrievalResult(TwoStageScores):
+    """The scores of an evaluation, with what the annotation says about queries and gallery.
 
-    Args:
-        cosine: (Q, G).
-        shortlist, match_logits: (Q, K); None without a second stage.
+    Attributes:
+        query_ids: (Q,) and gallery_ids: (G,), person ids.
+        query_images: (Q,) gallery index of the image that a caption was written for.
+        query_twins: (Q,) bool, the person has a near-twin in the gallery.
+        captions, img_paths: Q and G strings.
     """
-    scores, logits_of = cosine, [{}] * len(cosine)
-    if shortlist is not None:
-        scores = final_scores(cosine, shortlist, match_logits, cosine_weight)
-        rows = zip(shortlist.tolist(), match_logits.tolist(), strict=True)
-        logits_of = [dict(zip(images, logits, strict=True)) for images, logits in rows]
-    best = scores.topk(min(k, cosine.shape[1])).indices
-    return [
-        [RankedImage(i, c, logits.get(i)) for i, c in zip(images, cosines, strict=True)]
-        for images, cosines, logits in zip(best.tolist(), cosine.gather(1, best).tolist(), logits_of, strict=True)
-    ]
 
-
-def final_scores(cosine: Tensor, shortlist: Tensor, match_logits: Tensor, cosine_weight: float) -> Tensor:
-    """(Q, G) scores: match logit + weight * cosine on the shortlist (Q, K), cosine - 100 beyond it."""
-    matched = match_logits + cosine_weight * cosine.gather(1, shortlist)
-    return (cosine + BEYOND_SHORTLIST).scatter_(1, shortlist, matched)
+    query_ids: Tensor
+    gallery_ids: Tensor
+    query_images: Tensor
+    query_twins: Tensor
+    captions: list[str]
+    img_paths: list[str]
 
 
 def cosine_similarity(text_embed: Tensor, image_embed: Tensor) -> Tensor:
@@ -110,6 +102,6 @@ def cosine_similarity(text_embed: Tensor, image_embed: Tensor) -> Tensor:
 
 
 def stage_one_shortlist(text_embed: Tensor, image_embed: Tensor, k: int) -> Tensor:
-    """(Q, K) gallery indices of the k largest cosines, best first; made in chunks."""
+    """(Q, K) gallery indices of the k largest cosines, best first; computed in chunks of queries."""
     chunk = max(1, CHUNK_ELEMENTS // len(image_embed))
     return torch.cat([cosine_similarity(rows, image_embed).topk(k).indices for rows in text_embed.split(chunk)])

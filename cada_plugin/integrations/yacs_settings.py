@@ -260,13 +260,13 @@ def _set_eval_period(config: Config, value: int) -> None:
 EVAL_PERIOD = Setting(_VAL_INTERVAL.read, _set_eval_period)
 
 
-def _temperature(value: list, old: Any) -> tuple:
+def _two_scales(value: list, old: Any) -> tuple:
     if len(value) != 2 or not all(type(number) in (int, float) and isfinite(number) for number in value):
-        raise ConfigError(f"expected two numbers, at the start and at the end of the run, got {value}")
+        raise ConfigError(f"expected two numbers, at the start and at the end of training, got {value}")
     return tuple(value)
 
 
-TEMPERATURE = at("model.negative_temperature", to_ours=_temperature, to_theirs=list)
+NEGATIVE_SCALE = at("model.negative_scale", to_ours=_two_scales, to_theirs=list)
 
 
 def _start_weights(config: Config) -> str | None:

@@ -102,6 +102,14 @@ _NEAR_SCHEDULES = {
     "warmupcosineannealinglr": ("CosineAnnealingLR", "WARMUP_ITERS are taken for iterations"),
     "delayedcosineannealinglr": ("CosineAnnealingLR", "the delay is that of DELAY_EPOCHS"),
 }
+_GROUPINGS = {
+    name: (word, word)
+    for name, word in zip(
+        ("PositionGroups", "TokenGroups", "PhraseGroups"), ("position", "tokens", "phrases"), strict=True
+    )
+}
+_NEGATIVES = {name: (name, name) for name in ("hardest", "sampled")}
+_NEAR_NEGATIVES = {"drawn": ("sampled", "'drawn' is the old name of 'sampled'")}
 _WARM_UPS = {"LinearLR": ("linear", "linear"), "ConstantLR": ("constant", "constant")}
 _NEAR_WARM_UPS = dict.fromkeys(("exp", "burnin"), ("LinearLR", "the rate rises linearly"))
 
@@ -160,10 +168,10 @@ ROWS = (
     Row("OUTPUT_DIR", "data.save_dir", str, at("work_dir")),
     # the method
     Row("MODEL.CADA.START_WEIGHTS", "cada.start_weights", str, settings.START_WEIGHTS),
-    Row("MODEL.CADA.GROUPING", "cada.grouping", str, at("model.grouping")),
-    Row("MODEL.CADA.NUM_GROUPS", "cada.num_groups", int, at("model.num_groups", **none_as(0)), low=0),
-    Row("MODEL.CADA.NEGATIVES", "cada.negatives", str, at("model.negatives")),
-    Row("MODEL.CADA.NEGATIVE_TEMPERATURE", "cada.negative_temperature", list, settings.TEMPERATURE),
+    Row("MODEL.CADA.GROUPING", "cada.grouping", str, at("model.grouping.type"), _GROUPINGS),
+    Row("MODEL.CADA.NUM_GROUPS", "cada.num_groups", int, at("model.grouping.num_groups", **none_as(0)), low=0),
+    Row("MODEL.CADA.NEGATIVES", "cada.negatives", str, at("model.negatives"), _NEGATIVES, near=_NEAR_NEGATIVES),
+    Row("MODEL.CADA.NEGATIVE_SCALE", "cada.negative_scale", list, settings.NEGATIVE_SCALE),
     Row("MODEL.CADA.CAUSAL", "cada.causal", bool, at("model.text_decoder.causal")),
     Row("MODEL.CADA.LOSS_WEIGHTS.GLOBAL", "cada.loss_weights.global", float, settings.loss("loss_global"), low=0),
     Row("MODEL.CADA.LOSS_WEIGHTS.ATP", "cada.loss_weights.atp", float, settings.loss("loss_atp"), low=0),

@@ -1,5 +1,12 @@
-"""Models behind the retriever contract, and their parts."""
+"""Models behind the retriever contract, and their parts.
 
+Every module of this folder is imported here, so that a new model is registered by being in it.
+"""
+
+import importlib
+import pkgutil
+
+from .attribute_decoder import AttributeDecoder
 from .blip import BLIP
 from .cada import CADA
 from .cross_modal import CrossModalBert, ImageMemory
@@ -12,7 +19,8 @@ from .encoders import (
     TorchreidEncoder,
     ViTEncoder,
 )
-from .heads import AttributeDecoder
+from .fusion import FusionRetriever
+from .groupings import Grouping, PhraseGroups, PositionGroups, TokenGroups
 from .irra import IRRA
 from .preprocessor import PersonDataPreprocessor
 from .rde import RDE
@@ -32,11 +40,19 @@ __all__ = [
     "CMPMRetriever",
     "CrossModalBert",
     "DualEncoder",
+    "FusionRetriever",
+    "Grouping",
     "ImageFeatures",
     "ImageMemory",
     "PersonDataPreprocessor",
+    "PhraseGroups",
+    "PositionGroups",
     "TextFeatures",
     "TextImageRetriever",
+    "TokenGroups",
     "TorchreidEncoder",
     "ViTEncoder",
 ]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -111,16 +111,16 @@ class CMPMRetriever(DualEncoder):
 
     Args:
         num_classes: identities of the training split.
+        loss_cmpm: see ``CMPMLoss``.
+        loss_cmpc: see ``CMPCLoss``; ``num_classes`` and ``embed_dim`` are filled in.
         encoders: arguments of :class:`DualEncoder`.
     """
 
-    def __init__(self, num_classes: int, **encoders: object) -> None:
+    def __init__(self, num_classes: int, loss_cmpm: dict, loss_cmpc: dict, **encoders: object) -> None:
         super().__init__(**encoders)
         self.num_classes = num_classes
-        self.loss_cmpm = build_part(MODELS, {"type": "CMPMLoss"})
-        self.loss_cmpc = build_part(
-            MODELS, {"type": "CMPCLoss", "num_classes": num_classes, "embed_dim": self.embed_dim}
-        )
+        self.loss_cmpm = build_part(MODELS, loss_cmpm)
+        self.loss_cmpc = build_part(MODELS, {"num_classes": num_classes, "embed_dim": self.embed_dim, **loss_cmpc})
 
     def loss(self, inputs: dict, data_samples: list) -> dict[str, Tensor]:
         image, text = self.project(inputs)  # (B, D)

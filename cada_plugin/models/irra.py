@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cada_plugin.errors import ConfigError
-from cada_plugin.losses import masked_attribute_loss
 from cada_plugin.models.distributed import gather, mean_over_processes
 from cada_plugin.models.dual_encoder import DualEncoder, class_labels
 from cada_plugin.registry import MODELS, build_part
@@ -60,23 +59,31 @@ class RelationReasoning(nn.Module):
 
 @MODELS.register_module()
 class IRRA(DualEncoder):
-    """The model: SDM + ID + IRR with weights of 1.
+    """The model. As published, its three losses have weights of 1.
 
     Args:
         num_classes: identities of the training split.
+        loss_sdm: see ``SDMLoss``.
+        loss_id: see ``IdentityLoss``; ``num_classes`` and ``embed_dim`` are filled in.
+        loss_irr: of the masked words, see ``MaskedAttributeLoss``.
         reasoning_depth, reasoning_heads: layers and heads of the relation reasoning.
         encoders: arguments of :class:`DualEncoder`.
     """
 
     def __init__(
-        self, num_classes: int, reasoning_depth: int = 4, reasoning_heads: int = 8, **encoders: object
+        self,
+        num_classes: int,
+        loss_sdm: dict,
+        loss_id: dict,
+        loss_irr: dict,
+        reasoning_depth: int = 4,
+        reasoning_heads: int = 8,
+        **encoders: object,
     ) -> None:
         super().__init__(**encoders)
         self.num_classes = num_classes
-        self.loss_sdm = build_part(MODELS, {"type": "SDMLoss"})
-        self.loss_id = build_part(
-            MODELS, {"type": "IdentityLoss", "num_classes": num_classes, "embed_dim": self.embed_dim}
-        )
+        self.loss_sdm, self.loss_irr = build_part(MODELS, loss_sdm), build_part(MODELS, loss_irr)
+        self.loss_id = build_part(MODELS, {"num_classes": num_classes, "embed_dim": self.embed_dim, **loss_id})
         self.reasoning = RelationReasoning(self.embed_dim, reasoning_heads, reasoning_depth, len(self.tokenizer))
 
     def loss(self, inputs: dict, data_samples: list) -> dict[str, Tensor]:
@@ -101,5 +108,5 @@ class IRRA(DualEncoder):
         return {
             "loss_sdm": self.loss_sdm(all_image, all_text, gather(labels)),
             "loss_id": self.loss_id(image, text, labels),
-            "loss_irr": masked_attribute_loss(logits, inputs["input_ids"][where], mean_over_processes(where.sum())),
+            "loss_irr": self.loss_irr(logits, inputs["input_ids"][where], mean_over_processes(where.sum())),
         }

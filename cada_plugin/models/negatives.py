@@ -1,30 +1,46 @@
-"""Which wrong partner a pair is matched against: the hardest one of the batch, or one drawn by similarity."""
+"""Which wrong partner a matching loss pairs each caption and each image with.
+
+*Hard negatives* (the most similar wrong partner of the batch) are what the released CADA uses. *Sampled negatives*, as
+in ALBEF and BLIP, are chosen at random with a probability that grows with similarity: less prone to always training on
+the same confusing image, and usable from the first step of a training that starts from nothing.
+"""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-
-from cada_plugin.errors import ConfigError
-
-STRATEGIES = ("hardest", "drawn")
 
 
 @torch.no_grad()
-def choose_negatives(similarity: Tensor, same: Tensor, strategy: str = "hardest", temperature: float = 0.0) -> Tensor:
-    """One negative column for every row.
+def hardest_negatives(similarity: Tensor, same: Tensor) -> Tensor:
+    """The most similar wrong partner of every row, as columns (B,) long.
 
     Args:
-        similarity: (B, B_all). ``hardest`` takes its largest allowed entry, ``drawn`` draws from
-            softmax(temperature * similarity): 0 is uniform, large values approach ``hardest``.
-        same: (B, B_all) bool, True where the column shows the row's own person; never chosen.
-
-    Returns:
-        (B,) long.
+        similarity: (B, A), of the B rows of this process to the A partners of all processes.
+        same: (B, A) bool, True where the column shows the row's own person; never chosen.
     """
-    if strategy not in STRATEGIES:
-        raise ConfigError(f"negatives strategy={strategy!r}: use one of {', '.join(STRATEGIES)}")
-    allowed = similarity.float().masked_fill(same, -torch.inf)
-    if strategy == "hardest":
-        return allowed.argmax(1)
-    weights = (temperature * similarity.float()).masked_fill(same, -torch.inf).softmax(1)
-    # a model that has diverged chooses anything: its loss says so, where multinomial would end the process on a GPU
+    return similarity.float().masked_fill(same, -torch.inf).argmax(1)
+
+
+@torch.no_grad()
+def sampled_negatives(cosine: Tensor, same: Tensor, scale: float | Tensor) -> Tensor:
+    """One wrong partner of every row, sampled with probability softmax(scale * cosine), as columns (B,) long.
+
+    Args:
+        cosine: (B, A).
+        same: (B, A) bool, True where the column shows the row's own person; never chosen.
+        scale: 0 samples uniformly; the larger it is, the more the choice is the hardest negative.
+    """
+    weights = (scale * cosine.float()).masked_fill(same, -torch.inf).softmax(1)
+    # A diverged model gives NaN: any choice will do, as its loss reports the divergence, whereas multinomial would end
+    # the process on a GPU.
     return torch.multinomial(weights.nan_to_num(nan=1.0), 1).squeeze(1)
+
+
+@torch.no_grad()
+def similarities(own: Tensor, others: Tensor, normalise: bool) -> Tensor:
+    """Products (B, A) of projections (B, D) and (A, D) in full precision: half precision would tie the hardest."""
+    own, others = own.float(), others.float()
+    if normalise:
+        own, others = F.normalize(own, dim=-1), F.normalize(others, dim=-1)
+    with torch.autocast(own.device.type, enabled=False):
+        return own @ others.T

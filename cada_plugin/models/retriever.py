@@ -105,8 +105,14 @@ class TextImageRetriever(BaseModel):
         """What matching needs of images (I, 1+N, C), computed once per image."""
         raise NotImplementedError(f"{type(self).__name__} does not re-rank (can_match is False)")
 
-    def match(self, texts: TextFeatures, memory: object, pairs: Tensor) -> Tensor:
-        """Match logits (P,) of ``pairs`` (P, 2) long: rows of ``texts`` and of ``memory``."""
+    def match(self, texts: TextFeatures, memory: object, images: Tensor) -> Tensor:
+        """Match logits (P,): text p of the P ``texts`` asks image ``images[p]`` of the I images of ``memory``.
+
+        Args:
+            texts: of P captions; one that asks several images stands there once for each of them.
+            memory: what :meth:`image_memory` made of I images.
+            images: (P,) long.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not re-rank (can_match is False)")
 
     def set_progress(self, progress: float) -> None:

@@ -9,6 +9,9 @@ _base_ = [
 model = dict(
     type='IRRA',
     num_classes=1200,
+    loss_sdm=dict(type='SDMLoss'),
+    loss_id=dict(type='IdentityLoss'),
+    loss_irr=dict(type='MaskedAttributeLoss', weight=1.0),
     reasoning_heads=4,
     tokenizer={{_base_.tokenizer}},
     visual_encoder=dict(image_size={{_base_.image_size}}),

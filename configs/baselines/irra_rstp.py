@@ -9,6 +9,9 @@ _base_ = [
 model = dict(
     type='IRRA',
     num_classes=3701,
+    loss_sdm=dict(type='SDMLoss'),
+    loss_id=dict(type='IdentityLoss'),
+    loss_irr=dict(type='MaskedAttributeLoss', weight=1.0),
     tokenizer={{_base_.clip_tokenizer}},
     visual_encoder=dict(image_size={{_base_.clip_image_size}}),
 )

@@ -17,8 +17,7 @@ model = dict(
     loss_global=dict(type='GlobalAssociationLoss', scale=50.0),
     loss_atp=dict(type='MatchingLoss'),
     loss_ara=dict(type='MaskedAttributeLoss', weight=0.1),
-    grouping='position',
-    num_groups=2,
+    grouping=dict(type='PositionGroups', num_groups=2),
     negatives='hardest',
     # BLIP's 129M weights (BLIP's release, "model_base.pth"); a Hugging Face folder of BLIP does as well
     init_cfg=dict(type='Pretrained', checkpoint='checkpoints/model_base.pth'),

@@ -16,8 +16,7 @@ model = dict(
     loss_global=dict(type='GlobalAssociationLoss', scale=50.0),
     loss_atp=dict(type='MatchingLoss'),
     loss_ara=dict(type='MaskedAttributeLoss', weight=1.0),
-    grouping='tokens',
-    num_groups=2,
-    negatives='drawn',
-    negative_temperature=(0.0, 20.0),
+    grouping=dict(type='TokenGroups', num_groups=2),
+    negatives='sampled',
+    negative_scale=(0.0, 20.0),
 )

@@ -8,4 +8,6 @@ model = dict(
     text_encoder=dict(type='BiLSTMEncoder', word_width=512, hidden=512),
     embed_dim=512,
     projection_bias=True,
+    loss_cmpm=dict(type='CMPMLoss'),
+    loss_cmpc=dict(type='CMPCLoss'),
 )

@@ -1,8 +1,8 @@
-"""Stage 2: the match logits of every caption's shortlist, walking by image.
+"""Stage 2: the match logits of every caption's shortlist, computed image by image.
 
-So an image's keys and values are made once for all captions that shortlisted it (once for each ``max_pairs`` of them),
-and patch tokens never leave the process that encoded them: every process scores the pairs of its own images. Images
-that few captions ask share a call of the model, so that one query costs what its pairs cost.
+The keys and values of an image are computed once for all captions that shortlisted it (once for each ``max_pairs`` of
+them). Patch tokens never leave the process that encoded them, because each process matches the pairs of its own images.
+Images that only few captions ask about share a call of the model, so a single query costs what its pairs cost.
 """
 
 import torch
@@ -26,13 +26,14 @@ def match_shortlists(
     """Match logits (Q, K) of ``shortlist`` for the images of this process, NaN for those of others.
 
     Args:
-        texts: all Q captions, on the model's device.
+        texts: of all Q captions, on any device.
         image_tokens: (I, S, C) tokens of this process's images, on any device.
         image_rows: (G,) long, row of ``image_tokens`` that holds a gallery image, -1 if another process does.
         shortlist: (Q, K) long gallery indices.
-        max_pairs, max_images: of one call of the model; they bound memory and change no score.
+        max_pairs, max_images: limits of one call of the model; they bound memory and change no score.
     """
-    device = texts.input_ids.device
+    device = next(model.parameters()).device
+    texts = TextFeatures(*(field.to(device) for field in texts))
     Q, K = shortlist.shape
     lengths = texts.attention_mask.sum(1).cpu()
     rows = image_rows[shortlist.flatten()]  # (Q*K,) row of each pair's image
@@ -50,8 +51,7 @@ def match_shortlists(
         T = int(lengths[text].max())
         text = text.to(device)
         some = TextFeatures(texts.embed[text], texts.input_ids[text, :T], texts.attention_mask[text, :T])
-        own = torch.arange(len(pairs), device=device)
-        logits[pairs] = model.match(some, memory, torch.stack([own, image.to(device)], 1)).cpu()
+        logits[pairs] = model.match(some, memory, image.to(device)).float().cpu()
         bar.update(len(pairs))
     bar.close()
     return logits.view(Q, K)
@@ -60,8 +60,8 @@ def match_shortlists(
 def _calls(images: Tensor, max_pairs: int, max_images: int) -> list[int]:
     """Numbers of pairs of the calls, given the image of every pair, least asked images first.
 
-    For every image of a call there is room for as many captions as ask the last, the most asked one: this room is at
-    most ``max_pairs``. An image is split only if it must be.
+    A call pads every image to the number of captions of its most asked one, which is the last. Images times that number
+    is at most ``max_pairs``. An image is split over several calls only if it has more captions than that by itself.
     """
     sizes, images_of_call = [], 0
     for count in torch.unique_consecutive(images, return_counts=True)[1].tolist():

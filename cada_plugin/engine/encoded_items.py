@@ -1,0 +1,134 @@
+"""The encoded items of an evaluation: collected batch by batch, then joined over all processes.
+
+Shapes: n items (images) and q captions of one process, G and Q of all.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_gather, all_gather_object, get_rank, get_world_size
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from cada_plugin.errors import ConfigError
+from cada_plugin.evaluation.result import RetrievalResult, TwoStageScores
+from cada_plugin.models.retriever import ImageFeatures, TextFeatures
+
+_META = ("sample_index", "person_id", "captions", "img_path", "is_twin")
+
+
+class EncodedItems:
+    """What evaluation keeps of the items of one process.
+
+    Embeddings stay on the model's device. Patch tokens go to the host, as those of a gallery do not fit on most GPUs.
+
+    Args:
+        keep_tokens: there will be a second stage.
+        amp: keep tokens in bf16, to which products under autocast would round them anyway.
+        capacity: number of items of this process.
+    """
+
+    def __init__(self, keep_tokens: bool, amp: bool, capacity: int) -> None:
+        self._keep_tokens, self._amp, self._capacity = keep_tokens, amp, capacity
+        self._meta: list[dict] = []
+        self._captions: list[Tensor] = []  # ids without padding, on the host
+        self._image_embed: list[Tensor] = []
+        self._text_embed: list[Tensor] = []
+        self._tokens: Tensor | None = None
+
+    def add(self, batch: dict, images: ImageFeatures, texts: TextFeatures) -> None:
+        """One batch of the loader with its features."""
+        if self._keep_tokens:
+            if self._tokens is None:  # allocated once: a list of batches to concatenate would hold everything twice
+                dtype = torch.bfloat16 if self._amp else images.tokens.dtype
+                self._tokens = torch.empty((self._capacity, *images.tokens.shape[1:]), dtype=dtype)
+            begin = len(self._meta)
+            self._tokens[begin : begin + len(images.tokens)] = images.tokens
+        self._meta += [{key: getattr(sample, key) for key in _META} for sample in batch["data_samples"]]
+        ids, mask = batch["inputs"]["input_ids"].cpu(), batch["inputs"]["attention_mask"].cpu()
+        self._captions += [row[real] for row, real in zip(ids, mask, strict=True)]
+        self._image_embed.append(images.embed)
+        self._text_embed.append(texts.embed)
+
+    def gathered(self, size: int) -> "EncodedSplit":
+        """The items of all processes, each of the ``size`` items of the data set once, ordered by ``sample_index``.
+
+        Raises:
+            ConfigError: an item is missing, or one process has it twice.
+        """
+        parts = all_gather_object((self._meta, self._captions))
+        meta = [one for part, _ in parts for one in part]
+        captions = [ids for _, part in parts for ids in part]
+        mine = sum(len(part) for part, _ in parts[: get_rank()]), len(self._meta)  # where my items stand in meta
+        # A sampler gives all processes equally many items and repeats some for that: the first copy counts.
+        first: dict[int, int] = {}
+        for place, item in enumerate(meta):
+            first.setdefault(item["sample_index"], place)
+        _check_complete(meta, first, size)
+        places = torch.tensor([first[index] for index in sorted(first)])  # (G,)
+
+        counts = [len(item["captions"]) for item in meta]
+        rows = torch.arange(sum(counts)).split(counts)  # of the captions of each item
+        queries = torch.cat([rows[place] for place in places.tolist()])  # (Q,)
+        image_embed, text_embed = (_gather_rows(torch.cat(x)) for x in (self._image_embed, self._text_embed))
+        own = places - mine[0]
+        return EncodedSplit(
+            [meta[place] for place in places.tolist()],
+            ImageFeatures(image_embed[places.to(image_embed.device)], self._tokens),
+            _texts([captions[query] for query in queries.tolist()], text_embed[queries.to(text_embed.device)]),
+            own.where((own >= 0) & (own < mine[1]), -1),
+        )
+
+
+class EncodedSplit:
+    """All items of a split, the same in all processes but for the image tokens.
+
+    Args:
+        meta: G dicts, of the annotation.
+        images: embeddings (G, D), and the tokens that this process holds.
+        texts: of all Q captions.
+        token_rows: (G,) long, the row of the tokens of each image, -1 where another process holds them.
+    """
+
+    def __init__(self, meta: list[dict], images: ImageFeatures, texts: TextFeatures, token_rows: Tensor) -> None:
+        self.meta, self.images, self.texts, self.token_rows = meta, images, texts, token_rows
+
+    def result(self, scores: TwoStageScores) -> RetrievalResult:
+        """The scores with what the annotation says of queries and gallery."""
+        counts = torch.tensor([len(item["captions"]) for item in self.meta])
+        images = torch.arange(len(self.meta)).repeat_interleave(counts)  # (Q,)
+        gallery_ids = torch.tensor([item["person_id"] for item in self.meta])
+        return RetrievalResult(
+            **vars(scores),
+            query_ids=gallery_ids[images],
+            gallery_ids=gallery_ids,
+            query_images=images,
+            query_twins=torch.tensor([item["is_twin"] for item in self.meta])[images],
+            captions=[caption for item in self.meta for caption in item["captions"]],
+            img_paths=[item["img_path"] for item in self.meta],
+        )
+
+
+def _check_complete(meta: Sequence[dict], first: dict[int, int], size: int) -> None:
+    if (get_world_size() == 1 and len(meta) != len(first)) or sorted(first) != list(range(size)):
+        raise ConfigError(
+            f"evaluation needs each of the {size} items of the data set once, got {len(meta)} items of which "
+            f"{len(first)} differ: use an unshuffled DefaultSampler and drop_last=False"
+        )
+
+
+def _gather_rows(x: Tensor) -> Tensor:
+    """(n, D) of each process, n differing -> (N, D) of all, in rank order."""
+    if get_world_size() == 1:
+        return x
+    sizes = torch.cat(all_gather(torch.tensor([len(x)], device=x.device))).tolist()
+    padded = all_gather(F.pad(x, (0, 0, 0, max(sizes) - len(x))))
+    return torch.cat([part[:size] for part, size in zip(padded, sizes, strict=True)])
+
+
+def _texts(captions: list[Tensor], embed: Tensor) -> TextFeatures:
+    lengths = torch.tensor([len(ids) for ids in captions])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    ids = pad_sequence(captions, batch_first=True)
+    return TextFeatures(embed, ids.to(embed.device), mask.to(embed.device))

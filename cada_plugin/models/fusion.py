@@ -1,0 +1,227 @@
+"""What CADA and BLIP share: two encoders, and a text encoder that can also *fuse* a caption with an image.
+
+The same BERT serves twice. Without an image it is the text encoder of stage 1. With the keys and values of an image (an
+:class:`ImageMemory`) its cross-attention layers let each text token look at the image patches; the state of the first
+token, ``[ENC]``, then says through the match head whether caption and image belong together (ITM). That is stage 2.
+
+Shape letters: B pairs of this process, A pairs of all processes, T text tokens, S image tokens, C width, D embedding.
+"""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cada_plugin.errors import ConfigError
+from cada_plugin.models.cross_modal import ImageMemory, init_bert_weights
+from cada_plugin.models.distributed import gather, get_world_size, max_over_processes
+from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
+from cada_plugin.registry import MODELS, TASK_UTILS, build_part
+
+
+class EncodedPairs(NamedTuple):
+    """A training batch after both encoders. Projections are not normalised."""
+
+    image_tokens: Tensor
+    """(B, S, C_image) of this process."""
+    image_proj: Tensor
+    """(B, D)."""
+    text_proj: Tensor
+    """(B, D)."""
+    person_ids: Tensor
+    """(B,)."""
+    all_images: Tensor
+    """(A, D) projections of all processes, fp32, with gradient."""
+    all_texts: Tensor
+    """(A, D)."""
+    all_people: Tensor
+    """(A,)."""
+    one_person: bool
+    """All B pairs show the same person, as far as this process can tell without asking the device."""
+
+
+class FusedPairs(NamedTuple):
+    """Captions fused with images: B true pairs, B captions with a wrong image, B images with a wrong caption."""
+
+    states: Tensor
+    """(3B, T, C), or (3B, 1, C) where only the first token was asked for."""
+    attention_mask: Tensor
+    """(3B, T) bool."""
+    phrase_index: Tensor
+    """(3B, T) long, -1 outside of phrases."""
+    matched: Tensor
+    """(3B,) bool, True for the true pairs."""
+
+
+class FusionRetriever(TextImageRetriever):
+    """Base of models with a fusion decoder. Subclasses write ``loss`` and :meth:`choose_negatives`.
+
+    Args:
+        visual_encoder: gives tokens (B, S, C_image), the pooled one first, and has ``width``; see ``ViTEncoder``.
+        text_encoder: text encoder and fusion decoder in one; see ``CrossModalBert``. ``vocab_size`` and ``image_width``
+            are filled in from the tokenizer and the image encoder.
+        tokenizer: see ``CaptionTokenizer``; the data pipeline uses the same.
+        embed_dim: size D of the common space of stage 1.
+        group_head: build a second match head, for groups of tokens.
+        data_preprocessor: see ``PersonDataPreprocessor``.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` or None.
+    """
+
+    can_match = True
+
+    def __init__(
+        self,
+        visual_encoder: dict,
+        text_encoder: dict,
+        tokenizer: dict,
+        embed_dim: int = 256,
+        group_head: bool = False,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.tokenizer = build_part(TASK_UTILS, tokenizer)
+        self.visual_encoder = build_part(MODELS, visual_encoder)
+        self.text_encoder = build_part(MODELS, {**self.decoder_defaults(), **text_encoder})
+        width = self.text_encoder.width
+        self.vision_proj = nn.Linear(self.visual_encoder.width, embed_dim)
+        self.text_proj = nn.Linear(width, embed_dim)
+        self.itm_head = nn.Linear(width, 2)  # the released names of BLIP and CADA
+        self.itm_local_head = nn.Linear(width, 2) if group_head else None
+        for head in (self.vision_proj, self.text_proj, self.itm_head, self.itm_local_head):
+            if head is not None:
+                init_bert_weights(head)
+
+    def decoder_defaults(self) -> dict[str, int]:
+        """Arguments that every decoder of this model takes from its tokenizer and image encoder."""
+        return {"vocab_size": len(self.tokenizer), "image_width": self.visual_encoder.width}
+
+    # ------------------------------------------------------------------ retrieval
+
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        tokens = self.visual_encoder(images)  # (B, S, C_image)
+        return ImageFeatures(F.normalize(self.vision_proj(tokens[:, 0]).float(), dim=-1), tokens)
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
+        states = self.text_encoder(input_ids, attention_mask, first_only=True)  # (Q, 1, C)
+        embed = F.normalize(self.text_proj(states[:, 0]).float(), dim=-1)
+        return TextFeatures(embed, input_ids, attention_mask)
+
+    def image_memory(self, tokens: Tensor) -> ImageMemory:
+        return self.text_encoder.image_memory(tokens)
+
+    def match(self, texts: TextFeatures, memory: ImageMemory, images: Tensor) -> Tensor:
+        """Raw "match" logits (P,). Fastest where every image is asked by about as many texts."""
+        fused = self.fuse(texts.input_ids, texts.attention_mask, memory, images, first_only=True)
+        return self.itm_head(fused[:, 0])[:, 1].float()
+
+    def fuse(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        memory: ImageMemory,
+        images: Tensor | None = None,
+        first_only: bool = False,
+        compute_padding: bool = False,
+        maps: list[Tensor] | None = None,
+    ) -> Tensor:
+        """States (P, T, C) of captions whose first token becomes ``[ENC]`` and which ask ``images`` (P,) of ``memory``.
+
+        The other arguments are those of ``CrossModalBert.forward``.
+        """
+        input_ids = torch.cat([torch.full_like(input_ids[:, :1], self.tokenizer.enc_id), input_ids[:, 1:]], 1)
+        return self.text_encoder(
+            input_ids, attention_mask, memory, images, first_only=first_only, compute_padding=compute_padding, maps=maps
+        )
+
+    # ------------------------------------------------------------------ steps of a training
+
+    def encode_pairs(self, inputs: dict, data_samples: list) -> EncodedPairs:
+        """Both encoders on a batch; projections and person ids are gathered from all processes."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        ids_on_cpu = torch.tensor([sample.person_id for sample in data_samples])
+        person_ids = ids_on_cpu.to(ids.device, non_blocking=True)  # (B,)
+        image_tokens = self.visual_encoder(inputs["images"])  # (B, S, C_image)
+        image_proj = self.vision_proj(image_tokens[:, 0])  # (B, D)
+        text_proj = self.text_proj(self.text_encoder(ids, mask, first_only=True)[:, 0])  # (B, D)
+        return EncodedPairs(
+            image_tokens,
+            image_proj,
+            text_proj,
+            person_ids,
+            gather(image_proj.float()),
+            gather(text_proj.float()),
+            gather(person_ids),
+            bool((ids_on_cpu == ids_on_cpu[0]).all()),
+        )
+
+    @staticmethod
+    def contrast(loss: nn.Module, pairs: EncodedPairs) -> Tensor:
+        """A loss of the normalised embeddings of all processes and of who is on them."""
+        images, texts = (F.normalize(x, dim=-1) for x in (pairs.all_images, pairs.all_texts))
+        return loss(images, texts, pairs.all_people)
+
+    @abstractmethod
+    def choose_negatives(self, own: Tensor, others: Tensor, same: Tensor) -> Tensor:
+        """Column (B,) of a wrong partner for every row.
+
+        Args:
+            own, others: projections (B, D) and (A, D), not normalised.
+            same: (B, A) bool, True for the row's own person.
+        """
+
+    def fuse_with_negatives(
+        self, inputs: dict, pairs: EncodedPairs, first_only: bool = False, padded: bool = False
+    ) -> FusedPairs:
+        """True pairs, captions with a wrong image and images with a wrong caption, fused as one batch of 3 B.
+
+        Args:
+            inputs: ``input_ids`` (B, T), ``attention_mask`` (B, T), and ``phrase_index`` (B, T) if there are phrases.
+            first_only: compute only the state of the first token in the last layer.
+            padded: pad to the tokenizer's ``max_length``, and compute the states of padding too.
+
+        Raises:
+            ConfigError: the batch shows one person only, so that there is no wrong partner.
+        """
+        # Looked up on the CPU first, so that the normal case, a batch of many people, does not wait for the device.
+        if pairs.one_person and bool((pairs.all_people == pairs.all_people[0]).all()):
+            raise ConfigError(
+                f"all {len(pairs.all_people)} pairs of the batch show person {int(pairs.all_people[0])}, so matching "
+                "has no negatives: use a larger batch_size, a shuffling sampler, or IdentitySampler with more than one "
+                "identity a batch"
+            )
+        same = pairs.person_ids[:, None] == pairs.all_people[None, :]  # (B, A)
+        wrong_image = self.choose_negatives(pairs.text_proj, pairs.all_images, same)
+        wrong_text = self.choose_negatives(pairs.image_proj, pairs.all_texts, same)
+
+        B = len(pairs.image_tokens)
+        own = torch.arange(B, device=pairs.image_tokens.device)
+        texts = self._padded_texts(inputs, padded)  # ids, mask, phrases: (B, T) each
+        ids, mask, phrases = (torch.cat([x, x, gather(x)[wrong_text]]) for x in texts)  # (3B, T)
+        if get_world_size() == 1:
+            memory = self.image_memory(pairs.image_tokens)
+        else:  # wrong images of other processes arrive as tokens: their keys and values are made here
+            memory = self.image_memory(torch.cat([pairs.image_tokens, gather(pairs.image_tokens)[wrong_image]]))
+            wrong_image = own + B
+        # Keys and values are copied for every text. Shared ones would pad every image to as many query tokens as the
+        # most popular image has, and one hard negative can be the wrong image of most captions.
+        memory = memory.select(torch.cat([own, wrong_image, own]))
+        states = self.fuse(ids, mask, memory, first_only=first_only, compute_padding=padded)
+        return FusedPairs(states, mask, phrases, torch.arange(3 * B, device=ids.device) < B)
+
+    def _padded_texts(self, inputs: dict, padded: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids, mask and phrase numbers at a length that all processes share."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        phrases = inputs.get("phrase_index", torch.full_like(ids, -1))
+        longest = self.tokenizer.max_length
+        if ids.shape[1] > longest:
+            raise ConfigError(
+                f"texts have {ids.shape[1]} tokens, but the model's tokenizer has max_length={longest}: "
+                "give the pipeline and the model the same tokenizer"
+            )
+        length = longest if padded else max_over_processes(ids.shape[1], ids.device)
+        missing = length - ids.shape[1]
+        pad = self.tokenizer.pad_id
+        return F.pad(ids, (0, missing), value=pad), F.pad(mask, (0, missing)), F.pad(phrases, (0, missing), value=-1)
