@@ -12,7 +12,7 @@ model = dict(
     tokenizer=__tokenizer,
     loss_global=dict(type='GlobalAssociationLoss'),
     loss_atp=dict(type='MatchingLoss'),
-    grouping='tokens',
+    grouping=dict(type='TokenGroups'),
 )
 
 __pipeline = [
