@@ -20,7 +20,7 @@ def info_nce_loss(
 
     Args:
         image_embed, text_embed: (B, D), l2-normalised, row i of both from the same pair.
-        scale: 1/temperature.
+        scale: 1/temperature; it multiplies the cosines.
         person_ids: (B,). If given, all pairs of a person share the target evenly; with the diagonal alone, the other
             pairs of a person count as wrong.
     """
@@ -36,13 +36,19 @@ def info_nce_loss(
 
 @MODELS.register_module()
 class InfoNCELoss(nn.Module):
-    """:func:`info_nce_loss` with its settings.
+    """:func:`info_nce_loss` with its settings: pulls each caption to its own image and pushes it from all others.
+
+    The standard loss of CLIP, and "ITC" of ALBEF and BLIP. Use it as the plain baseline of a dual encoder. With several
+    captions or images of a person in a batch, ``GlobalAssociationLoss`` and ``SDMLoss`` fit better, because they do not
+    push those apart (``soft_targets=True`` does the same here). Cost: one (B, B) product.
 
     Args:
-        scale: 1/temperature; where it is learnt, its start (CLIP: 1/0.07; IRRA's baseline: 1/0.02, fixed).
-        learnable: the scale is the exponential of a parameter, at most 100.
-        soft_targets: targets by person instead of by pair.
-        weight: of the loss.
+        scale: 1/temperature. If it is learnt, this is its start (CLIP: 1/0.07; IRRA's baseline: 1/0.02, fixed).
+        learnable: learn the scale, as the exponential of a parameter, up to 100.
+        soft_targets: all pairs of a person share the target, instead of the own pair alone.
+        weight: factor of the loss.
+
+    Takes embeddings (B, D), l2-normalised, and person ids (B,):
 
     >>> eye = torch.eye(4)
     >>> round(InfoNCELoss(scale=1.0)(eye, eye, torch.arange(4)).item(), 4)

@@ -20,7 +20,7 @@ def global_association_loss(
         image_embed, text_embed: (B, D), l2-normalised, row i of both from the same pair.
         person_ids: (B,).
         scale: 1/temperature; fixed at 1/0.02 in the released code.
-        eps: keeps log Q finite; below half precision's range, hence fp32 throughout.
+        eps: keeps log Q finite. It is below the range of half precision, so everything is computed in fp32.
     """
     with torch.autocast(image_embed.device.type, enabled=False):
         similarity = scale * image_embed.float() @ text_embed.float().T  # (B, B)
@@ -38,7 +38,16 @@ def _one_direction(similarity: Tensor, target: Tensor, eps: float) -> Tensor:
 
 @MODELS.register_module()
 class GlobalAssociationLoss(nn.Module):
-    """:func:`global_association_loss` with its settings.
+    """:func:`global_association_loss` with its settings: CADA's loss on the embeddings of the two encoders.
+
+    All images and captions of a person count as right, so it suits batches in which people occur several times. It goes
+    beyond ``SDMLoss`` by a symmetric divergence and a cross-entropy with soft labels. Cost: one (B, B) product.
+
+    Args:
+        scale: 1/temperature, 1/0.02 in the released code; it multiplies the cosines.
+        weight: factor of the loss.
+
+    Takes embeddings (B, D), l2-normalised, and person ids (B,):
 
     >>> loss = GlobalAssociationLoss()
     >>> eye = torch.eye(4)

@@ -37,7 +37,16 @@ def matching_loss(
 
 @MODELS.register_module()
 class MatchingLoss(nn.Module):
-    """:func:`matching_loss` times a weight.
+    """:func:`matching_loss` times a weight: whether a caption and an image belong together, as a whole and by groups.
+
+    "ITM" of BLIP without groups, CADA's ATP with them. It needs a model that fuses captions with images, and wrong
+    pairs to contrast with, preferably hard ones. Its head is what re-ranks. Cost: the loss itself nothing; fusing three
+    pairs (one true, two wrong) for each pair of the batch most of a training step.
+
+    Args:
+        weight: factor of the loss.
+
+    Takes logits (P, 2) and which pairs are true (P,); for groups also their logits (P, G, 2) and which exist (P, G):
 
     >>> sure = torch.tensor([[-9.0, 9.0], [9.0, -9.0]])
     >>> bool(MatchingLoss()(sure, torch.tensor([1, 0])) < 1e-3)

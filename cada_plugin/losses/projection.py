@@ -48,11 +48,19 @@ def projection_classification_loss(image: Tensor, text: Tensor, labels: Tensor, 
 
 @MODELS.register_module()
 class CMPMLoss(nn.Module):
-    """:func:`projection_matching_loss` times a weight.
+    """:func:`projection_matching_loss` times a weight: the contrastive loss of CNN and LSTM baselines.
+
+    Unlike the cosine losses it takes features that are *not* normalised, and their lengths take part. ``SDMLoss`` is
+    its successor on normalised embeddings. Cost: two (B, B) products.
+
+    Args:
+        weight: factor of the loss.
+
+    Takes features (B, D) and person ids (B,):
 
     >>> far = 50 * torch.eye(3)
-    >>> round(CMPMLoss()(far, far, torch.arange(3)).item(), 4)
-    0.0
+    >>> bool(CMPMLoss()(far, far, torch.arange(3)) < CMPMLoss()(far, far.flip(0), torch.arange(3)))
+    True
     """
 
     def __init__(self, weight: float = 1.0) -> None:
@@ -65,12 +73,18 @@ class CMPMLoss(nn.Module):
 
 @MODELS.register_module()
 class CMPCLoss(nn.Module):
-    """:func:`projection_classification_loss` with its class weights.
+    """:func:`projection_classification_loss` with its class weights: the classifier that goes with ``CMPMLoss``.
 
     Args:
         num_classes: identities of the training split.
         embed_dim: D.
-        weight: of the loss.
+        weight: factor of the loss.
+
+    Takes features (B, D), not normalised, and labels (B,) from 0:
+
+    >>> loss = CMPCLoss(num_classes=5, embed_dim=4)
+    >>> bool(loss(torch.eye(4), torch.eye(4), torch.arange(4)).isfinite())
+    True
     """
 
     def __init__(self, num_classes: int, embed_dim: int, weight: float = 1.0) -> None:

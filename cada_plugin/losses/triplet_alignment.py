@@ -36,7 +36,17 @@ def triplet_alignment_losses(
 
 @MODELS.register_module()
 class TripletAlignmentLoss(nn.Module):
-    """:func:`triplet_alignment_losses` with its settings, as losses (B,) of the pairs.
+    """:func:`triplet_alignment_losses` with its settings: a triplet loss that forgives a single wrong negative.
+
+    Use it where captions may describe somebody else: a hard triplet loss would chase such pairs. Unlike its siblings it
+    returns one loss for each pair, so that a model can leave pairs out (RDE). Cost: one (B, B) product.
+
+    Args:
+        margin: by which a right pair must win.
+        temperature: divides the cosines; the smaller it is, the more the hardest negative counts alone.
+        weight: factor of the losses.
+
+    Takes embeddings (B, D), l2-normalised, and person ids (B,); gives losses (B,):
 
     >>> eye = torch.eye(4)
     >>> TripletAlignmentLoss()(eye, eye, torch.arange(4)).tolist()
