@@ -1,11 +1,12 @@
-"""BERT with cross-attention: text tokens ask, image tokens answer. The decoder of CADA's ATP and ARA, and its hot path.
+"""BERT with cross-attention: text tokens attend to image tokens. The decoder of CADA's ATP and ARA, and its hot path.
 
-One stack of post-norm BERT layers serves as text encoder (no image: cross-attention is skipped) and as fusion decoder.
-The keys and values that a layer makes of an image depend on the image alone, so they are computed once per image, as an
-:class:`ImageMemory`, and shared by all texts that meet it: the tokens that ask one image can stand in one row of a
-product, without a copy for each text. Linear layers skip padding. See :class:`Packing`.
-Parameter names are BLIP's. Shape letters: P texts (pairs), T text tokens, C width, H heads, D width of a head,
-I images, S = 1+N image tokens.
+One stack of post-norm BERT layers serves twice: without an image it skips cross-attention and is the text encoder; with
+an image it is the fusion decoder. Two things make it fast. The keys and values that a layer needs of an image depend on
+the image alone, so they are computed once per image, as an :class:`ImageMemory`, and shared by all texts that attend to
+it. And padding is left out of the linear layers, where most of the arithmetic is; see :class:`Packing`.
+
+Parameter names are BLIP's, so that released checkpoints load unchanged. Shape letters: P texts (pairs), T text tokens,
+C width, H heads, D width of a head, I images, S = 1+N image tokens.
 """
 
 from typing import NamedTuple
@@ -35,10 +36,13 @@ class ImageMemory(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """Where N packed tokens stand in R rows of L places: linear layers take them packed, attention as rectangles.
+    """How N real tokens are laid out in a padded (R, L) rectangle.
 
-    A row is a text in self-attention, an image and all who ask it in cross-attention. ``index`` (N,) holds each token's
-    place, row * L + column; None stands for all R * L places in order.
+    Linear layers work on the N packed tokens; attention needs rectangles of R rows and L columns. In self-attention a
+    row holds the tokens of one text. In cross-attention it holds the tokens of *all* texts that attend to one image, so
+    that this image's keys and values are used without a copy for each text.
+
+    ``index`` (N,) is the place of each token, row * L + column; None means that all R * L places are filled, in order.
     """
 
     R: int
@@ -47,7 +51,7 @@ class Packing(NamedTuple):
 
     @classmethod
     def of_rows(cls, rows: Tensor, count: int) -> "Packing":
-        """Of tokens that belong to ``rows`` (N,), each behind those of its row that come before it."""
+        """The layout of N tokens of which token n belongs to row ``rows[n]`` of ``count``, in their order."""
         order = rows.argsort(stable=True)
         sizes = torch.bincount(rows, minlength=count)
         starts = sizes.cumsum(0) - sizes
@@ -57,7 +61,7 @@ class Packing(NamedTuple):
         return cls(count, L, rows * L + columns)
 
     def rows(self, device: torch.device) -> Tensor:
-        """(N,) the row of each token."""
+        """Row (N,) of each token."""
         places = torch.arange(self.R * self.L, device=device) if self.index is None else self.index
         return places // self.L
 
@@ -67,12 +71,13 @@ class Packing(NamedTuple):
         return x if self.index is None else x.index_select(0, self.index)
 
     def unpack(self, x: Tensor) -> Tensor:
-        """(N, C) -> (R, L, C), zeros where nothing was computed."""
+        """(N, C) -> (R, L, C), with zeros at padding."""
         if self.index is not None:
             x = x.new_zeros(self.R * self.L, x.shape[-1]).index_copy(0, self.index, x)
         return x.view(self.R, self.L, -1)
 
     def firsts(self) -> "Packing":
+        """The layout of the first token of each row alone."""
         return Packing(self.R, 1, None)
 
 
@@ -87,7 +92,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 class _Projections(nn.Module):
-    """Query of the text, key and value of text or image, under BERT's names."""
+    """Query projection of the text, key and value projections of text or image, under BERT's names."""
 
     def __init__(self, width: int, memory_width: int) -> None:
         super().__init__()
@@ -141,12 +146,13 @@ class CrossAttention(nn.Module):
     def forward(
         self, x: Tensor, packing: Packing, key: Tensor, value: Tensor, maps: list[Tensor] | None = None
     ) -> Tensor:
-        """Tokens x (N, C) ask images given as key, value (I, H, S, D) -> (N, C); ``packing`` has the images as rows."""
+        """Text tokens x (N, C) attend to images given as key, value (I, H, S, D) -> (N, C); rows of ``packing`` are
+        images."""
         q = split_heads(packing.unpack(self.self.query(x)), self.heads)  # (I, H, L, D)
         dropout = self.dropout if self.training else 0.0
         if maps is None:
             attended = F.scaled_dot_product_attention(q, key, value, dropout_p=dropout)
-        else:  # the fused kernel does not give its weights away
+        else:  # the fused kernel does not return its attention weights
             weights = (q @ key.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
             maps.append(weights.detach())
             attended = weights @ value
@@ -197,7 +203,7 @@ class _Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(max_positions, width)
         self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
-        # a buffer only because released checkpoints carry it
+        # not used, but released checkpoints contain it
         self.register_buffer("position_ids", torch.arange(max_positions)[None])
 
     def forward(self, input_ids: Tensor) -> Tensor:
@@ -265,20 +271,23 @@ class CrossModalBert(nn.Module):
         Args:
             input_ids: (P, T) long.
             attention_mask: (P, T) bool, True for real tokens; only they are attended to.
-            memory: of I images.
-            images: (P,) long, which of them text p asks; None is for P images, text p asks image p, or for one.
-                Products have as many places as the most asked image has tokens asking it, for every image.
-            causal: each token sees itself and the tokens before it.
-            first_only: return only the first token, (P, 1, C); the last layer then computes nothing else.
-            compute_padding: padding has states too, which the released ``position`` groups average; else they are 0.
-            maps: a list that receives each layer's cross-attention weights (P, H, T, S), or (1, H, N, S) over the N
-                real tokens where there is one image; not with ``images``; takes the slower path.
+            memory: of I images; without it the texts are encoded alone.
+            images: (P,) long, the image that each text attends to. None: text p attends to image p of P, or all texts
+                to the only one. Cost: every image is padded to the image with the most query tokens.
+            causal: each token attends to itself and the tokens before it.
+            first_only: return the first token alone, (P, 1, C); the last layer then computes nothing else.
+            compute_padding: compute the states of padding too, which ``PositionGroups`` average; otherwise they are 0.
+            maps: a list that receives the cross-attention weights of each layer: (P, H, T, S), or with a single image
+                (1, H, N, S) over the N real tokens. Not together with ``images``. Slower, as the fused kernel cannot
+                be used.
         """
         P, T = input_ids.shape
         if self.max_positions < T:
             raise ConfigError(f"a text has {T} tokens, the text encoder only {self.max_positions} positions")
         if memory is not None and images is None and memory.num_images not in (1, P):
-            raise ValueError(f"{P} texts and {memory.num_images} images: say with images= which of them each text asks")
+            raise ValueError(
+                f"{P} texts and {memory.num_images} images: say with images= which of them each text attends to"
+            )
         if images is not None and images.shape != (P,):
             raise ValueError(f"images has shape {tuple(images.shape)}: expected ({P},), the image of each text")
         if images is not None and maps is not None:
@@ -300,7 +309,7 @@ class CrossModalBert(nn.Module):
 
 
 def _by_image(packing: Packing, count: int, images: Tensor | None) -> Packing:
-    """The same tokens, not by the text they belong to but by which of ``count`` images it asks."""
+    """The layout of the same tokens with the ``count`` images as rows, in place of the texts."""
     if count == 1:
         return Packing(1, packing.R * packing.L if packing.index is None else len(packing.index), None)
     if images is None:

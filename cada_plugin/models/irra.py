@@ -1,6 +1,6 @@
 """IRRA (Jiang and Ye, "Cross-modal implicit relation reasoning and aligning for text-to-image person retrieval", CVPR
-2023): a dual encoder under SDM and an identity loss, to which masked words, guessed with the image's help, teach fine
-relations. The masked path is used in training only."""
+2023): a dual encoder trained with SDM and an identity loss. A third loss predicts masked words of the caption with the
+help of the image, which teaches the encoders fine relations. That path is used in training only."""
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,8 @@ class QuickGELU(nn.Module):
 
 
 class RelationReasoning(nn.Module):
-    """IRR (section 3.2): masked captions ask the image in one cross-attention, think in a transformer, and name words.
+    """IRR (section 3.2): masked captions attend to the image in one cross-attention layer and pass a small
+    transformer, which predicts the masked words.
 
     Args:
         width: C of projected text and image tokens.

@@ -1,6 +1,6 @@
-"""RDE (Qin et al., "Noisy-correspondence learning for text-to-image person re-identification", CVPR 2024): two
-embeddings of the same encoders, a loss that forgives the single hardest negative, and training pairs that are left out
-where both embeddings find them implausible."""
+"""RDE (Qin et al., "Noisy-correspondence learning for text-to-image person re-identification", CVPR 2024): for
+captions that may be wrong. It has two embeddings of the same encoders and a triplet loss in which no single hard
+negative dominates, and leaves out training pairs that both embeddings find implausible."""
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,8 @@ from cada_plugin.registry import MODELS, build_part
 
 
 class TokenSelection(nn.Module):
-    """TSE, token-selection embedding (section 3.2): the tokens that the pooled one attends to most, embedded and
-    reduced by the maximum.
+    """TSE, token-selection embedding (section 3.2): takes the tokens that the pooled token attends to most, embeds each
+    of them, and keeps the maximum over tokens in every dimension.
 
     Args:
         width_in: C of the tokens.

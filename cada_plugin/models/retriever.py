@@ -24,7 +24,7 @@ class ImageFeatures(NamedTuple):
 
 
 class TextFeatures(NamedTuple):
-    """``embed`` (Q, D) l2-normalised; ids and mask (Q, T), what matching needs of a caption."""
+    """``embed`` (Q, D) l2-normalised; ids and mask (Q, T), which matching needs."""
 
     embed: Tensor
     input_ids: Tensor
@@ -32,12 +32,12 @@ class TextFeatures(NamedTuple):
 
 
 class TextImageRetriever(BaseModel):
-    """Base of all models. Subclasses write ``encode_image``, ``encode_text`` and ``loss``, and for models that re-rank
-    ``image_memory`` and ``match``.
+    """Base of all models. Subclasses write ``encode_image``, ``encode_text`` and ``loss``; models that re-rank also set
+    ``can_match`` and write ``image_memory`` and ``match``.
 
-    ``forward`` has MMEngine's modes: ``loss`` gives the losses of a training batch, ``tensor`` and ``predict`` the
-    :class:`ImageFeatures` and :class:`TextFeatures` of a batch. What a subclass gives is checked there, because a
-    breach would not fail but train on nothing, or rank by something that is no cosine.
+    ``forward`` has MMEngine's modes: ``loss`` returns the losses of a training batch, ``tensor`` and ``predict`` the
+    :class:`ImageFeatures` and :class:`TextFeatures` of a batch. It checks what a subclass returns: a mistake there
+    would not fail, but train on nothing, or rank by something that is not a cosine.
 
     Args:
         data_preprocessor: see ``PersonDataPreprocessor``.
@@ -60,7 +60,7 @@ class TextImageRetriever(BaseModel):
     def init_weights(self) -> None:
         """MMEngine's initialisation, with ``Pretrained`` weights read by :func:`load_checkpoint`.
 
-        Does nothing where weights were loaded already: MMEngine's would draw timm's image encoder anew.
+        Does nothing if weights were loaded already, because MMEngine would initialise timm's image encoder again.
         """
         if self.is_init:
             return
@@ -102,7 +102,7 @@ class TextImageRetriever(BaseModel):
         """Losses by name; every name contains ``loss`` and MMEngine adds them up."""
 
     def image_memory(self, tokens: Tensor) -> object:
-        """What matching needs of images (I, 1+N, C), computed once per image."""
+        """What matching needs of images with tokens (I, 1+N, C), computed once per image and used for all captions."""
         raise NotImplementedError(f"{type(self).__name__} does not re-rank (can_match is False)")
 
     def match(self, texts: TextFeatures, memory: object, images: Tensor) -> Tensor:
@@ -116,14 +116,15 @@ class TextImageRetriever(BaseModel):
         raise NotImplementedError(f"{type(self).__name__} does not re-rank (can_match is False)")
 
     def set_progress(self, progress: float) -> None:
-        """Told before every training iteration how much of the run is done, 0 to 1. For schedules inside a model."""
+        """Called before every training iteration with the share of the run that is done, 0 to 1. Models that have a
+        schedule of their own override it."""
 
 
-# ---------------------------------------------------------------- what a subclass must keep to
+# ---------------------------------------------------------------- checks of what a subclass returns
 
 
 def check_matching(model: TextImageRetriever) -> None:
-    """A model that says it can match has written how.
+    """Check that a model with ``can_match`` has the methods for it.
 
     Raises:
         ConfigError: a method is missing; it is named.
@@ -139,7 +140,7 @@ def check_matching(model: TextImageRetriever) -> None:
 
 
 def check_losses(model: TextImageRetriever, losses: object) -> None:
-    """The losses of a batch are what MMEngine can add up, and all that has a gradient is added up.
+    """Check that MMEngine can add the losses up, and that it leaves none out that has a gradient.
 
     Raises:
         ConfigError: ``loss`` gave no dict of tensors, or MMEngine would leave a part of it out.
@@ -167,7 +168,7 @@ def check_losses(model: TextImageRetriever, losses: object) -> None:
 
 
 def check_features(model: TextImageRetriever, images: object, texts: object, num_images: int, num_texts: int) -> None:
-    """The features of a batch are of the types and sizes that evaluation reads.
+    """Check that the features of a batch have the types and shapes that evaluation reads.
 
     Raises:
         ConfigError: they are not; the method and what it should return are named.
@@ -201,7 +202,7 @@ def check_features(model: TextImageRetriever, images: object, texts: object, num
 
 
 def check_norms(model: TextImageRetriever, images: ImageFeatures, texts: TextFeatures) -> None:
-    """Embeddings have length 1, as products of them are ranked and reported as cosines.
+    """Check that embeddings have length 1, because their products are ranked and reported as cosines.
 
     Raises:
         ConfigError: they have another length. A length of 0, or one that is not finite, is not this mistake.
