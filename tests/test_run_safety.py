@@ -432,11 +432,7 @@ def full_disk(number: int) -> None:
 
 @pytest.mark.parametrize("keep", [1, 2])
 def test_a_full_disk_names_the_file_and_leaves_the_one_before_it(config, keep):
-    options = (
-        *NO_VALIDATION,
-        f"default_hooks.checkpoint.max_keep_ckpts={keep}",
-        "default_hooks.checkpoint.save_best=None",
-    )
+    options = (*NO_VALIDATION, f"default_hooks.checkpoint.max_keep_ckpts={keep}")
     outcome, work_dir = train(config, options=options, prepare=functools.partial(full_disk, 1))
     assert outcome.status == 2
     assert "Traceback" not in outcome.stderr
