@@ -658,6 +658,19 @@ def test_a_variable_of_a_config_reaches_the_copies_of_its_base(tmp_path):
     assert {cfg.vocab for cfg in places(config, "tokenizer")} == {"procedural"}
 
 
+@pytest.mark.parametrize(
+    "name", ["cada_procedural", "cada_ufine", "blip_procedural", "cmpm_osnet_cuhk", "irra_procedural"]
+)
+def test_the_image_size_reaches_every_step_that_has_one(name):
+    config = read_config(name)
+    override(config, {"image_size": (64, 32)})
+    loaders = [config[split] for split in ("train_dataloader", "val_dataloader", "test_dataloader") if config[split]]
+    steps = [step for loader in loaders for step in loader.dataset.pipeline if "size" in step]
+    assert len(steps) == len(loaders) + 1  # a resize in each, and the crop of training
+    assert {tuple(step["size"]) for step in steps} == {(64, 32)}
+    assert tuple(config.model.visual_encoder.get("image_size", (64, 32))) == (64, 32)
+
+
 def test_reading_changes_no_config_of_ours():
     paths = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
     assert len(paths) > 50

@@ -191,6 +191,10 @@ SIZE = {
         "test_dataloader__dataset__pipeline__1",
         "train_pipeline__1",
         "train_pipeline__4",
+        "plain_pipeline__1",
+        "plain_pipeline__4",
+        "random_pipeline__1",
+        "random_pipeline__4",
         "test_pipeline__1",
     )
 } | {"image_size": (64, 32), "model__visual_encoder__image_size": (64, 32)}
