@@ -27,7 +27,7 @@ from cada_plugin.engine.config import read_config
 from cada_plugin.errors import ConfigError
 from cada_plugin.integrations.yacs_files import Entry, expanded, flatten, read_entries
 from cada_plugin.integrations.yacs_settings import Approximated, Ignored
-from cada_plugin.integrations.yacs_table import ROWS, STYLES, Row
+from cada_plugin.integrations.yacs_table import ROWS, STYLES, Option
 
 # Which config a data set stands for.
 _BASE_CONFIGS = {
@@ -201,7 +201,7 @@ def add_cada_config(cfg: CfgNode) -> None:
 # ---------------------------------------------------------------- trees
 
 
-def _rows(style: str) -> dict[str, Row]:
+def _rows(style: str) -> dict[str, Option]:
     """The table by the keys of a style."""
     return {row.key(style): row for row in ROWS if row.key(style)}
 
@@ -321,7 +321,7 @@ def _load_base(values: dict[str, Any], style: str, report: Report, lenient: bool
         raise ConfigError(f"{base}: {error}") from error
 
 
-def _write(row: Row, config: Config, value: Any, world_size: int) -> Ignored | Approximated | None:
+def _write(row: Option, config: Config, value: Any, world_size: int) -> Ignored | Approximated | None:
     row.check(value)
     remark = Approximated(row.remark(value)) if row.remark(value) else None
     value = row.decode(value)

@@ -24,7 +24,7 @@ Remark = Ignored | Approximated | None
 
 
 class Setting(NamedTuple):
-    """Both directions of one setting. Values are yacs', except names, which are ours (see ``Row.words``).
+    """Both directions of one setting. Values are yacs', except names, which are ours (see ``Option.words``).
 
     Attributes:
         read: its value in a config; None where the config does not say it.
