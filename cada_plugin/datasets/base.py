@@ -157,7 +157,7 @@ class TextPersonDataset(BaseDataset):
 
     @classmethod
     def rules(cls) -> dict:
-        """Keyword arguments for ``find_issues`` and ``validate_records`` that follow from the layout."""
+        """Keyword arguments for ``find_problems`` and ``validate_records`` that follow from the layout."""
         return {
             "path_key": cls.PATH_KEY,
             "splits": cls.SPLITS,

@@ -10,13 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from cada_plugin.datasets.annotations import Annotation, Issue, find_issues
+from cada_plugin.datasets.annotations import find_problems
 from cada_plugin.datasets.base import TextPersonDataset
-from cada_plugin.datasets.caption_checks import Problem, check_captions, check_lengths, few
+from cada_plugin.datasets.caption_checks import check_captions, check_lengths, few
 from cada_plugin.datasets.cuhk_pedes import CUHKPEDES
 from cada_plugin.datasets.custom import CustomPEDES
 from cada_plugin.datasets.icfg_pedes import ICFGPEDES
 from cada_plugin.datasets.images import verify_images
+from cada_plugin.datasets.problems import Problem
 from cada_plugin.datasets.rstpreid import RSTPReid
 from cada_plugin.datasets.splits import split_people
 from cada_plugin.datasets.ufine6926 import UFine6926
@@ -66,12 +67,11 @@ def check_dataset(name: str, root: str, ann_file: str | None = None, decode: boo
 
     lacks_split = not annotation.has_split
     optional = dataset.SPLIT_OPTIONAL or lacks_split  # the missing splits are said once, not per record
-    issues = find_issues(annotation, image_root, **{**dataset.rules(), "split_optional": optional})
-    problems = [issue_to_problem(issue, annotation) for issue in issues]
+    problems = find_problems(annotation, image_root, **{**dataset.rules(), "split_optional": optional})
+    unusable = {index for problem in problems for index in problem.indices}
     if lacks_split and not dataset.SPLIT_OPTIONAL:
         problems.insert(0, wrong_json(path.name, dataset, len(annotation.records)))
 
-    unusable = {index for issue in issues for index in issue.indices}
     raw = [record for index, record in enumerate(annotation.records) if index not in unusable]
     by_split: dict[str, list[dict]] = defaultdict(list)
     if lacks_split and dataset.SPLIT_OPTIONAL:
@@ -112,10 +112,6 @@ def derive_splits(raw: list[dict]) -> tuple[list[dict], Problem]:
     return [{**record, "split": split_of[record["id"]]} for record in raw], Problem(
         "derived_split", message, is_note=True
     )
-
-
-def issue_to_problem(issue: Issue, annotation: Annotation) -> Problem:
-    return Problem(issue.kind, issue.describe(annotation), max(len(issue.indices), 1))
 
 
 def as_note(problem: Problem) -> Problem:
