@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.fileio import load
 
 from cada_plugin.datasets import person_collate
-from cada_plugin.integrations.torchreid import PROCEDURAL_BUILD
+from cada_plugin.datasets.catalogue import data_sets
 from cada_plugin.registry import DATASETS, MODELS, TRANSFORMS, build_part
 
 ROOT = Path(__file__).parents[1]
@@ -193,5 +193,7 @@ def test_pretraining_people_are_not_those_of_the_main_job():
     assert main.identities.test >= 200
 
 
-def test_torchreid_draws_the_same_people_into_the_same_folder():
-    assert Config.fromfile(CONFIG_DIR / "cada_procedural.py").build == PROCEDURAL_BUILD
+@pytest.mark.parametrize("name", sorted(data_sets()))
+def test_a_data_set_names_a_config_that_reads_it(name):
+    config = Config.fromfile(CONFIG_DIR / f"{data_sets()[name].CONFIG}.py")
+    assert config.train_dataloader.dataset.type == name

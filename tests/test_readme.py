@@ -9,8 +9,7 @@ import pytest
 from mmengine.config import Config
 from runner_factory import REPO, tool, write_run
 
-from cada_plugin.datasets.procedural import build_procedural
-from cada_plugin.integrations import torchreid as bridge
+from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.registry import LOOPS, METRICS, MODELS
 
 TEXT = (REPO / "README.md").read_text(encoding="utf-8")
@@ -35,8 +34,9 @@ def test_the_mmengine_config_builds():
 
 def test_the_torchreid_lines_run(tmp_path, monkeypatch):
     (block,) = blocks("In a torchreid codebase", "python")
-    monkeypatch.setitem(bridge.PROCEDURAL_BUILD, "identities", PEOPLE)
-    build_procedural(tmp_path / "data/procedural_pedes", **bridge.PROCEDURAL_BUILD)
+    config = tmp_path / "few_people.py"
+    config.write_text(f"_base_ = ['{REPO / 'configs/cada_procedural.py'}']\nbuild = dict(identities={PEOPLE})\n")
+    monkeypatch.setattr(ProceduralPEDES, "CONFIG", str(config))
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(block, names)

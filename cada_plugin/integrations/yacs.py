@@ -23,21 +23,15 @@ from typing import Any
 from mmengine.config import Config
 from yacs.config import CfgNode
 
+from cada_plugin.datasets import CUHKPEDES
+from cada_plugin.datasets.catalogue import data_sets
 from cada_plugin.engine.config import read_config
 from cada_plugin.errors import ConfigError
 from cada_plugin.integrations.yacs_files import Entry, expanded, flatten, read_entries
 from cada_plugin.integrations.yacs_settings import Approximated, Ignored
 from cada_plugin.integrations.yacs_table import ROWS, STYLES, Option
 
-# Which config a data set stands for.
-_BASE_CONFIGS = {
-    "CUHKPEDES": "cada_cuhk",
-    "ICFGPEDES": "cada_icfg",
-    "RSTPReid": "cada_rstp",
-    "UFine6926": "cada_ufine",
-    "ProceduralPEDES": "cada_procedural",
-}
-_DEFAULT_BASE = "cada_cuhk"  # where a file for another task names a data set that has no captions
+_DEFAULT_BASE = CUHKPEDES.CONFIG  # where a file for another task names a data set that has no captions
 _OWN = {"fastreid": "MODEL.CADA", "torchreid": "cada"}  # the node of our own options
 _EXPECTED = {
     str: "a string",
@@ -307,7 +301,7 @@ def _load_base(values: dict[str, Any], style: str, report: Report, lenient: bool
         raise ConfigError(f"nothing says where to start from: set {names} to a data set, or {base} to a Python config")
     if not name:
         try:
-            name = _BASE_CONFIGS[ROWS[1].decode(values[names])]
+            name = data_sets()[ROWS[1].decode(values[names])].CONFIG
         except ConfigError as error:
             if not lenient:
                 raise ConfigError(f"{names}: {error}. Or name a config with {base}") from error

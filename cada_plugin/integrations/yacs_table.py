@@ -6,14 +6,18 @@ releases differ on the seed and the log period: these rows have TransReID's, or 
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from cada_plugin.datasets.catalogue import data_sets
 from cada_plugin.errors import ConfigError
 from cada_plugin.integrations import yacs_schedule as schedule
 from cada_plugin.integrations import yacs_settings as settings
 from cada_plugin.integrations.yacs_settings import Setting, at, loaders, none_as
 
 STYLES = ("fastreid", "torchreid")
+Words = dict[str, tuple[str, str]]
+"""Our names, and what FastReID and torchreid call the same thing; empty where one of them has no name for it."""
 
 
 class Option(NamedTuple):
@@ -22,7 +26,8 @@ class Option(NamedTuple):
     Attributes:
         fastreid, torchreid: keys; empty where the style says it by another row.
         kind: the type that yacs checks a value against.
-        words: our name to FastReID's and torchreid's, where values are names. Either is understood in both styles.
+        words: where values are names, what they are called; a function where they can become more while a program runs.
+            A name of either host is understood in both styles.
         of_all_processes: batch sizes are of all processes in both hosts, and of each one in MMEngine.
         low, high: bounds of a number.
         near: other names of the hosts in lower case, which are taken for one of ours with a remark.
@@ -32,7 +37,7 @@ class Option(NamedTuple):
     torchreid: str
     kind: type
     setting: Setting
-    words: dict[str, tuple[str, str]] | None = None
+    words: Words | Callable[[], Words] | None = None
     of_all_processes: bool = False
     low: float | None = None
     high: float | None = None
@@ -41,15 +46,21 @@ class Option(NamedTuple):
     def key(self, style: str) -> str:
         return self[STYLES.index(style)]
 
+    @property
+    def names(self) -> Words | None:
+        """``words``, as they are now."""
+        return self.words() if callable(self.words) else self.words
+
     def decode(self, value: Any) -> Any:
         """Names as the hosts write them -> ours."""
-        if self.words is None:
+        known = self.names
+        if known is None:
             return value
         names = value if self.kind is list else [value]
-        ours = {word.lower(): name for name, words in self.words.items() for word in words if word}
+        ours = {word.lower(): name for name, words in known.items() for word in words if word}
         ours |= {word: name for word, (name, _) in self.near.items()}
         if len(names) != 1 or str(names[0]).lower() not in ours:
-            spellings = ", ".join(dict.fromkeys(word for words in self.words.values() for word in words if word))
+            spellings = ", ".join(dict.fromkeys(word for words in known.values() for word in words if word))
             raise ConfigError(f"expected one of {spellings}; got {', '.join(map(str, names)) or 'none'}")
         return ours[str(names[0]).lower()]
 
@@ -73,19 +84,19 @@ class Option(NamedTuple):
 
     def encode(self, value: Any, style: str) -> Any:
         """Our names -> as a host writes them; None for what it has no name for."""
-        if self.words is None:
+        known = self.names
+        if known is None:
             return value
-        word = self.words[value][STYLES.index(style)] if value in self.words else None
-        return [word] if word and self.kind is list else word
+        word = known[value][STYLES.index(style)] if value in known else ""
+        if not word:
+            return None
+        return [word] if self.kind is list else word
 
 
-_DATASETS = {
-    "CUHKPEDES": ("CUHKPEDES", "cuhk_pedes"),
-    "ICFGPEDES": ("ICFGPEDES", "icfg_pedes"),
-    "RSTPReid": ("RSTPReid", "rstpreid"),
-    "UFine6926": ("UFine6926", "ufine6926"),
-    "ProceduralPEDES": ("ProceduralPEDES", "procedural_pedes"),
-}
+def _data_sets() -> Words:
+    return {name: (name, cls.TORCHREID_NAME) for name, cls in data_sets().items() if cls.CONFIG}
+
+
 _SAMPLERS = {
     "DefaultSampler": ("TrainingSampler", "RandomSampler"),
     "IdentitySampler": ("NaiveIdentitySampler", "RandomIdentitySampler"),
@@ -114,8 +125,8 @@ _COSINE_WEIGHT = at("val_cfg.cosine_weight", "test_cfg.cosine_weight")
 ROWS = (
     Option("MODEL.CADA.BASE_CONFIG", "cada.base_config", str, settings.BASE_CONFIG),
     # data
-    Option("DATASETS.NAMES", "data.sources", list, settings.dataset("train"), _DATASETS),
-    Option("DATASETS.TESTS", "data.targets", list, settings.dataset("test"), _DATASETS),
+    Option("DATASETS.NAMES", "data.sources", list, settings.dataset("train"), _data_sets),
+    Option("DATASETS.TESTS", "data.targets", list, settings.dataset("test"), _data_sets),
     Option("DATASETS.ROOT_DIR", "data.root", str, settings.DATA_ROOT),
     Option("INPUT.SIZE_TRAIN", "", list, settings.IMAGE_SIZE),
     Option("INPUT.SIZE_TEST", "", list, settings.TEST_SIZE),
