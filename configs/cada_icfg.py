@@ -8,4 +8,3 @@ model = dict(
     tokenizer={{_base_.tokenizer}},
     visual_encoder=dict(image_size={{_base_.image_size}}),
 )
-default_hooks = dict(checkpoint=dict(save_best=None))  # there is no split to choose an epoch on

@@ -14,4 +14,3 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=11, end=11, by_epoch=True, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=11)
-default_hooks = dict(checkpoint=dict(save_best='t2i/R1'))

@@ -29,4 +29,3 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=8, end=8, by_epoch=True, convert_to_iter_based=True),
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=4)
-default_hooks = dict(checkpoint=dict(save_best='t2i_global/R1'))

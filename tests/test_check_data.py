@@ -9,7 +9,8 @@ from dataset_factory import write_cuhk, write_custom, write_custom_csv, write_ic
 
 from cada_plugin.cli import check_data
 from cada_plugin.datasets import CUHKPEDES, ICFGPEDES, CustomPEDES, RSTPReid, UFine6926, images
-from cada_plugin.datasets.checks import DATASETS_BY_NAME, check_captions, check_counts, check_dataset
+from cada_plugin.datasets.checks import check_captions, check_counts, check_dataset
+from cada_plugin.registry import DATASETS
 
 TOOL = Path(__file__).parents[1] / "tools/check_data.py"
 CUHK_TINY = {"train": (3, 6, 12), "val": (1, 2, 4), "test": (2, 4, 8)}
@@ -92,8 +93,43 @@ def test_tool_runs_as_a_program_from_any_folder(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_tool_offers_every_data_set(tool):
-    assert set(tool.NAMES) == set(DATASETS_BY_NAME)
+def test_tool_offers_every_data_set(tmp_path, tool, capsys):
+    for name in ("cuhk", "icfg", "rstp", "ufine", "custom", "procedural"):
+        assert tool.main([name, str(tmp_path / "absent")]) == 2
+        assert "is not a folder" in capsys.readouterr().err
+
+
+def test_a_name_that_nobody_has_lists_those_that_there_are(tmp_path, tool, capsys):
+    assert tool.main(["chuk", str(tmp_path)]) == 2
+    message = "no data set is called 'chuk': use one of cuhk, custom, icfg, procedural, rstp, ufine"
+    assert message in capsys.readouterr().err
+
+
+def test_help_comes_at_once():
+    code = "import sys\ntry: main(['--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", f"from cada_plugin.cli.check_data import main\n{code}"], check=True)
+
+
+def test_a_data_set_of_a_user_is_checked_by_its_alias(tmp_path, monkeypatch):
+    class Shop(CustomPEDES):
+        """Written outside the package."""
+
+        NAME = "Shop"
+        ALIAS = "shop"
+        PUBLISHED = {"train": (2, 2, 2)}
+
+    class ShopAgain(Shop):
+        """Another data set in the layout of the first."""
+
+    monkeypatch.setattr(DATASETS, "_module_dict", dict(DATASETS.module_dict))  # what is registered here ends here
+    for cls in (Shop, ShopAgain):
+        DATASETS.register_module(module=cls)
+    assert (ShopAgain.ALIAS, ShopAgain.CONFIG, ShopAgain.PUBLISHED) == ("", "", Shop.PUBLISHED)
+    rows = [{"file_path": f"{i}.png", "caption": f"Coat {i}.", "id": i, "split": "train"} for i in range(2)]
+    write_custom_csv(tmp_path, rows)
+    report = check_dataset("shop", str(tmp_path))
+    assert report.is_clean
+    assert report.counts == report.published == Shop.PUBLISHED
 
 
 def test_another_annotation_file(tmp_path, tool):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cada_plugin.errors import ConfigError, ImageError
-from cada_plugin.visualization import Row, draw_ranked_galleries
+from cada_plugin.visualization import RankedQuery, draw_ranked_galleries
 from cada_plugin.visualization.gallery import MAT, RIGHT, WRONG
 
 BLUE = (20, 40, 220)
@@ -39,7 +39,7 @@ def columns_of(image, colour):
 
 
 def test_right_person_is_framed_green_and_others_red(tmp_path, person):
-    image = picture([Row("a man", 7, [(person, 8, 0.9), (person, 7, 0.8)])], tmp_path)
+    image = picture([RankedQuery("a man", 7, [(person, 8, 0.9), (person, 7, 0.8)])], tmp_path)
     red, green = columns_of(image, WRONG), columns_of(image, RIGHT)
     assert len(red) == len(green) == 2  # left and right side of one frame each
     assert red[1][1] < green[0][0]  # in the order of the ranks
@@ -47,7 +47,7 @@ def test_right_person_is_framed_green_and_others_red(tmp_path, person):
 
 def test_marks_tell_right_from_wrong_without_colour(tmp_path, person):
     def corner(person_id):
-        image = picture([Row("a man", 7, [(person, person_id, 0.9)])], tmp_path)
+        image = picture([RankedQuery("a man", 7, [(person, person_id, 0.9)])], tmp_path)
         right = columns_of(image, RIGHT if person_id == 7 else WRONG)[1][1]
         patch = image.crop((right - 29, 30, right + 1, 75)).load()
         return {(x, y) for x in range(30) for y in range(45) if patch[x, y] == (255, 255, 255)}
@@ -59,7 +59,7 @@ def test_marks_tell_right_from_wrong_without_colour(tmp_path, person):
 
 
 def test_aspect_is_kept(tmp_path, person):
-    image = picture([Row("a man", 7, [(person, 8, 0.9)])], tmp_path)
+    image = picture([RankedQuery("a man", 7, [(person, 8, 0.9)])], tmp_path)
     pixels = image.load()
     blue = [(x, y) for x in range(image.width) for y in range(image.height) if pixels[x, y] == BLUE]
     width = max(x for x, _ in blue) - min(x for x, _ in blue) + 1
@@ -72,36 +72,38 @@ def test_aspect_is_kept(tmp_path, person):
 
 def test_size_grows_with_rows_columns_and_title(tmp_path, person):
     hit = (person, 7, 0.5)
-    two = picture([Row("a man", 7, [hit] * 6)] * 2, tmp_path)
-    assert picture([Row("a man", 7, [hit] * 6)] * 3, tmp_path).height > two.height + 224
-    assert picture([Row("a man", 7, [hit] * 7)] * 2, tmp_path).width > two.width + 112
-    assert picture([Row("a man", 7, [hit] * 6)] * 2, tmp_path, title="Stage 2").height > two.height
-    assert picture([Row("a man", 7, [hit] * 6, truth=person)] * 2, tmp_path).width > two.width + 112
-    assert picture([Row("a man", 7, [hit] * 6)] * 2, tmp_path, image_height=448).width == 2 * two.width
+    two = picture([RankedQuery("a man", 7, [hit] * 6)] * 2, tmp_path)
+    assert picture([RankedQuery("a man", 7, [hit] * 6)] * 3, tmp_path).height > two.height + 224
+    assert picture([RankedQuery("a man", 7, [hit] * 7)] * 2, tmp_path).width > two.width + 112
+    assert picture([RankedQuery("a man", 7, [hit] * 6)] * 2, tmp_path, title="Stage 2").height > two.height
+    assert picture([RankedQuery("a man", 7, [hit] * 6, truth=person)] * 2, tmp_path).width > two.width + 112
+    assert picture([RankedQuery("a man", 7, [hit] * 6)] * 2, tmp_path, image_height=448).width == 2 * two.width
 
 
 def test_topk_limits_the_images_and_short_rows_are_fine(tmp_path, person):
-    rows = [Row("a man", 7, [(person, 7, 0.5)] * 9), Row("nobody", 1, [])]
+    rows = [RankedQuery("a man", 7, [(person, 7, 0.5)] * 9), RankedQuery("nobody", 1, [])]
     assert len(columns_of(picture(rows, tmp_path, topk=3), RIGHT)) == 6
 
 
 def test_a_text_may_stand_in_place_of_a_score(tmp_path, person):
-    pictures = [picture([Row("a man", 7, [(person, 7, score)])], tmp_path) for score in (0.25, "0.250", "cos 0.250")]
+    pictures = [
+        picture([RankedQuery("a man", 7, [(person, 7, score)])], tmp_path) for score in (0.25, "0.250", "cos 0.250")
+    ]
     assert pictures[0] == pictures[1] != pictures[2]
 
 
 def test_long_caption_makes_room_and_endless_words_break(tmp_path, person):
     hits = [(person, 7, 0.5)]
-    short = picture([Row("a man", 7, hits)], tmp_path)
-    assert picture([Row("a man in a coat " * 40, 7, hits)], tmp_path).height > short.height + 100
-    endless = picture([Row("x" * 300, 7, hits)], tmp_path)
+    short = picture([RankedQuery("a man", 7, hits)], tmp_path)
+    assert picture([RankedQuery("a man in a coat " * 40, 7, hits)], tmp_path).height > short.height + 100
+    endless = picture([RankedQuery("x" * 300, 7, hits)], tmp_path)
     frame = columns_of(endless, RIGHT)[0][0]
     pixels = endless.load()
     assert all(pixels[x, y] == (255, 255, 255) for x in range(330, frame) for y in range(35, 200))
 
 
 def test_failure_leaves_the_old_picture_and_no_rubbish(tmp_path, person, monkeypatch):
-    path = draw_ranked_galleries([Row("a man", 7, [(person, 7, 0.5)])], tmp_path / "gallery.png")
+    path = draw_ranked_galleries([RankedQuery("a man", 7, [(person, 7, 0.5)])], tmp_path / "gallery.png")
     before = path.read_bytes()
 
     def half_written(self, target, **_):
@@ -111,16 +113,16 @@ def test_failure_leaves_the_old_picture_and_no_rubbish(tmp_path, person, monkeyp
 
     monkeypatch.setattr(Image.Image, "save", half_written)
     with pytest.raises(OSError, match="disk full"):
-        draw_ranked_galleries([Row("a man", 7, [(person, 8, 0.5)])], path)
+        draw_ranked_galleries([RankedQuery("a man", 7, [(person, 8, 0.5)])], path)
     assert path.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["gallery.png", "person.png"]
 
 
 def test_errors_name_the_cause(tmp_path, person):
     with pytest.raises(ImageError, match="missing"):
-        draw_ranked_galleries([Row("a man", 7, [(tmp_path / "gone.png", 7, 0.5)])], tmp_path / "g.png")
+        draw_ranked_galleries([RankedQuery("a man", 7, [(tmp_path / "gone.png", 7, 0.5)])], tmp_path / "g.png")
     with pytest.raises(ConfigError, match="no row"):
         draw_ranked_galleries([], tmp_path / "g.png")
     with pytest.raises(ConfigError, match="topk=0"):
-        draw_ranked_galleries([Row("a man", 7, [])], tmp_path / "g.png", topk=0)
+        draw_ranked_galleries([RankedQuery("a man", 7, [])], tmp_path / "g.png", topk=0)
     assert not (tmp_path / "g.png").exists()

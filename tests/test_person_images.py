@@ -299,7 +299,7 @@ def test_a_cache_without_a_home_is_done_without(tmp_path, monkeypatch, caplog, u
 def test_a_cache_file_nested_without_end_is_ignored(tmp_path):
     cache_dir().mkdir(parents=True, exist_ok=True)
     (cache_dir() / "deep.json").write_text("[" * 100_000)
-    assert cache.read_json("deep.json") is None
+    assert cache.read_cache("deep.json") is None
 
 
 @pytest.mark.parametrize(

@@ -432,11 +432,7 @@ def full_disk(number: int) -> None:
 
 @pytest.mark.parametrize("keep", [1, 2])
 def test_a_full_disk_names_the_file_and_leaves_the_one_before_it(config, keep):
-    options = (
-        *NO_VALIDATION,
-        f"default_hooks.checkpoint.max_keep_ckpts={keep}",
-        "default_hooks.checkpoint.save_best=None",
-    )
+    options = (*NO_VALIDATION, f"default_hooks.checkpoint.max_keep_ckpts={keep}")
     outcome, work_dir = train(config, options=options, prepare=functools.partial(full_disk, 1))
     assert outcome.status == 2
     assert "Traceback" not in outcome.stderr
@@ -660,6 +656,19 @@ def test_a_variable_of_a_config_reaches_the_copies_of_its_base(tmp_path):
     assert places(config, "data_root") == ["mine", "mine", "elsewhere"]
     assert {cfg.max_length for cfg in places(config, "tokenizer")} == {40}
     assert {cfg.vocab for cfg in places(config, "tokenizer")} == {"procedural"}
+
+
+@pytest.mark.parametrize(
+    "name", ["cada_procedural", "cada_ufine", "blip_procedural", "cmpm_osnet_cuhk", "irra_procedural"]
+)
+def test_the_image_size_reaches_every_step_that_has_one(name):
+    config = read_config(name)
+    override(config, {"image_size": (64, 32)})
+    loaders = [config[split] for split in ("train_dataloader", "val_dataloader", "test_dataloader") if config[split]]
+    steps = [step for loader in loaders for step in loader.dataset.pipeline if "size" in step]
+    assert len(steps) == len(loaders) + 1  # a resize in each, and the crop of training
+    assert {tuple(step["size"]) for step in steps} == {(64, 32)}
+    assert tuple(config.model.visual_encoder.get("image_size", (64, 32))) == (64, 32)
 
 
 def test_reading_changes_no_config_of_ours():

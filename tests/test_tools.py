@@ -122,10 +122,20 @@ def test_resuming_executes_nothing_of_a_checkpoint(config, trained):
 
 def test_without_validation_the_last_epoch_is_tested(config):
     nothing = variant(config, "val_dataloader = None\nval_evaluator = None\nval_cfg = None")
-    outcome, work_dir = run(nothing, options=("default_hooks.checkpoint.save_best=None",))
+    outcome, work_dir = run(nothing)
     assert outcome.status == 0, outcome.stderr
+    assert "save_best=t2i/R1 is left out: there is no validation split" in outcome.stderr
     assert "testing the last epoch" in outcome.stderr
     assert len(factory.metrics(work_dir)) == 1
+
+
+def test_where_validation_does_not_rerank_stage_one_chooses_the_best_epoch(config):
+    outcome, work_dir = run(variant(config, "val_cfg = dict(rerank_topk=0)"))
+    assert outcome.status == 0, outcome.stderr
+    said = "save_best=t2i/R1: validation does not re-rank, so t2i_global/R1 chooses the best epoch"
+    assert outcome.stderr.count(said) == 1
+    assert "testing the best epoch on the validation split" in outcome.stderr
+    assert (work_dir / "best_t2i_global_R1_epoch_1.pth").exists()
 
 
 # ---------------------------------------------------------------- errors
@@ -163,7 +173,10 @@ WRONG = {
     "transform": ("test_dataloader = dict(dataset=dict(pipeline=[dict(type='NoStep')]))", ["NoStep is not in"]),
     "split": ("test_dataloader = dict(dataset=dict(split='tset'))", ["split 'tset'", "train, val, test"]),
     "mode": ("val_dataloader = dict(dataset=dict(test_mode=False))", ["val_dataloader.dataset needs test_mode=True"]),
-    "best": ("val_cfg = dict(rerank_topk=0)", ["save_best='t2i/R1' is not measured", "t2i_global/R1"]),
+    "best": (
+        "val_cfg = dict(rerank_topk=0)\ndefault_hooks = dict(checkpoint=dict(save_best='t2i_match/R1'))",
+        ["save_best='t2i_match/R1' is not measured", "t2i_global/R1"],
+    ),
     "ranker": ("test_evaluator = dict(ranker='mine')", ["ranker='mine'"]),
     "data root": (
         "test_dataloader = dict(dataset=dict(_delete_=True, type='CUHKPEDES', data_root='nowhere', split='test'))",

@@ -15,9 +15,11 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from yacs.config import CfgNode
 
+from cada_plugin.datasets import CustomPEDES
 from cada_plugin.errors import ConfigError
 from cada_plugin.integrations.yacs import STYLES, add_cada_config, convert, to_mmengine, to_yacs
 from cada_plugin.integrations.yacs_table import ROWS
+from cada_plugin.registry import DATASETS
 
 CONFIGS = factory.REPO / "configs"
 EXAMPLES = CONFIGS / "yacs"
@@ -191,6 +193,10 @@ SIZE = {
         "test_dataloader__dataset__pipeline__1",
         "train_pipeline__1",
         "train_pipeline__4",
+        "plain_pipeline__1",
+        "plain_pipeline__4",
+        "random_pipeline__1",
+        "random_pipeline__4",
         "test_pipeline__1",
     )
 } | {"image_size": (64, 32), "model__visual_encoder__image_size": (64, 32)}
@@ -423,6 +429,22 @@ def test_a_data_set_chooses_its_config(name, tmp_path):
     expected = {"cu": "cada_cuhk", "ic": "cada_icfg", "rs": "cada_rstp", "uf": "cada_ufine", "pr": "cada_procedural"}
     path = write(tmp_path, "run.yaml", f"DATASETS:\n  NAMES: ('{name}',)\n")
     assert to_mmengine(path).to_dict() == changed(expected[name[:2].lower()])
+
+
+def test_a_data_set_that_is_registered_later_chooses_its_config_too(tmp_path, monkeypatch):
+    class Shop(CustomPEDES):
+        """Written outside the package."""
+
+        CONFIG = str(tmp_path / "shop.py")
+        TORCHREID_NAME = "shop"
+
+    monkeypatch.setattr(DATASETS, "_module_dict", dict(DATASETS.module_dict))  # what is registered here ends here
+    DATASETS.register_module(module=Shop)
+    text = "train_dataloader = dict(batch_size=7, dataset=dict(type='Shop'))"
+    (tmp_path / "shop.py").write_text(f"_base_ = ['{CONFIGS / 'cada_custom.py'}']\n{text}\n")
+    for name in ("shop", "Shop"):
+        path = write(tmp_path, "run.yaml", f"DATASETS:\n  NAMES: ('{name}',)\n")
+        assert to_mmengine(path).train_dataloader.batch_size == 7
 
 
 # ---------------------------------------------------------------- files

@@ -15,10 +15,11 @@ from matplotlib.transforms import Bbox
 
 from cada_plugin.benchmark.records import STAGES, final_stage
 from cada_plugin.benchmark.report import title
+from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
 from cada_plugin.files import replacing
 
-COLORS = {"t2i_global": "#0072B2", "t2i": "#E69F00"}
-MARKERS = {"t2i_global": "o", "t2i": "D"}
+COLORS = {STAGE_ONE: "#0072B2", FINAL: "#E69F00"}
+MARKERS = {STAGE_ONE: "o", FINAL: "D"}
 _BAR = 0.38  # of the distance between two rows
 _REACHES = (10, 16, 24, 34, 46, 60, 80)  # of a label from its point, in typographic points
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
@@ -35,8 +36,8 @@ def draw_accuracy(results: dict, path: Path) -> None:
         bars = [(y, row["metrics"][f"{stage}/R1"]) for y, row in enumerate(rows) if f"{stage}/R1" in row["metrics"]]
         if not bars:
             continue
-        shifts = {"t2i_global": -_BAR / 2, "t2i": _BAR / 2}
-        places = [y + shifts[stage] * (final_stage(rows[y]["metrics"]) == "t2i") for y, _ in bars]
+        shifts = {STAGE_ONE: -_BAR / 2, FINAL: _BAR / 2}
+        places = [y + shifts[stage] * (final_stage(rows[y]["metrics"]) == FINAL) for y, _ in bars]
         means, errors = [score["mean"] for _, score in bars], [score["std"] or 0.0 for _, score in bars]
         axes.barh(places, means, _BAR, color=COLORS[stage], label=STAGES[stage])
         axes.errorbar(means, places, xerr=errors, fmt="none", ecolor="black", capsize=3, linewidth=1)
@@ -62,7 +63,7 @@ def draw_cost(results: dict, path: Path) -> None:
     labels: list[tuple[str, float, float]] = []
     lines: list[list[tuple[float, float]]] = []  # what labels keep clear of
     for row in rows:
-        latency = {"t2i_global": row["cost"]["query_ms"], "t2i": row["cost"]["query_reranked_ms"]}
+        latency = {STAGE_ONE: row["cost"]["query_ms"], FINAL: row["cost"]["query_reranked_ms"]}
         stages = [stage for stage in STAGES if f"{stage}/R1" in row["metrics"] and latency[stage] is not None]
         spots = [(latency[stage], row["metrics"][f"{stage}/R1"]["mean"]) for stage in stages]
         if not spots:

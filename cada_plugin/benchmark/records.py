@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-STAGES = {"t2i_global": "stage 1", "t2i": "re-ranked"}
+from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
+
+STAGES = {STAGE_ONE: "stage 1", FINAL: "re-ranked"}
 _LARGEST = 1e15  # beyond every count, size and time of a model
 _COST_NUMBERS = (
     "parameters",
@@ -65,7 +67,7 @@ class Records:
 
 def final_stage(metrics: dict) -> str:
     """The list that a model is judged by: re-ranked where it has a second stage."""
-    return "t2i" if any(key.startswith("t2i/") for key in metrics) else "t2i_global"
+    return FINAL if any(key.startswith(f"{FINAL}/") for key in metrics) else STAGE_ONE
 
 
 def read_records(folder: Path, noted: bool = False) -> Records:
@@ -135,7 +137,7 @@ def _read_metrics(path: Path) -> dict[str, float]:
         percent = key.partition("/")[0] in STAGES and not key.endswith("_p")
         _number(metrics, key, *((0.0, 100.0) if percent else ()))
     if not any(key.partition("/")[0] in STAGES for key in metrics):
-        raise _Damaged("has no metric of a retrieval (t2i_global/R1)")
+        raise _Damaged(f"has no metric of a retrieval ({STAGE_ONE}/R1)")
     return metrics
 
 
@@ -187,7 +189,7 @@ def _read_queries(path: Path, stage: str | None) -> Queries:
             if archive.testzip() is not None:
                 raise _Damaged("is damaged")
         with np.load(path, allow_pickle=False) as file:
-            ranks = file[f"{stage or 't2i_global'}/first_rank"]
+            ranks = file[f"{stage or STAGE_ONE}/first_rank"]
             people, captions = file["person_ids"], file["caption_crc32"]
     except KeyError as error:
         raise _Damaged(f"lacks {error.args[0]}") from error

@@ -19,6 +19,7 @@ from cada_plugin.benchmark.machine import machine, versions
 from cada_plugin.benchmark.plan import CrossTest, Plan, Row, Run, set_name
 from cada_plugin.benchmark.records import STAGES, Queries, final_stage, read_records
 from cada_plugin.evaluation import paired_bootstrap
+from cada_plugin.evaluation.stages import STAGE_ONE
 from cada_plugin.files import replacing, write_json
 
 METRICS = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "mAP": "mAP", "mINP": "mINP"}
@@ -195,7 +196,7 @@ def title(results: dict) -> str:
 def _accuracy(results: dict) -> str:
     rows = results["rows"]
     first = rows[0]["name"]
-    stages = [s for s in STAGES if any(f"{s}/{m}" in row["metrics"] for row in rows for m in METRICS)] or ["t2i_global"]
+    stages = [s for s in STAGES if any(f"{s}/{m}" in row["metrics"] for row in rows for m in METRICS)] or [STAGE_ONE]
     several = len({row["test_set"] for row in rows}) > 1
     head = ["model", *(["test set"] if several else []), "seeds"]
     head += [f"{STAGES[s]} {name}" if i == 0 else name for s in stages for i, name in enumerate(METRICS.values())]

@@ -10,14 +10,12 @@ Exit status: 0 clean (notes are allowed), 1 problems, 2 nothing usable was found
 import argparse
 import sys
 
-NAMES = ("cuhk", "icfg", "rstp", "ufine", "custom")
-
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "cada check-data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dataset", choices=NAMES, help="layout of the data set")
+    parser.add_argument("dataset", help="short name of the data set, such as cuhk or custom; a wrong one lists all")
     parser.add_argument("root", help="folder that holds the annotation file and the images")
     parser.add_argument("--ann-file", help="annotation file, if it has an unusual name (absolute or below ROOT)")
     parser.add_argument("--no-decode", action="store_true", help="only look whether images exist, do not decode them")

@@ -1,4 +1,10 @@
-"""Data sets of text-to-image person retrieval and everything between a file and a batch."""
+"""Data sets of text-to-image person retrieval and everything between a file and a batch.
+
+A new data set is one module in this folder, with a class that states its facts, and one config.
+"""
+
+import importlib
+import pkgutil
 
 from cada_plugin.datasets.base import TextPersonDataset
 from cada_plugin.datasets.collate import person_collate
@@ -19,3 +25,7 @@ __all__ = [
     "UFine6926",
     "person_collate",
 ]
+
+for _module in pkgutil.iter_modules(__path__):
+    if not _module.ispkg:  # so that a data set is registered by being here
+        importlib.import_module(f"{__name__}.{_module.name}")

@@ -9,12 +9,13 @@ import json
 import os
 import posixpath
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cada_plugin.datasets.problems import Problem
 from cada_plugin.errors import AnnotationError
 from cada_plugin.text import clean_caption
 
@@ -35,24 +36,12 @@ class Annotation:
     def has_split(self) -> bool:
         return any(isinstance(record, dict) and "split" in record for record in self.records)
 
-
-@dataclass
-class Issue:
-    """One kind of problem in an annotation. ``indices`` are list indices of the offending records."""
-
-    kind: str
-    message: str
-    indices: list[int] = field(default_factory=list)
-
-    def describe(self, annotation: Annotation) -> str:
-        """``"3 records: 'id' is not an integer: record 0, 4, 7"``."""
-        if not self.indices:
-            return self.message
-        count = len(self.indices)
-        shown = ", ".join(str(annotation.positions[index]) for index in self.indices[:SHOWN])
+    def name_records(self, indices: Sequence[int], message: str) -> str:
+        """A message about some records, with their number and places: ``3 records: no 'id' (record 0, 4, 7)``."""
+        count = len(indices)
+        shown = ", ".join(str(self.positions[index]) for index in indices[:SHOWN])
         more = ", ..." if count > SHOWN else ""
-        unit = annotation.unit
-        return f"{count:,} {unit}{'s' if count > 1 else ''}: {self.message} ({unit} {shown}{more})"
+        return f"{count:,} {self.unit}{'s' if count > 1 else ''}: {message} ({self.unit} {shown}{more})"
 
 
 def read_annotations(path: str | os.PathLike) -> list:
@@ -157,7 +146,7 @@ def _integer_trouble(value: Any) -> str | None:
     return None if -(2**63) <= value < 2**63 else "does not fit into 64 bits"
 
 
-def find_issues(
+def find_problems(
     annotation: Annotation,
     image_root: str,
     *,
@@ -166,7 +155,7 @@ def find_issues(
     split: str | None = None,
     split_optional: bool = False,
     unique_identity: bool = False,
-) -> list[Issue]:
+) -> list[Problem]:
     """Everything that makes records unusable, grouped by kind; an empty list if all is well.
 
     Args:
@@ -177,13 +166,13 @@ def find_issues(
         split_optional: whether a file without any split is fine.
         unique_identity: whether one image must not be listed with two ids or in two splits.
     """
-    issues: dict[tuple[str, str], Issue] = {}
+    if not annotation.records:
+        return [Problem("empty", "the file holds no record")]
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
 
     def add(kind: str, message: str, index: int) -> None:
-        issues.setdefault((kind, message), Issue(kind, message)).indices.append(index)
+        found[kind, message].append(index)
 
-    if not annotation.records:
-        return [Issue("empty", "the file holds no record")]
     required = [path_key, "captions", "id"]
     if annotation.has_split or not split_optional:
         required.append("split")
@@ -195,18 +184,22 @@ def find_issues(
         missing = [key for key in required if key not in record]
         if missing:
             add("missing_keys", f"no {', '.join(map(repr, missing))}", index)
-        for kind, message in _value_issues(record, image_root, path_key, splits):
+        for kind, message in _value_problems(record, image_root, path_key, splits):
             add(kind, message, index)
         if unique_identity and not missing and isinstance(record[path_key], str):
             owner = (record["id"], record.get("split"), record.get("camera_id"))
             if owners.setdefault(posixpath.normpath(record[path_key]), owner) != owner:
                 add("conflict", "the image is listed before with another id, split or camera_id", index)
-    found = Counter(r["split"] for r in annotation.records if isinstance(r, dict) and isinstance(r.get("split"), str))
-    if split is not None and split not in found and (found or not split_optional):
-        names = ", ".join(f"{name} ({count:,})" for name, count in found.items()) or "none"
-        add_on = "" if found else _NO_SPLIT_HINT
-        issues["empty_split", ""] = Issue("empty_split", f"no record of split {split!r}; splits found: {names}{add_on}")
-    return list(issues.values())
+    problems = [
+        Problem(kind, annotation.name_records(indices, message), len(indices), indices=tuple(indices))
+        for (kind, message), indices in found.items()
+    ]
+    sizes = Counter(r["split"] for r in annotation.records if isinstance(r, dict) and isinstance(r.get("split"), str))
+    if split is not None and split not in sizes and (sizes or not split_optional):
+        names = ", ".join(f"{name} ({count:,})" for name, count in sizes.items()) or "none"
+        hint = "" if sizes else _NO_SPLIT_HINT
+        problems.append(Problem("empty_split", f"no record of split {split!r}; splits found: {names}{hint}"))
+    return problems
 
 
 _NO_SPLIT_HINT = (
@@ -215,7 +208,7 @@ _NO_SPLIT_HINT = (
 )
 
 
-def _value_issues(record: dict, image_root: str, path_key: str, splits: Sequence[str] | None):
+def _value_problems(record: dict, image_root: str, path_key: str, splits: Sequence[str] | None):
     """Yield (kind, message) for each key that is present but unusable."""
     path = record.get(path_key, "-")
     if not _is_text(path) or not path.strip():
@@ -247,11 +240,11 @@ def _value_issues(record: dict, image_root: str, path_key: str, splits: Sequence
 
 
 def validate_records(annotation: Annotation, image_root: str, **rules: Any) -> None:
-    """Raise one ``AnnotationError`` that lists every kind of problem; ``rules`` are those of :func:`find_issues`."""
-    issues = find_issues(annotation, image_root, **rules)
-    if issues:
+    """Raise one ``AnnotationError`` that lists every kind of problem; ``rules`` are those of :func:`find_problems`."""
+    problems = find_problems(annotation, image_root, **rules)
+    if problems:
         raise AnnotationError(
             f"{annotation.source} cannot be used ({len(annotation.records):,} {annotation.unit}s read):\n"
-            + "\n".join(f"- {issue.describe(annotation)}" for issue in issues)
+            + "\n".join(f"- {problem.message}" for problem in problems)
             + "\nWhat to do: correct the file or download it again; `cada check-data` checks all of it."
         )

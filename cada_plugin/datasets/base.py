@@ -33,7 +33,7 @@ def mix_seed(seed: int, epoch: int, index: int) -> int:
 
 
 class TextPersonDataset(BaseDataset):
-    """Base of all data sets of the plugin. Subclasses only state facts about a layout, as class attributes.
+    """Base of all data sets of the plugin. Subclasses only state facts about a data set, as class attributes.
 
     Training items hold ``img_path, caption, person_id, label, image_id, camera_id, is_twin, sample_index``; evaluation
     items hold ``captions`` (a list) instead of ``caption``. ``label`` is the rank of the person id within the split,
@@ -60,19 +60,48 @@ class TextPersonDataset(BaseDataset):
         AnnotationError: the annotation is missing or not usable; everything found is listed.
         ImageError: with ``verify_images``, images are missing or damaged; all are counted, the first ten named.
         ConfigError: an argument is impossible.
+
+    Attributes:
+        NAME: the name in print, such as ``CUHK-PEDES``.
+        ALIAS: the short name for ``cada check-data``, such as ``cuhk``.
+        CONFIG: the config that trains on this data set: one that ships with the plugin, or the path of a file. A yacs
+            file that names the data set starts from it, and torchreid learns the folder and other arguments there.
+        TORCHREID_NAME: the name for torchreid's data manager and in torchreid-style yacs files; needs a ``CONFIG``.
+        ANN_FILES: names of the annotation file, the usual one first.
+        IMAGE_DIR: folder that image paths are relative to, below the data set's own.
+        PATH_KEY: key of the image path in a record.
+        SPLITS: names of the splits; None allows whatever the file says.
+        SPLIT_OPTIONAL: people of a file without any split are divided by ``split_people``.
+        UNIQUE_IDENTITY: a file that lists one image with two ids is refused. The released ones are taken as they are.
+        PUBLISHED: ids, images and captions of each split, None for a number that is not published.
+        OUTDATED_IDS: numbers of ids per split by which an old release is recognised.
+        IMAGE_HINTS: where the images of a top folder come from.
+        IMAGES_FROM: the larger data set that the images were taken from.
+
+    ``ALIAS``, ``CONFIG`` and ``TORCHREID_NAME`` stand for one class and are not inherited: empty, the default, leaves
+    the data set out of what asks for them.
     """
 
     NAME = "a text-person data set"
+    ALIAS = ""
+    CONFIG = ""
+    TORCHREID_NAME = ""
     ANN_FILES: tuple[str, ...] = ()
     IMAGE_DIR = "imgs"
     PATH_KEY = "file_path"
-    SPLITS: tuple[str, ...] | None = ("train", "val", "test")  # None: whatever the file says
-    SPLIT_OPTIONAL = False  # True: people of a file without any split are divided by split_people
-    UNIQUE_IDENTITY = False  # refuse a file that lists one image with two ids; the released ones are taken as they are
-    PUBLISHED: dict[str, tuple[int | None, int, int]] = {}  # split: (ids, images, captions), None where not published
-    OUTDATED_IDS: dict[str, int] = {}  # numbers of ids per split by which an old release is recognised
-    IMAGE_HINTS: dict[str, str] = {}  # top folder: where its images come from
-    IMAGES_FROM = ""  # larger data set that the images were taken from
+    SPLITS: tuple[str, ...] | None = ("train", "val", "test")
+    SPLIT_OPTIONAL = False
+    UNIQUE_IDENTITY = False
+    PUBLISHED: dict[str, tuple[int | None, int, int]] = {}
+    OUTDATED_IDS: dict[str, int] = {}
+    IMAGE_HINTS: dict[str, str] = {}
+    IMAGES_FROM = ""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        for fact in ("ALIAS", "CONFIG", "TORCHREID_NAME"):
+            if fact not in vars(cls):  # the name of the class above would stand for two data sets
+                setattr(cls, fact, "")
 
     def __init__(
         self,
@@ -157,7 +186,7 @@ class TextPersonDataset(BaseDataset):
 
     @classmethod
     def rules(cls) -> dict:
-        """Keyword arguments for ``find_issues`` and ``validate_records`` that follow from the layout."""
+        """Keyword arguments for ``find_problems`` and ``validate_records`` that follow from the layout."""
         return {
             "path_key": cls.PATH_KEY,
             "splits": cls.SPLITS,

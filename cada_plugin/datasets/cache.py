@@ -30,7 +30,7 @@ def _warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def read_json(name: str) -> Any | None:
+def read_cache(name: str) -> Any | None:
     """Content of the cache file ``name``; None if it is absent or unreadable (it is then simply computed again)."""
     folder = cache_dir()
     if folder is None:
@@ -41,7 +41,7 @@ def read_json(name: str) -> Any | None:
         return None
 
 
-def write_json(name: str, content: Any) -> None:
+def write_cache(name: str, content: Any) -> None:
     """Write the cache file ``name`` in one step, so that a reader or a second process never sees half a file.
 
     A cache that cannot be written (read-only home, full disk) costs time, not the run: it is logged and ignored.

@@ -3,7 +3,8 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from cada_plugin.datasets.problems import Problem
 
 CAPTION_WORD_LIMIT = 72  # the method keeps 72 words of a caption
 # Code, not prose: calls, assignments, tags, braces. Ordinary brackets as in "bag (black)" are prose.
@@ -11,16 +12,6 @@ _CODE = re.compile(
     r"[{}\\]|==|!=|</?[a-z]\w*[^<>]*>|\b\w+\s*=\s*[\w\"'\[]|\b\w+\.\w+\(|\b[a-z]\w*\(\s*(?:[\"'\d][^)]*)?\)"
     r"|\b(?:print|elif|return)\(|\b(?:def|class)\s+\w+\s*[(:]|\bself\.\w|^\s*import\s+\w+\s*(?:$|;|as\b)"
 )
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One finding. ``count`` is the number of records, images or captions concerned."""
-
-    kind: str
-    message: str
-    count: int = 1
-    is_note: bool = False
 
 
 def check_captions(records: Sequence[dict]) -> list[Problem]:

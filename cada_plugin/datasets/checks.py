@@ -10,25 +10,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from cada_plugin.datasets.annotations import Annotation, Issue, find_issues
+from cada_plugin.datasets.annotations import find_problems
 from cada_plugin.datasets.base import TextPersonDataset
-from cada_plugin.datasets.caption_checks import Problem, check_captions, check_lengths, few
-from cada_plugin.datasets.cuhk_pedes import CUHKPEDES
-from cada_plugin.datasets.custom import CustomPEDES
-from cada_plugin.datasets.icfg_pedes import ICFGPEDES
+from cada_plugin.datasets.caption_checks import check_captions, check_lengths, few
+from cada_plugin.datasets.catalogue import data_set_called, data_sets
 from cada_plugin.datasets.images import verify_images
-from cada_plugin.datasets.rstpreid import RSTPReid
+from cada_plugin.datasets.problems import Problem
 from cada_plugin.datasets.splits import split_people
-from cada_plugin.datasets.ufine6926 import UFine6926
 from cada_plugin.errors import AnnotationError
 
-DATASETS_BY_NAME: dict[str, type[TextPersonDataset]] = {
-    "cuhk": CUHKPEDES,
-    "icfg": ICFGPEDES,
-    "rstp": RSTPReid,
-    "ufine": UFine6926,
-    "custom": CustomPEDES,
-}
 NO_SPLIT = "(no split)"
 Counts = dict[str, tuple[int, int, int]]  # split: (ids, images, captions)
 
@@ -47,16 +37,18 @@ class Report:
         return all(problem.is_note for problem in self.problems)
 
 
-def check_dataset(name: str, root: str, ann_file: str | None = None, decode: bool = True) -> Report:
-    """Check everything about the data set ``name`` (a key of ``DATASETS_BY_NAME``) in the folder ``root``.
+def check_dataset(alias: str, root: str, ann_file: str | None = None, decode: bool = True) -> Report:
+    """Check everything about a copy of a data set in the folder ``root``.
 
     Args:
+        alias: the ``ALIAS`` of a registered class, such as ``cuhk``.
         decode: decode every image; False only looks whether the files exist.
 
     Raises:
+        ConfigError: no registered data set has this alias.
         AnnotationError: there is nothing to check: no folder, no annotation, not JSON or CSV.
     """
-    dataset = DATASETS_BY_NAME[name]
+    dataset = data_set_called(alias)
     root = os.path.abspath(os.path.expanduser(root))
     path = dataset.find_annotation(root, ann_file)
     annotation = dataset.read_annotation(path)
@@ -66,12 +58,11 @@ def check_dataset(name: str, root: str, ann_file: str | None = None, decode: boo
 
     lacks_split = not annotation.has_split
     optional = dataset.SPLIT_OPTIONAL or lacks_split  # the missing splits are said once, not per record
-    issues = find_issues(annotation, image_root, **{**dataset.rules(), "split_optional": optional})
-    problems = [issue_to_problem(issue, annotation) for issue in issues]
+    problems = find_problems(annotation, image_root, **{**dataset.rules(), "split_optional": optional})
+    unusable = {index for problem in problems for index in problem.indices}
     if lacks_split and not dataset.SPLIT_OPTIONAL:
         problems.insert(0, wrong_json(path.name, dataset, len(annotation.records)))
 
-    unusable = {index for issue in issues for index in issue.indices}
     raw = [record for index, record in enumerate(annotation.records) if index not in unusable]
     by_split: dict[str, list[dict]] = defaultdict(list)
     if lacks_split and dataset.SPLIT_OPTIONAL:
@@ -94,8 +85,7 @@ def check_dataset(name: str, root: str, ann_file: str | None = None, decode: boo
     problems += check_lengths(records)
     paths = [[record["img_path"] for record in split] for split in by_split.values()]
     problems += check_images(paths, root, image_root, dataset, decode)
-    if dataset.IMAGES_FROM:
-        problems.append(overlap_note(dataset))
+    problems += overlap_notes(dataset)
     return Report(str(path), counts, published, problems)
 
 
@@ -114,10 +104,6 @@ def derive_splits(raw: list[dict]) -> tuple[list[dict], Problem]:
     )
 
 
-def issue_to_problem(issue: Issue, annotation: Annotation) -> Problem:
-    return Problem(issue.kind, issue.describe(annotation), max(len(issue.indices), 1))
-
-
 def as_note(problem: Problem) -> Problem:
     message = f"{problem.message} [in the released file too: keep it to compare with published numbers]"
     return replace(problem, message=message, is_note=True)
@@ -133,14 +119,19 @@ def wrong_json(file_name: str, dataset: type[TextPersonDataset], count: int) -> 
     )
 
 
-def overlap_note(dataset: type[TextPersonDataset]) -> Problem:
-    """ICFG-PEDES and RSTPReid share images under different ids."""
-    return Problem(
-        "overlap",
-        f"{dataset.NAME} consists of {dataset.IMAGES_FROM} images, as ICFG-PEDES and RSTPReid both do, with different "
-        "ids: training on one of them (or on both jointly) leaks people into the test set of the other",
-        is_note=True,
-    )
+def overlap_notes(dataset: type[TextPersonDataset]) -> list[Problem]:
+    """A note for each data set that took its images from the same larger one, and numbers the people differently."""
+    others = [other for other in data_sets().values() if other is not dataset and other.IMAGES_FROM]
+    return [
+        Problem(
+            "overlap",
+            f"{dataset.NAME} consists of {dataset.IMAGES_FROM} images, as {other.NAME} does, with different ids: "
+            "training on one of them (or on both jointly) leaks people into the test set of the other",
+            is_note=True,
+        )
+        for other in others
+        if other.IMAGES_FROM == dataset.IMAGES_FROM
+    ]
 
 
 def count_splits(by_split: dict[str, list[dict]]) -> Counts:

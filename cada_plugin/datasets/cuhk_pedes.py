@@ -16,6 +16,9 @@ class CUHKPEDES(TextPersonDataset):
     """
 
     NAME = "CUHK-PEDES"
+    ALIAS = "cuhk"
+    CONFIG = "cada_cuhk"
+    TORCHREID_NAME = "cuhk_pedes"
     ANN_FILES = ("reid_raw.json",)
     IMAGE_DIR = "imgs"
     SPLITS = ("train", "val", "test")

@@ -22,6 +22,8 @@ class CustomPEDES(TextPersonDataset):
     """
 
     NAME = "the custom data set"
+    ALIAS = "custom"
+    CONFIG = "cada_custom"
     ANN_FILES = ("annotations.json", "annotations.csv")
     IMAGE_DIR = ""
     SPLITS = None

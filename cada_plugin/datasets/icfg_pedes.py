@@ -16,6 +16,9 @@ class ICFGPEDES(TextPersonDataset):
     """
 
     NAME = "ICFG-PEDES"
+    ALIAS = "icfg"
+    CONFIG = "cada_icfg"
+    TORCHREID_NAME = "icfg_pedes"
     ANN_FILES = ("ICFG-PEDES.json", "ICFG_PEDES.json")
     IMAGE_DIR = "imgs"
     SPLITS = ("train", "test")

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cada_plugin.datasets.cache import read_json, write_json
+from cada_plugin.datasets.cache import read_cache, write_cache
 from cada_plugin.errors import ImageError
 from cada_plugin.progress import progress_bar
 
@@ -180,7 +180,7 @@ def verify_images(paths: Iterable[str], progress_delay: float = 2.0) -> dict[str
     paths = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(max_workers=min(16, (os.cpu_count() or 1) + 4)) as pool:
         name = f"images-{_fingerprint(paths, pool)}.json"
-        known = _known_bad(read_json(name), set(paths))
+        known = _known_bad(read_cache(name), set(paths))
         suspects = paths if known is None else known
         found = progress_bar(
             pool.map(_reason_unless_large, suspects),
@@ -194,7 +194,7 @@ def verify_images(paths: Iterable[str], progress_delay: float = 2.0) -> dict[str
         reasons = [_reason(p) if reason is _LATER else reason for p, reason in zip(suspects, found, strict=True)]
     bad = {path: reason for path, reason in zip(suspects, reasons, strict=True) if reason is not None}
     if known != list(bad):
-        write_json(name, {"bad": list(bad)})
+        write_cache(name, {"bad": list(bad)})
     return bad
 
 

@@ -15,6 +15,9 @@ class RSTPReid(TextPersonDataset):
     """
 
     NAME = "RSTPReid"
+    ALIAS = "rstp"
+    CONFIG = "cada_rstp"
+    TORCHREID_NAME = "rstpreid"
     ANN_FILES = ("data_captions.json",)
     IMAGE_DIR = "imgs"
     PATH_KEY = "img_path"

@@ -14,6 +14,9 @@ class UFine6926(TextPersonDataset):
     """
 
     NAME = "UFine6926"
+    ALIAS = "ufine"
+    CONFIG = "cada_ufine"
+    TORCHREID_NAME = "ufine6926"
     ANN_FILES = ("UFine6926_Annotations_1024.json",)
     IMAGE_DIR = ""
     SPLITS = ("train", "test")

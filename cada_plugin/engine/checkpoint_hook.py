@@ -1,4 +1,4 @@
-"""Checkpoints in an order in which no moment leaves the work dir without a good one."""
+"""Checkpoints in an order in which no moment leaves the work dir without a good one, and the metric of the best one."""
 
 import os
 from collections.abc import Iterator
@@ -7,9 +7,48 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from cada_plugin.engine.loops import RetrievalValLoop
+from cada_plugin.errors import ConfigError
+from cada_plugin.evaluation.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
 from cada_plugin.registry import HOOKS
+
+
+def settle_best(hook: MMEngineCheckpointHook, runner: Runner) -> None:
+    """Let a checkpoint hook choose the best epoch by a metric that this run's validation gives; changes are logged.
+
+    One ``save_best='t2i/R1'`` then serves every model: where validation does not re-rank, the same metric of stage 1 is
+    taken, and where there is no validation split, no epoch is chosen. A validation loop of another package is left to
+    itself, because only that package knows what it measures.
+
+    Raises:
+        ConfigError: the metric exists only with re-ranking, and stage 1 has nothing in its place.
+    """
+    if not hook.save_best:
+        return
+    if runner.val_loop is None:
+        runner.logger.info(f"save_best={', '.join(hook.save_best)} is left out: there is no validation split")
+        hook.save_best = None
+        return
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if not isinstance(runner.val_loop, RetrievalValLoop) or runner.val_loop.reranks(model):
+        return
+    rules: dict[str, str | None] = {}
+    for key, rule in zip(hook.key_indicators, hook.rules, strict=True):
+        stage, _, metric = key.partition("/")
+        if stage == MATCH_ALONE or key == GAIN_P_VALUE:
+            raise ConfigError(
+                f"save_best={key!r} is not measured, because validation does not re-rank: "
+                f"use '{STAGE_ONE}/R1', or a model that matches and val_cfg.rerank_topk > 0"
+            )
+        taken = f"{STAGE_ONE}/{metric}" if stage == FINAL else key
+        if taken != key:
+            runner.logger.info(f"save_best={key}: validation does not re-rank, so {taken} chooses the best epoch")
+        rules.setdefault(taken, rule)
+    hook.save_best = list(rules)
+    hook._init_rule(list(rules.values()), list(rules))
 
 
 class _RemoveLater:
@@ -35,7 +74,14 @@ class _RemoveLater:
 @HOOKS.register_module(name="CheckpointHook")
 class SafeCheckpointHook(MMEngineCheckpointHook):
     """MMEngine's ``CheckpointHook``, which removes an outdated checkpoint only after the new one is written, and only
-    files of its own folder. A full disk or a kill in between then costs the new file and not the old one as well."""
+    files of its own folder. A full disk or a kill in between then costs the new file and not the old one as well.
+
+    ``save_best='t2i/R1'`` serves models that do not re-rank, and runs without validation, too: see :func:`settle_best`.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        settle_best(self, runner)
+        super().before_train(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         note = Path(runner.work_dir) / "last_checkpoint"

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from cada_plugin.datasets.base import TextPersonDataset, mix_seed
 from cada_plugin.evaluation import RankedImage, RetrievalResult, TextToImageRetrieval
+from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
 from cada_plugin.progress import progress_bar
 from cada_plugin.registry import HOOKS
-from cada_plugin.visualization import Row, draw_ranked_galleries
+from cada_plugin.visualization import RankedQuery, draw_ranked_galleries
 
 
 @HOOKS.register_module()
@@ -140,7 +141,7 @@ class RankedGalleryHook(Hook):
         if not is_main_process() or not found:
             return
         rows = ranked_rows(found[0], self.num_queries, self.topk)
-        prefix, stage = ("t2i_global", "Stage 1") if found[0].shortlist is None else ("t2i", "Re-ranked")
+        prefix, stage = (STAGE_ONE, "Stage 1") if found[0].shortlist is None else (FINAL, "Re-ranked")
         title = f"{stage}: mAP {metrics[f'{prefix}/mAP']:.1f}"
         if f"{prefix}/R1" in metrics:
             title = f"{title}, R@1 {metrics[f'{prefix}/R1']:.1f}"
@@ -153,7 +154,7 @@ class RankedGalleryHook(Hook):
             runner.visualizer.add_image("ranked_gallery", np.asarray(picture.convert("RGB")), step=step)
 
 
-def ranked_rows(result: RetrievalResult, num_queries: int, topk: int) -> list[Row]:
+def ranked_rows(result: RetrievalResult, num_queries: int, topk: int) -> list[RankedQuery]:
     """Rows of the ranked-gallery sheet for ``num_queries`` captions spread evenly over all."""
     rows = []
     for query in np.linspace(0, len(result.captions) - 1, min(num_queries, len(result.captions))).astype(int).tolist():
@@ -162,7 +163,7 @@ def ranked_rows(result: RetrievalResult, num_queries: int, topk: int) -> list[Ro
             for found in result.ranked(topk, query, query + 1)[0]
         ]
         truth = result.img_paths[int(result.query_images[query])]
-        rows.append(Row(result.captions[query], int(result.query_ids[query]), hits, truth))
+        rows.append(RankedQuery(result.captions[query], int(result.query_ids[query]), hits, truth))
     return rows
 
 

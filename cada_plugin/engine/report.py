@@ -1,12 +1,14 @@
 """The retrieval table that ends a run."""
 
+from cada_plugin.evaluation.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
+
 COLUMNS = ("R1", "R5", "R10", "mAP", "mINP")
 ROWS = (
-    ("t2i_global", "", "stage 1: cosine"),
-    ("t2i_match", "", "shortlist by match logit alone"),
-    ("t2i", "", "re-ranked: match logit + cosine"),
-    ("t2i_global", "_twins", "near-twins, stage 1"),
-    ("t2i", "_twins", "near-twins, re-ranked"),
+    (STAGE_ONE, "", "stage 1: cosine"),
+    (MATCH_ALONE, "", "shortlist by match logit alone"),
+    (FINAL, "", "re-ranked: match logit + cosine"),
+    (STAGE_ONE, "_twins", "near-twins, stage 1"),
+    (FINAL, "_twins", "near-twins, re-ranked"),
 )
 
 
@@ -21,9 +23,9 @@ def retrieval_table(metrics: dict[str, float], caption: str) -> str:
         values = [metrics.get(f"{prefix}/{column}{suffix}") for column in COLUMNS]
         if values[-1] is not None:
             lines.append(f"{title:34}" + "".join(f"{'-':>8}" if v is None else f"{v:8.2f}" for v in values))
-    if "t2i/R1_gain_p" in metrics:
-        gain = metrics["t2i/R1"] - metrics["t2i_global/R1"]
+    if GAIN_P_VALUE in metrics:
+        gain = metrics[f"{FINAL}/R1"] - metrics[f"{STAGE_ONE}/R1"]
         lines.append(
-            f"re-ranking changes R@1 by {gain:+.2f} (paired bootstrap over queries, p = {metrics['t2i/R1_gain_p']:.4f})"
+            f"re-ranking changes R@1 by {gain:+.2f} (paired bootstrap over queries, p = {metrics[GAIN_P_VALUE]:.4f})"
         )
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.ranking import average_ranks, rank_queries
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.evaluation.significance import paired_bootstrap
+from cada_plugin.evaluation.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
 from cada_plugin.evaluation.torchreid_ranker import torchreid_rank_metrics
 from cada_plugin.registry import METRICS
 
@@ -57,9 +58,9 @@ class TextToImageRetrieval(BaseMetric):
 
     def compute_metrics(self, results: list[RetrievalResult]) -> dict[str, float]:
         (self.result,) = results
-        stages = {"t2i_global": self.result.cosine}
+        stages = {STAGE_ONE: self.result.cosine}
         if self.result.shortlist is not None:
-            stages |= {"t2i": self.result.reranked, "t2i_match": self.result.match_only}
+            stages |= {FINAL: self.result.reranked, MATCH_ALONE: self.result.match_only}
         ids = self.result.query_ids, self.result.gallery_ids
         self.ranks = {stage: rank_queries(scores, *ids) for stage, scores in stages.items()}
         metrics = {
@@ -67,8 +68,8 @@ class TextToImageRetrieval(BaseMetric):
             for stage, scores in stages.items()
             for name, value in self._average(scores, self.ranks[stage]).items()
         }
-        if "t2i" in stages and 1 in self.topk:
-            metrics["t2i/R1_gain_p"] = self._gain_p_value()
+        if FINAL in stages and 1 in self.topk:
+            metrics[GAIN_P_VALUE] = self._gain_p_value()
         return metrics
 
     def _average(self, scores: Callable, ranks: dict[str, np.ndarray]) -> dict[str, float]:
@@ -86,5 +87,5 @@ class TextToImageRetrieval(BaseMetric):
         return metrics
 
     def _gain_p_value(self) -> float:
-        hits = [self.ranks[stage]["first_rank"] == 0 for stage in ("t2i_global", "t2i")]
+        hits = [self.ranks[stage]["first_rank"] == 0 for stage in (STAGE_ONE, FINAL)]
         return paired_bootstrap(*(h.astype(float) for h in hits))["p_value"]

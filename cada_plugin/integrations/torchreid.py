@@ -9,31 +9,25 @@ Captions stay behind: torchreid's world is image to image. Queries are the first
 is every other one; the two get cameras of their own, because torchreid drops gallery images of the query's camera.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from cada_plugin.compat import import_torchreid
-from cada_plugin.datasets import CUHKPEDES, ICFGPEDES, ProceduralPEDES, RSTPReid, TextPersonDataset
-
-# What is drawn for 'procedural_pedes' where its folder is missing.
-PROCEDURAL_BUILD = {"seed": 1, "identities": {"train": 1200, "val": 100, "test": 400}, "images_per_identity": 3}
-
-_DATASETS: dict[str, tuple[type[TextPersonDataset], str, dict]] = {
-    "cuhk_pedes": (CUHKPEDES, "CUHK-PEDES", {}),
-    "icfg_pedes": (ICFGPEDES, "ICFG-PEDES", {}),
-    "rstpreid": (RSTPReid, "RSTPReid", {}),
-    "procedural_pedes": (ProceduralPEDES, "procedural_pedes", {"build": PROCEDURAL_BUILD}),
-}
+from cada_plugin.datasets import TextPersonDataset
+from cada_plugin.datasets.catalogue import data_sets
+from cada_plugin.engine.config import read_config
+from cada_plugin.registry import DATASETS, build_part
 
 Entry = tuple[str, int, int]  # image path, person, camera
 
 
 def register() -> list[str]:
-    """Register ``cuhk_pedes``, ``icfg_pedes``, ``rstpreid`` and ``procedural_pedes`` with torchreid; a second call
-    changes nothing. Works with both layouts of torchreid.
+    """Register every data set that has a ``TORCHREID_NAME`` with torchreid, such as ``cuhk_pedes``; a second call
+    registers what was added since. Works with both layouts of torchreid.
 
-    A data set is looked for in ``<root>/<its folder>`` (``CUHK-PEDES``, ``ICFG-PEDES``, ``RSTPReid``,
-    ``procedural_pedes``), where ``root`` is the data manager's.
+    A data set is looked for in ``<root>/<its folder>``, where ``root`` is the data manager's and the folder is the last
+    part of ``data_root`` in the data set's config: ``CUHK-PEDES``, ``procedural_pedes``.
 
     Returns:
         The names.
@@ -42,28 +36,28 @@ def register() -> list[str]:
         MissingExtraError: torchreid cannot be imported.
     """
     torchreid = import_torchreid()
-    for name, (dataset, folder, arguments) in _DATASETS.items():
-        ours = _image_dataset(torchreid.data.ImageDataset, name, dataset, folder, arguments)
-        try:
-            torchreid.data.register_image_dataset(name, ours)
-        except ValueError:  # its only error: the name is taken, by an earlier call of ours
-            continue
-    return list(_DATASETS)
+    ours = {cls.TORCHREID_NAME: cls for cls in data_sets().values() if cls.TORCHREID_NAME}
+    for name, dataset in ours.items():
+        # its only error: the name is taken, by an earlier call of ours
+        with contextlib.suppress(ValueError):
+            torchreid.data.register_image_dataset(name, _image_dataset(torchreid.data.ImageDataset, dataset))
+    return list(ours)
 
 
-def _image_dataset(base: type, name: str, dataset: type[TextPersonDataset], folder: str, arguments: dict) -> type:
+def _image_dataset(base: type, dataset: type[TextPersonDataset]) -> type:
     """A torchreid ``ImageDataset`` class of one of our data sets."""
 
     def __init__(self: object, root: str = "", **kwargs: object) -> None:
-        data_root = Path(root).expanduser() / folder
-        splits = [
-            dataset(data_root=str(data_root), split=s, test_mode=True, **arguments).records for s in ("train", "test")
-        ]
+        # from its config, which knows the folder and, say, how many people are drawn; images need no pipeline
+        arguments = read_config(dataset.CONFIG).train_dataloader.dataset.to_dict() | {"pipeline": [], "test_mode": True}
+        self.dataset_dir = Path(arguments["data_root"]).name
+        arguments["data_root"] = str(Path(root).expanduser() / self.dataset_dir)
+        splits = [build_part(DATASETS, arguments | {"split": split}).records for split in ("train", "test")]
         train, query, gallery = torchreid_lists(*splits)
         base.__init__(self, train, query, gallery, **kwargs)
 
     doc = f"Images of {dataset.NAME} for torchreid."
-    return type(name, (base,), {"__init__": __init__, "__doc__": doc, "dataset_dir": folder})
+    return type(dataset.TORCHREID_NAME, (base,), {"__init__": __init__, "__doc__": doc})
 
 
 def torchreid_lists(

@@ -23,21 +23,15 @@ from typing import Any
 from mmengine.config import Config
 from yacs.config import CfgNode
 
+from cada_plugin.datasets import CUHKPEDES
+from cada_plugin.datasets.catalogue import data_sets
 from cada_plugin.engine.config import read_config
 from cada_plugin.errors import ConfigError
 from cada_plugin.integrations.yacs_files import Entry, expanded, flatten, read_entries
 from cada_plugin.integrations.yacs_settings import Approximated, Ignored
-from cada_plugin.integrations.yacs_table import ROWS, STYLES, Row
+from cada_plugin.integrations.yacs_table import ROWS, STYLES, Option
 
-# Which config a data set stands for.
-_BASE_CONFIGS = {
-    "CUHKPEDES": "cada_cuhk",
-    "ICFGPEDES": "cada_icfg",
-    "RSTPReid": "cada_rstp",
-    "UFine6926": "cada_ufine",
-    "ProceduralPEDES": "cada_procedural",
-}
-_DEFAULT_BASE = "cada_cuhk"  # where a file for another task names a data set that has no captions
+_DEFAULT_BASE = CUHKPEDES.CONFIG  # where a file for another task names a data set that has no captions
 _OWN = {"fastreid": "MODEL.CADA", "torchreid": "cada"}  # the node of our own options
 _EXPECTED = {
     str: "a string",
@@ -201,7 +195,7 @@ def add_cada_config(cfg: CfgNode) -> None:
 # ---------------------------------------------------------------- trees
 
 
-def _rows(style: str) -> dict[str, Row]:
+def _rows(style: str) -> dict[str, Option]:
     """The table by the keys of a style."""
     return {row.key(style): row for row in ROWS if row.key(style)}
 
@@ -307,7 +301,7 @@ def _load_base(values: dict[str, Any], style: str, report: Report, lenient: bool
         raise ConfigError(f"nothing says where to start from: set {names} to a data set, or {base} to a Python config")
     if not name:
         try:
-            name = _BASE_CONFIGS[ROWS[1].decode(values[names])]
+            name = data_sets()[ROWS[1].decode(values[names])].CONFIG
         except ConfigError as error:
             if not lenient:
                 raise ConfigError(f"{names}: {error}. Or name a config with {base}") from error
@@ -321,7 +315,7 @@ def _load_base(values: dict[str, Any], style: str, report: Report, lenient: bool
         raise ConfigError(f"{base}: {error}") from error
 
 
-def _write(row: Row, config: Config, value: Any, world_size: int) -> Ignored | Approximated | None:
+def _write(row: Option, config: Config, value: Any, world_size: int) -> Ignored | Approximated | None:
     row.check(value)
     remark = Approximated(row.remark(value)) if row.remark(value) else None
     value = row.decode(value)

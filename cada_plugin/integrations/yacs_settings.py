@@ -24,7 +24,7 @@ Remark = Ignored | Approximated | None
 
 
 class Setting(NamedTuple):
-    """Both directions of one setting. Values are yacs', except names, which are ours (see ``Row.words``).
+    """Both directions of one setting. Values are yacs', except names, which are ours (see ``Option.words``).
 
     Attributes:
         read: its value in a config; None where the config does not say it.
@@ -155,13 +155,14 @@ def _height_and_width(value: list, old: Any) -> tuple[int, int]:
     return tuple(value)
 
 
+_PIPELINES = ("train", "plain", "random", "test")  # the variables of a config that hold one, as NAME_pipeline
 _SIZE = at(
     *loaders("dataset.pipeline.Resize.size"),
     *loaders("dataset.pipeline.RandomCrop.size", "train"),
     also=[
         "model.visual_encoder.image_size",
         "image_size",
-        *(f"{name}_pipeline.{step}.size" for name in ("train", "test") for step in ("Resize", "RandomCrop")),
+        *(f"{name}_pipeline.{step}.size" for name in _PIPELINES for step in ("Resize", "RandomCrop")),
     ],
     to_ours=_height_and_width,
     to_theirs=lambda size: list(size) if isinstance(size, Sequence) else None,

@@ -6,23 +6,28 @@ releases differ on the seed and the log period: these rows have TransReID's, or 
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from cada_plugin.datasets.catalogue import data_sets
 from cada_plugin.errors import ConfigError
 from cada_plugin.integrations import yacs_schedule as schedule
 from cada_plugin.integrations import yacs_settings as settings
 from cada_plugin.integrations.yacs_settings import Setting, at, loaders, none_as
 
 STYLES = ("fastreid", "torchreid")
+Words = dict[str, tuple[str, str]]
+"""Our names, and what FastReID and torchreid call the same thing; empty where one of them has no name for it."""
 
 
-class Row(NamedTuple):
-    """One row of the table.
+class Option(NamedTuple):
+    """One row of the table: what a yacs file can set, under which keys, and where it stands in a config.
 
     Attributes:
         fastreid, torchreid: keys; empty where the style says it by another row.
         kind: the type that yacs checks a value against.
-        words: our name to FastReID's and torchreid's, where values are names. Either is understood in both styles.
+        words: where values are names, what they are called; a function where they can become more while a program runs.
+            A name of either host is understood in both styles.
         of_all_processes: batch sizes are of all processes in both hosts, and of each one in MMEngine.
         low, high: bounds of a number.
         near: other names of the hosts in lower case, which are taken for one of ours with a remark.
@@ -32,7 +37,7 @@ class Row(NamedTuple):
     torchreid: str
     kind: type
     setting: Setting
-    words: dict[str, tuple[str, str]] | None = None
+    words: Words | Callable[[], Words] | None = None
     of_all_processes: bool = False
     low: float | None = None
     high: float | None = None
@@ -41,15 +46,21 @@ class Row(NamedTuple):
     def key(self, style: str) -> str:
         return self[STYLES.index(style)]
 
+    @property
+    def names(self) -> Words | None:
+        """``words``, as they are now."""
+        return self.words() if callable(self.words) else self.words
+
     def decode(self, value: Any) -> Any:
         """Names as the hosts write them -> ours."""
-        if self.words is None:
+        known = self.names
+        if known is None:
             return value
         names = value if self.kind is list else [value]
-        ours = {word.lower(): name for name, words in self.words.items() for word in words if word}
+        ours = {word.lower(): name for name, words in known.items() for word in words if word}
         ours |= {word: name for word, (name, _) in self.near.items()}
         if len(names) != 1 or str(names[0]).lower() not in ours:
-            spellings = ", ".join(dict.fromkeys(word for words in self.words.values() for word in words if word))
+            spellings = ", ".join(dict.fromkeys(word for words in known.values() for word in words if word))
             raise ConfigError(f"expected one of {spellings}; got {', '.join(map(str, names)) or 'none'}")
         return ours[str(names[0]).lower()]
 
@@ -73,19 +84,19 @@ class Row(NamedTuple):
 
     def encode(self, value: Any, style: str) -> Any:
         """Our names -> as a host writes them; None for what it has no name for."""
-        if self.words is None:
+        known = self.names
+        if known is None:
             return value
-        word = self.words[value][STYLES.index(style)] if value in self.words else None
-        return [word] if word and self.kind is list else word
+        word = known[value][STYLES.index(style)] if value in known else ""
+        if not word:
+            return None
+        return [word] if self.kind is list else word
 
 
-_DATASETS = {
-    "CUHKPEDES": ("CUHKPEDES", "cuhk_pedes"),
-    "ICFGPEDES": ("ICFGPEDES", "icfg_pedes"),
-    "RSTPReid": ("RSTPReid", "rstpreid"),
-    "UFine6926": ("UFine6926", "ufine6926"),
-    "ProceduralPEDES": ("ProceduralPEDES", "procedural_pedes"),
-}
+def _data_sets() -> Words:
+    return {name: (name, cls.TORCHREID_NAME) for name, cls in data_sets().items() if cls.CONFIG}
+
+
 _SAMPLERS = {
     "DefaultSampler": ("TrainingSampler", "RandomSampler"),
     "IdentitySampler": ("NaiveIdentitySampler", "RandomIdentitySampler"),
@@ -120,71 +131,71 @@ _COSINE_WEIGHT = at("val_cfg.cosine_weight", "test_cfg.cosine_weight")
 # The first two choose the base config. The others are written from top to bottom: epochs before what follows from them,
 # the decoder's mask before the loss that can take the decoder away.
 ROWS = (
-    Row("MODEL.CADA.BASE_CONFIG", "cada.base_config", str, settings.BASE_CONFIG),
+    Option("MODEL.CADA.BASE_CONFIG", "cada.base_config", str, settings.BASE_CONFIG),
     # data
-    Row("DATASETS.NAMES", "data.sources", list, settings.dataset("train"), _DATASETS),
-    Row("DATASETS.TESTS", "data.targets", list, settings.dataset("test"), _DATASETS),
-    Row("DATASETS.ROOT_DIR", "data.root", str, settings.DATA_ROOT),
-    Row("INPUT.SIZE_TRAIN", "", list, settings.IMAGE_SIZE),
-    Row("INPUT.SIZE_TEST", "", list, settings.TEST_SIZE),
-    Row("", "data.height", int, settings.side(0), low=1),
-    Row("", "data.width", int, settings.side(1), low=1),
-    Row("DATALOADER.NUM_WORKERS", "data.workers", int, settings.NUM_WORKERS, low=0),
-    Row("SOLVER.IMS_PER_BATCH", "train.batch_size", int, _BATCH_SIZE, of_all_processes=True, low=1),
-    Row("TEST.IMS_PER_BATCH", "test.batch_size", int, _TEST_BATCH_SIZE, of_all_processes=True, low=1),
-    Row("DATALOADER.SAMPLER_TRAIN", "sampler.train_sampler", str, settings.SAMPLER, _SAMPLERS, near=_NEAR_SAMPLERS),
-    Row("DATALOADER.NUM_INSTANCE", "sampler.num_instances", int, settings.NUM_INSTANCES, low=1),
+    Option("DATASETS.NAMES", "data.sources", list, settings.dataset("train"), _data_sets),
+    Option("DATASETS.TESTS", "data.targets", list, settings.dataset("test"), _data_sets),
+    Option("DATASETS.ROOT_DIR", "data.root", str, settings.DATA_ROOT),
+    Option("INPUT.SIZE_TRAIN", "", list, settings.IMAGE_SIZE),
+    Option("INPUT.SIZE_TEST", "", list, settings.TEST_SIZE),
+    Option("", "data.height", int, settings.side(0), low=1),
+    Option("", "data.width", int, settings.side(1), low=1),
+    Option("DATALOADER.NUM_WORKERS", "data.workers", int, settings.NUM_WORKERS, low=0),
+    Option("SOLVER.IMS_PER_BATCH", "train.batch_size", int, _BATCH_SIZE, of_all_processes=True, low=1),
+    Option("TEST.IMS_PER_BATCH", "test.batch_size", int, _TEST_BATCH_SIZE, of_all_processes=True, low=1),
+    Option("DATALOADER.SAMPLER_TRAIN", "sampler.train_sampler", str, settings.SAMPLER, _SAMPLERS, near=_NEAR_SAMPLERS),
+    Option("DATALOADER.NUM_INSTANCE", "sampler.num_instances", int, settings.NUM_INSTANCES, low=1),
     # training; periods are in epochs, the log's in iterations
-    Row("SOLVER.MAX_EPOCH", "train.max_epoch", int, schedule.MAX_EPOCHS, low=1),
-    Row("SOLVER.OPT", "train.optim", str, schedule.OPTIMIZER, _OPTIMIZERS),
-    Row("SOLVER.BASE_LR", "train.lr", float, at("optim_wrapper.optimizer.lr"), low=0),
-    Row("SOLVER.WEIGHT_DECAY", "train.weight_decay", float, at("optim_wrapper.optimizer.weight_decay"), low=0),
-    Row("SOLVER.MOMENTUM", "sgd.momentum", float, schedule.sgd("momentum", 0.0), low=0),
-    Row("SOLVER.NESTEROV", "sgd.nesterov", bool, schedule.sgd("nesterov", False)),
-    Row("", "sgd.dampening", float, schedule.sgd("dampening", 0.0)),
-    Row("", "adam.beta1", float, schedule.beta(0), low=0, high=0.999999),
-    Row("", "adam.beta2", float, schedule.beta(1), low=0, high=0.999999),
-    Row("SOLVER.BIAS_LR_FACTOR", "", float, schedule.BIAS_LR_FACTOR, low=0),
-    Row("SOLVER.WEIGHT_DECAY_BIAS", "", float, schedule.decay("bias_decay_mult"), low=0),
-    Row("SOLVER.WEIGHT_DECAY_NORM", "", float, schedule.decay("norm_decay_mult"), low=0),
+    Option("SOLVER.MAX_EPOCH", "train.max_epoch", int, schedule.MAX_EPOCHS, low=1),
+    Option("SOLVER.OPT", "train.optim", str, schedule.OPTIMIZER, _OPTIMIZERS),
+    Option("SOLVER.BASE_LR", "train.lr", float, at("optim_wrapper.optimizer.lr"), low=0),
+    Option("SOLVER.WEIGHT_DECAY", "train.weight_decay", float, at("optim_wrapper.optimizer.weight_decay"), low=0),
+    Option("SOLVER.MOMENTUM", "sgd.momentum", float, schedule.sgd("momentum", 0.0), low=0),
+    Option("SOLVER.NESTEROV", "sgd.nesterov", bool, schedule.sgd("nesterov", False)),
+    Option("", "sgd.dampening", float, schedule.sgd("dampening", 0.0)),
+    Option("", "adam.beta1", float, schedule.beta(0), low=0, high=0.999999),
+    Option("", "adam.beta2", float, schedule.beta(1), low=0, high=0.999999),
+    Option("SOLVER.BIAS_LR_FACTOR", "", float, schedule.BIAS_LR_FACTOR, low=0),
+    Option("SOLVER.WEIGHT_DECAY_BIAS", "", float, schedule.decay("bias_decay_mult"), low=0),
+    Option("SOLVER.WEIGHT_DECAY_NORM", "", float, schedule.decay("norm_decay_mult"), low=0),
     # the schedule: its kind before its arguments, the warm-up's length before its shape
-    Row("SOLVER.SCHED", "", str, schedule.schedule([30, 55]), _SCHEDULES, near=_NEAR_SCHEDULES),
-    Row("", "train.lr_scheduler", str, schedule.schedule([20]), _SCHEDULES),
-    Row("SOLVER.STEPS", "train.stepsize", list, schedule.STEPS),
-    Row("SOLVER.GAMMA", "train.gamma", float, schedule.GAMMA, low=0),
-    Row("SOLVER.ETA_MIN_LR", "cada.eta_min_lr", float, schedule.MINIMUM_RATE, low=0),
-    Row("SOLVER.DELAY_EPOCHS", "cada.delay_epochs", int, schedule.DELAY_EPOCHS, low=0),
-    Row("SOLVER.WARMUP_ITERS", "", int, schedule.HOST_WARMUP_ITERS, low=0),
-    Row("", "cada.warmup_iters", int, schedule.WARMUP_ITERS, low=0),
-    Row("SOLVER.WARMUP_METHOD", "cada.warmup_method", str, schedule.WARMUP_METHOD, _WARM_UPS, near=_NEAR_WARM_UPS),
-    Row("SOLVER.WARMUP_FACTOR", "cada.warmup_factor", float, schedule.WARMUP_FACTOR, low=1e-9, high=1),
-    Row("CUDNN_BENCHMARK", "", bool, at("env_cfg.cudnn_benchmark")),
-    Row("SOLVER.AMP.ENABLED", "cada.amp", bool, settings.AMP),
-    Row("SOLVER.CHECKPOINT_PERIOD", "cada.checkpoint_period", int, at("default_hooks.checkpoint.interval"), low=1),
-    Row("SOLVER.LOG_PERIOD", "train.print_freq", int, at("default_hooks.logger.interval"), low=1),
-    Row("TEST.EVAL_PERIOD", "test.eval_freq", int, settings.EVAL_PERIOD),
-    Row("SEED", "train.seed", int, at("randomness.seed", **none_as(-1)), low=-1),
-    Row("MODEL.WEIGHTS", "model.load_weights", str, at("load_from", **none_as(""))),
-    Row("OUTPUT_DIR", "data.save_dir", str, at("work_dir")),
+    Option("SOLVER.SCHED", "", str, schedule.schedule([30, 55]), _SCHEDULES, near=_NEAR_SCHEDULES),
+    Option("", "train.lr_scheduler", str, schedule.schedule([20]), _SCHEDULES),
+    Option("SOLVER.STEPS", "train.stepsize", list, schedule.STEPS),
+    Option("SOLVER.GAMMA", "train.gamma", float, schedule.GAMMA, low=0),
+    Option("SOLVER.ETA_MIN_LR", "cada.eta_min_lr", float, schedule.MINIMUM_RATE, low=0),
+    Option("SOLVER.DELAY_EPOCHS", "cada.delay_epochs", int, schedule.DELAY_EPOCHS, low=0),
+    Option("SOLVER.WARMUP_ITERS", "", int, schedule.HOST_WARMUP_ITERS, low=0),
+    Option("", "cada.warmup_iters", int, schedule.WARMUP_ITERS, low=0),
+    Option("SOLVER.WARMUP_METHOD", "cada.warmup_method", str, schedule.WARMUP_METHOD, _WARM_UPS, near=_NEAR_WARM_UPS),
+    Option("SOLVER.WARMUP_FACTOR", "cada.warmup_factor", float, schedule.WARMUP_FACTOR, low=1e-9, high=1),
+    Option("CUDNN_BENCHMARK", "", bool, at("env_cfg.cudnn_benchmark")),
+    Option("SOLVER.AMP.ENABLED", "cada.amp", bool, settings.AMP),
+    Option("SOLVER.CHECKPOINT_PERIOD", "cada.checkpoint_period", int, at("default_hooks.checkpoint.interval"), low=1),
+    Option("SOLVER.LOG_PERIOD", "train.print_freq", int, at("default_hooks.logger.interval"), low=1),
+    Option("TEST.EVAL_PERIOD", "test.eval_freq", int, settings.EVAL_PERIOD),
+    Option("SEED", "train.seed", int, at("randomness.seed", **none_as(-1)), low=-1),
+    Option("MODEL.WEIGHTS", "model.load_weights", str, at("load_from", **none_as(""))),
+    Option("OUTPUT_DIR", "data.save_dir", str, at("work_dir")),
     # the method
-    Row("MODEL.CADA.START_WEIGHTS", "cada.start_weights", str, settings.START_WEIGHTS),
-    Row("MODEL.CADA.GROUPING", "cada.grouping", str, at("model.grouping.type"), _GROUPINGS),
-    Row("MODEL.CADA.NUM_GROUPS", "cada.num_groups", int, at("model.grouping.num_groups", **none_as(0)), low=0),
-    Row("MODEL.CADA.NEGATIVES", "cada.negatives", str, at("model.negatives"), _NEGATIVES, near=_NEAR_NEGATIVES),
-    Row("MODEL.CADA.NEGATIVE_SCALE", "cada.negative_scale", list, settings.NEGATIVE_SCALE),
-    Row("MODEL.CADA.CAUSAL", "cada.causal", bool, at("model.text_decoder.causal")),
-    Row("MODEL.CADA.LOSS_WEIGHTS.GLOBAL", "cada.loss_weights.global", float, settings.loss("loss_global"), low=0),
-    Row("MODEL.CADA.LOSS_WEIGHTS.ATP", "cada.loss_weights.atp", float, settings.loss("loss_atp"), low=0),
-    Row("MODEL.CADA.LOSS_WEIGHTS.ARA", "cada.loss_weights.ara", float, settings.loss("loss_ara"), low=0),
-    Row("MODEL.CADA.ARA.UNIT", "cada.ara.unit", str, settings.masking("unit")),
-    Row("MODEL.CADA.ARA.PROBABILITY", "cada.ara.probability", float, settings.masking("probability"), low=0, high=1),
-    Row("MODEL.CADA.RERANK_TOPK", "cada.rerank_topk", int, at("val_cfg.rerank_topk", "test_cfg.rerank_topk"), low=0),
-    Row("MODEL.CADA.COSINE_WEIGHT", "cada.cosine_weight", float, _COSINE_WEIGHT),
+    Option("MODEL.CADA.START_WEIGHTS", "cada.start_weights", str, settings.START_WEIGHTS),
+    Option("MODEL.CADA.GROUPING", "cada.grouping", str, at("model.grouping.type"), _GROUPINGS),
+    Option("MODEL.CADA.NUM_GROUPS", "cada.num_groups", int, at("model.grouping.num_groups", **none_as(0)), low=0),
+    Option("MODEL.CADA.NEGATIVES", "cada.negatives", str, at("model.negatives"), _NEGATIVES, near=_NEAR_NEGATIVES),
+    Option("MODEL.CADA.NEGATIVE_SCALE", "cada.negative_scale", list, settings.NEGATIVE_SCALE),
+    Option("MODEL.CADA.CAUSAL", "cada.causal", bool, at("model.text_decoder.causal")),
+    Option("MODEL.CADA.LOSS_WEIGHTS.GLOBAL", "cada.loss_weights.global", float, settings.loss("loss_global"), low=0),
+    Option("MODEL.CADA.LOSS_WEIGHTS.ATP", "cada.loss_weights.atp", float, settings.loss("loss_atp"), low=0),
+    Option("MODEL.CADA.LOSS_WEIGHTS.ARA", "cada.loss_weights.ara", float, settings.loss("loss_ara"), low=0),
+    Option("MODEL.CADA.ARA.UNIT", "cada.ara.unit", str, settings.masking("unit")),
+    Option("MODEL.CADA.ARA.PROBABILITY", "cada.ara.probability", float, settings.masking("probability"), low=0, high=1),
+    Option("MODEL.CADA.RERANK_TOPK", "cada.rerank_topk", int, at("val_cfg.rerank_topk", "test_cfg.rerank_topk"), low=0),
+    Option("MODEL.CADA.COSINE_WEIGHT", "cada.cosine_weight", float, _COSINE_WEIGHT),
     # said by many files of the hosts
-    Row("MODEL.DEVICE", "", str, settings.ignored("a GPU is used where there is one")),
-    Row("", "use_gpu", bool, settings.ignored("a GPU is used where there is one")),
-    Row("", "data.type", str, settings.only("image", "captions find images")),
-    Row("", "model.resume", str, settings.only("", "go on with train.py --resume PATH")),
-    Row("", "test.evaluate", bool, settings.only(False, "test with test.py")),
-    Row("TEST.RERANK.ENABLED", "test.rerank", bool, settings.only(False, "stage 2 is switched by RERANK_TOPK")),
+    Option("MODEL.DEVICE", "", str, settings.ignored("a GPU is used where there is one")),
+    Option("", "use_gpu", bool, settings.ignored("a GPU is used where there is one")),
+    Option("", "data.type", str, settings.only("image", "captions find images")),
+    Option("", "model.resume", str, settings.only("", "go on with train.py --resume PATH")),
+    Option("", "test.evaluate", bool, settings.only(False, "test with test.py")),
+    Option("TEST.RERANK.ENABLED", "test.rerank", bool, settings.only(False, "stage 2 is switched by RERANK_TOPK")),
 )

@@ -1,5 +1,5 @@
 """Pictures for people: ranked galleries."""
 
-from cada_plugin.visualization.gallery import Row, draw_ranked_galleries
+from cada_plugin.visualization.gallery import RankedQuery, draw_ranked_galleries
 
-__all__ = ["Row", "draw_ranked_galleries"]
+__all__ = ["RankedQuery", "draw_ranked_galleries"]

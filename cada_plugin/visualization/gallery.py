@@ -24,7 +24,7 @@ _TEXT_SIZE, _TITLE_SIZE = 17, 26
 
 
 @dataclass(frozen=True)
-class Row:
+class RankedQuery:
     """One query and what it found.
 
     ``hits`` are (image path, person id, score), best first; the score is a number or a text that stands in its place.
@@ -39,7 +39,7 @@ class Row:
 
 
 def draw_ranked_galleries(
-    rows: Sequence[Row],
+    rows: Sequence[RankedQuery],
     path: str | os.PathLike,
     topk: int = 8,
     title: str = "",
@@ -82,7 +82,7 @@ def draw_ranked_galleries(
 class _Picture:
     """Lays out and draws everything; ``image`` is the result."""
 
-    def __init__(self, rows: Sequence[Row], topk: int, title: str, scale: float) -> None:
+    def __init__(self, rows: Sequence[RankedQuery], topk: int, title: str, scale: float) -> None:
         self.scale = scale
         self.text, self.heading = self._font(_TEXT_SIZE), self._font(_TITLE_SIZE)
         self.frame, self.gap, self.margin, self.foot = (self._px(v) for v in (_FRAME, _GAP, _MARGIN, _FOOT))
@@ -135,7 +135,7 @@ class _Picture:
                 lines[-1] += letter
         return lines
 
-    def _row(self, row: Row, lines: list[str], y: int, columns: int) -> None:
+    def _row(self, row: RankedQuery, lines: list[str], y: int, columns: int) -> None:
         for number, line in enumerate(lines):
             self.draw.text((self.margin, y + number * self.line), line, INK, self.text)
         self.draw.text((self.margin, y + len(lines) * self.line), f"person {row.query_person_id}", FAINT, self.text)

@@ -7,7 +7,8 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=True),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    # Two checkpoints are kept: a run killed while writing one can still resume from the other.
+    # Two checkpoints are kept: a run killed while writing one can still resume from the other. Where validation does not
+    # re-rank, the best epoch is that of t2i_global/R1; without a validation split, none is chosen.
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='t2i/R1', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )

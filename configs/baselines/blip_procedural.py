@@ -1,7 +1,6 @@
 # BLIP fine-tuned: ITC and ITM, re-ranked.
 _base_ = [
     '../_base_/datasets/procedural_pedes.py',
-    '../_base_/pipelines/procedural.py',
     '../_base_/models/blip_base.py',
     '../_base_/schedules/procedural_2e.py',
     '../_base_/default_runtime.py',
@@ -13,4 +12,4 @@ model = dict(
     embed_dim=128,
     init_cfg=dict(checkpoint='cada_plugin://procedural_start.safetensors'),
 )
-train_dataloader = dict(dataset=dict(pipeline={{_base_.procedural_plain_pipeline}}))
+train_dataloader = dict(dataset=dict(pipeline={{_base_.plain_pipeline}}))

@@ -2,7 +2,6 @@
 # download. Two epochs are what two CPU cores can give it: they show that it runs and learns, and measure no method.
 _base_ = [
     '../_base_/datasets/procedural_pedes.py',
-    '../_base_/pipelines/procedural.py',
     '../_base_/models/cmpm.py',
     '../_base_/default_runtime.py',
 ]
@@ -13,11 +12,10 @@ model = dict(
     text_encoder=dict(word_width=128, hidden=256),
     embed_dim=256,
 )
-train_dataloader = dict(dataset=dict(pipeline={{_base_.procedural_plain_pipeline}}))
+train_dataloader = dict(dataset=dict(pipeline={{_base_.plain_pipeline}}))
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3, fused=True), clip_grad=dict(max_norm=5.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=100, by_epoch=False),
     dict(type='CosineAnnealingLR', T_max=2, end=2, by_epoch=True, convert_to_iter_based=True),
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=2)
-default_hooks = dict(checkpoint=dict(save_best='t2i_global/R1'))

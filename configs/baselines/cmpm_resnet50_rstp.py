@@ -1,11 +1,9 @@
 # ResNet-50 of torchreid and a bidirectional LSTM under CMPM and CMPC.
 _base_ = [
     '../_base_/datasets/rstpreid.py',
-    '../_base_/pipelines/plain.py',
     '../_base_/models/cmpm.py',
     '../_base_/schedules/cmpm_60e.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(num_classes=3701, tokenizer={{_base_.tokenizer}}, visual_encoder=dict(name='resnet50'))
-train_dataloader = dict(batch_size=64, dataset=dict(pipeline={{_base_.plain_train_pipeline}}))
-default_hooks = dict(checkpoint=dict(save_best='t2i_global/R1'))
+train_dataloader = dict(batch_size=64, dataset=dict(pipeline={{_base_.plain_pipeline}}))

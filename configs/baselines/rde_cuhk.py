@@ -12,10 +12,7 @@ model = dict(
     tokenizer={{_base_.clip_tokenizer}},
     visual_encoder=dict(image_size={{_base_.clip_image_size}}),
 )
-train_dataloader = dict(batch_size=64, dataset=dict(pipeline={{_base_.clip_train_pipeline}}))
+train_dataloader = dict(batch_size=64, dataset=dict(pipeline={{_base_.clip_plain_pipeline}}))
 val_dataloader = dict(dataset=dict(pipeline={{_base_.clip_test_pipeline}}))
 test_dataloader = dict(dataset=dict(pipeline={{_base_.clip_test_pipeline}}))
-default_hooks = dict(
-    checkpoint=dict(save_best='t2i_global/R1'),
-    consensus=dict(type='ConsensusDivisionHook'),
-)
+default_hooks = dict(consensus=dict(type='ConsensusDivisionHook'))

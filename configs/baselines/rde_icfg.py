@@ -12,9 +12,6 @@ model = dict(
     tokenizer={{_base_.clip_tokenizer}},
     visual_encoder=dict(image_size={{_base_.clip_image_size}}),
 )
-train_dataloader = dict(batch_size=64, dataset=dict(pipeline={{_base_.clip_train_pipeline}}))
+train_dataloader = dict(batch_size=64, dataset=dict(pipeline={{_base_.clip_plain_pipeline}}))
 test_dataloader = dict(dataset=dict(pipeline={{_base_.clip_test_pipeline}}))
-default_hooks = dict(
-    checkpoint=dict(save_best=None),  # no split to choose an epoch on
-    consensus=dict(type='ConsensusDivisionHook'),
-)
+default_hooks = dict(consensus=dict(type='ConsensusDivisionHook'))

@@ -1,7 +1,6 @@
 # RDE: token-selection embedding, triplet alignment loss, consensus division.
 _base_ = [
     '../_base_/datasets/procedural_pedes.py',
-    '../_base_/pipelines/procedural.py',
     '../_base_/models/dual_tiny.py',
     '../_base_/schedules/procedural_2e.py',
     '../_base_/default_runtime.py',
@@ -13,8 +12,5 @@ model = dict(
     tokenizer={{_base_.tokenizer}},
     visual_encoder=dict(image_size={{_base_.image_size}}),
 )
-train_dataloader = dict(dataset=dict(pipeline={{_base_.procedural_plain_pipeline}}))
-default_hooks = dict(
-    checkpoint=dict(save_best='t2i_global/R1'),
-    consensus=dict(type='ConsensusDivisionHook'),
-)
+train_dataloader = dict(dataset=dict(pipeline={{_base_.plain_pipeline}}))
+default_hooks = dict(consensus=dict(type='ConsensusDivisionHook'))

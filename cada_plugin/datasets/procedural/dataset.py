@@ -18,6 +18,9 @@ class ProceduralPEDES(CUHKPEDES):
     """
 
     NAME = "ProceduralPEDES"
+    ALIAS = "procedural"
+    CONFIG = "cada_procedural"
+    TORCHREID_NAME = "procedural_pedes"
     PUBLISHED = {}
     IMAGE_HINTS = {}
 

@@ -8,7 +8,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
-from cada_plugin.datasets.cache import read_json, write_json
+from cada_plugin.datasets.cache import read_cache, write_cache
 from cada_plugin.errors import ConfigError
 from cada_plugin.progress import progress_bar
 from cada_plugin.registry import TASK_UTILS, TRANSFORMS, build_part
@@ -68,13 +68,13 @@ class TagAttributes:
         key = "\n".join([self.tagger.name, str(self.tokenizer.max_words), *captions])
         digest = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
         name = f"tags-{re.sub('[^a-zA-Z0-9_.-]+', '_', self.tagger.name)}-{digest}.json"
-        self._cache = read_json(name) or {}
+        self._cache = read_cache(name) or {}
         if len(self._cache) != len(captions):
             progress = progress_bar(
                 captions, desc=f"tagging captions ({self.tagger.name})", delay=2, disable=not is_main_process()
             )
             self._cache = {caption: self.tagger.tag(self.tokenizer.split(caption)) for caption in progress}
-            write_json(name, self._cache)
+            write_cache(name, self._cache)
 
     def __call__(self, item: dict) -> dict:
         encoded = item["encoded"][0]

@@ -1,4 +1,4 @@
-_base_ = ['text_person.py']
+_base_ = ['published.py']
 data_root = 'data/CUHK-PEDES'
 __dataset = dict(type='CUHKPEDES', data_root=data_root)
 train_dataloader = dict(dataset=__dataset)

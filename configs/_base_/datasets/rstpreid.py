@@ -1,9 +1,9 @@
-_base_ = ['text_person.py']
+_base_ = ['published.py']
 data_root = 'data/RSTPReid'
 __dataset = dict(type='RSTPReid', data_root=data_root)
 train_dataloader = dict(dataset=__dataset)
 val_dataloader = dict(dataset=__dataset)
 test_dataloader = dict(dataset=__dataset)
-# released k for RSTPReid
-val_cfg = dict(rerank_topk=128)
-test_cfg = dict(rerank_topk=128)
+__protocol = dict(rerank_topk=128)  # released k for RSTPReid
+val_cfg = __protocol
+test_cfg = __protocol

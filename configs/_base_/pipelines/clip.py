@@ -1,25 +1,31 @@
 # How IRRA and the CLIP baselines of the field read people: 384x128, CLIP's tokenizer of the folder with the weights.
+# The names begin with clip_, because a data set's own pipelines stand beside them.
 clip_image_size = (384, 128)  # (H, W)
 clip_tokenizer = dict(type='CLIPCaptionTokenizer', vocab='checkpoints/clip-vit-base-patch16')
-clip_train_pipeline = [
+__image = [
     dict(type='LoadPersonImage'),
     dict(type='torchvision/Resize', size=clip_image_size),
+]
+__train = [
+    *__image,
     dict(type='torchvision/RandomHorizontalFlip', p=0.5),
     dict(type='torchvision/Pad', padding=10),
     dict(type='torchvision/RandomCrop', size=clip_image_size),
     # filled with CLIP's mean, which the preprocessor turns into zeros
     dict(type='torchvision/RandomErasing', scale=(0.02, 0.4), value=(123, 117, 104)),
     dict(type='EncodeCaptions', tokenizer=clip_tokenizer),
+]
+clip_plain_pipeline = [
+    *__train,
     dict(type='PackPersonInputs'),
 ]
-clip_masked_pipeline = [
-    *clip_train_pipeline[:-1],
+clip_random_pipeline = [
+    *__train,
     dict(type='MaskTokens', tokenizer=clip_tokenizer, probability=0.15),
     dict(type='PackPersonInputs'),
 ]
 clip_test_pipeline = [
-    dict(type='LoadPersonImage'),
-    dict(type='torchvision/Resize', size=clip_image_size),
+    *__image,
     dict(type='EncodeCaptions', tokenizer=clip_tokenizer),
     dict(type='PackPersonInputs'),
 ]

@@ -1,0 +1,10 @@
+"""Names of the ranked lists that an evaluation measures. A metric is called after its list: ``t2i_global/R1``."""
+
+STAGE_ONE = "t2i_global"
+"""All images in the order of their cosine with the caption; every model has this list."""
+FINAL = "t2i"
+"""What a user of a model that re-ranks sees: the shortlist ordered by match logit and cosine, then the other images."""
+MATCH_ALONE = "t2i_match"
+"""The shortlist ordered by the match logit alone, which shows whether matching has learnt anything."""
+GAIN_P_VALUE = f"{FINAL}/R1_gain_p"
+"""The metric that says how likely the gain in R@1 of ``FINAL`` over ``STAGE_ONE`` is by chance."""

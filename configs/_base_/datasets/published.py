@@ -1,0 +1,5 @@
+# A published set, read as the released recipe does.
+_base_ = ['text_person.py', '../pipelines/published.py']
+train_dataloader = dict(dataset=dict(pipeline={{_base_.train_pipeline}}))
+val_dataloader = dict(dataset=dict(pipeline={{_base_.test_pipeline}}))
+test_dataloader = dict(dataset=dict(pipeline={{_base_.test_pipeline}}))

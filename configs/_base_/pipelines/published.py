@@ -1,0 +1,33 @@
+# How the released recipe reads the published sets (see README for the differences): 224x224, BERT's word pieces.
+image_size = (224, 224)  # (H, W), resized, not cropped
+tokenizer = dict(type='CaptionTokenizer', vocab='bert-base-uncased', max_words=72, max_length=73)
+__image = [
+    dict(type='LoadPersonImage'),
+    dict(type='torchvision/Resize', size=image_size),
+]
+__train = [
+    *__image,
+    dict(type='torchvision/RandomHorizontalFlip', p=0.5),
+    dict(type='torchvision/Pad', padding=10),
+    dict(type='torchvision/RandomCrop', size=image_size),
+    # filled with CLIP's mean, which the preprocessor turns into zeros
+    dict(type='torchvision/RandomErasing', scale=(0.02, 0.4), value=(123, 117, 104)),
+    dict(type='EncodeCaptions', tokenizer=tokenizer),
+]
+# for CADA, with masked words
+train_pipeline = [
+    *__train,
+    dict(type='TagAttributes', tagger=dict(type='NLTKTagger'), tokenizer=tokenizer),
+    dict(type='MaskAttributes', tokenizer=tokenizer, unit='words', probability=0.4),
+    dict(type='PackPersonInputs'),
+]
+# for models that mask nothing: no caption has to be tagged
+plain_pipeline = [
+    *__train,
+    dict(type='PackPersonInputs'),
+]
+test_pipeline = [
+    *__image,
+    dict(type='EncodeCaptions', tokenizer=tokenizer),
+    dict(type='PackPersonInputs'),
+]
