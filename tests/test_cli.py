@@ -96,6 +96,17 @@ def test_mmengine_finds_our_configs_and_models(tmp_path):
     assert type(hub_model("cada_plugin::cada_procedural.py")).__name__ == "CADA"
 
 
+def test_a_config_on_top_of_an_installed_one_is_as_on_top_of_its_file(tmp_path):
+    """MMEngine marks the types of such a base with its scope, and copies of a variable are in another file."""
+    path = tmp_path / "host.py"
+    path.write_text("_base_ = 'cada_plugin::cada_cuhk.py'\ndata_root = 'elsewhere'\n")
+    ours = read_config(path)
+    expected = read_config("cada_cuhk")
+    override(expected, {"data_root": "elsewhere"})
+    assert ours.train_dataloader.dataset.data_root == "elsewhere"
+    assert ours.to_dict() == expected.to_dict()
+
+
 def test_own_pictures_need_no_code(tmp_path):
     people = tmp_path / "my_people"
     build_procedural(people, seed=1, identities={"train": 20, "val": 1, "test": 1}, images_per_identity=3)

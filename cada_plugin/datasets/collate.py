@@ -11,8 +11,13 @@ _PADDING = {"masked_ids": 0, "masked_positions": False, "phrase_index": -1}
 
 
 @FUNCTIONS.register_module()
-def person_collate(items: list[dict]) -> dict:
+def person_collate(items: list[dict], _scope_: str | None = None) -> dict:
     """Stack what ``PackPersonInputs`` made of B items.
+
+    Args:
+        items: of the data set.
+        _scope_: ignored. MMEngine adds it to every typed dict of a config whose ``_base_`` is ``package::config``, and
+            hands it on to the collate function as an argument.
 
     Returns:
         ``inputs`` with ``images`` (B, 3, H, W) uint8, ``input_ids`` (Q, T) long padded with 0, ``attention_mask``

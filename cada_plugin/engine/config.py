@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from cada_plugin.errors import CADAError, ConfigError, first_line
+from cada_plugin.registry import SCOPE
 
 SHIPPED = Path(__file__).resolve().parents[1] / ".mim" / "configs"
 """Where OpenMMLab's convention puts the configs of an installed package; in a checkout, a link to ``configs``."""
@@ -94,11 +95,22 @@ def read_config(config: str | Path) -> Config:
         raise
     except Exception as error:  # a config is a Python file: it can fail in any way
         raise ConfigError(f"{path} cannot be read as a config: {first_line(error)}") from error
+    if result.get("default_scope") == SCOPE:
+        _drop_scope(result)
     for name in _variables(result):
         for base in earlier:
             if name in base and _plain(base[name]) != _plain(result[name]):
                 _follow(result, name, base[name], _twins(base, name))
     return result
+
+
+def _drop_scope(node: Any) -> None:
+    """Remove the scope that MMEngine adds to every typed dict of a base named ``cada_plugin::...``: where ours is the
+    default scope it says nothing, and makes copies of a variable differ from the variable."""
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ():
+        _drop_scope(value)
+    if isinstance(node, dict) and node.get("_scope_") == SCOPE:
+        del node["_scope_"]
 
 
 def override(config: Config, options: dict[str, Any]) -> None:
@@ -224,7 +236,8 @@ def _bases(path: Path) -> Iterator[Path]:
         if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "_base_" for target in node.targets):
             names = ast.literal_eval(node.value)
             for name in [names] if isinstance(names, str) else names:
-                base = path.parent / name
+                shipped = name.removeprefix(f"{SCOPE}::")
+                base = path.parent / name if shipped == name else SHIPPED / shipped
                 if base.suffix == ".py" and base.is_file():
                     yield base
                     yield from _bases(base)
