@@ -15,7 +15,7 @@ from mmengine.hub import get_model as hub_model
 import cada_plugin
 from cada_plugin.cli.main import COMMANDS, main
 from cada_plugin.datasets.procedural import build_procedural
-from cada_plugin.engine.config import SHIPPED, find_config, read_config
+from cada_plugin.engine.config import SHIPPED, find_config, override, read_config
 from cada_plugin.errors import ConfigError, MissingExtraError, needs_extra
 
 CONFIGS = factory.REPO / "configs"
