@@ -83,8 +83,7 @@ def test_config_builds_and_takes_a_step(name, image, clip_folder):
             item = step(item)
         items.append(item)
     batch = model.data_preprocessor(person_collate(items), True)
-    model.set_progress(0.0)  # as hooks do
-    model.clean = torch.ones(3, dtype=torch.bool)
+    model.train_without_hooks()
     losses = model(**batch, mode="loss")
     assert losses
     assert all(torch.isfinite(loss) for loss in losses.values())
