@@ -33,6 +33,7 @@ from torch import nn
 
 from cada_plugin.benchmark import charts, cost, jobs, plan
 from cada_plugin.benchmark import run as benchmark
+from cada_plugin.benchmark.resources import count_flop
 from cada_plugin.cli import main
 from cada_plugin.engine import RankedGalleryHook
 from cada_plugin.errors import ConfigError
@@ -592,7 +593,7 @@ def layer_flop(tokens: int = T, asking: int = T) -> int:
 )
 def test_flop_of_a_layer(module, flop):
     """Also of those that run as fused kernels in eval mode."""
-    assert cost.count_flop(lambda: module.eval()(torch.randn(B, T, C))) == flop
+    assert count_flop(lambda: module.eval()(torch.randn(B, T, C))) == flop
     assert torch.backends.mkldnn.enabled  # and they are used again
     assert torch.backends.mha.get_fastpath_enabled()
 

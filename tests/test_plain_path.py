@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cada_plugin.benchmark.plain_path import PlainPath
+from cada_plugin.benchmark.speed.plain_path import PlainPath
 from cada_plugin.engine import match_shortlists
 from cada_plugin.models.retriever import TextFeatures
 

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cada_plugin.benchmark.plain_path import PlainPath
+from cada_plugin.benchmark.speed.plain_path import PlainPath
 from cada_plugin.engine.config import read_config
 from cada_plugin.models import CADA
 from cada_plugin.registry import MODELS, build_part

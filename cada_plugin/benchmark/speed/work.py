@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 
-from cada_plugin.benchmark.speed_inputs import (
+from cada_plugin.benchmark.speed.inputs import (
     CONFIGS,
     build_model,
     caption_words,
@@ -22,7 +22,7 @@ from cada_plugin.benchmark.speed_inputs import (
     random_captions,
     training_batch,
 )
-from cada_plugin.benchmark.speed_measure import Side, Work
+from cada_plugin.benchmark.speed.measure import Side, Work
 from cada_plugin.compat import import_torchreid
 from cada_plugin.engine.config import read_config
 from cada_plugin.engine.rerank import match_shortlists

@@ -17,10 +17,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from mmengine.optim import build_optim_wrapper
 from torch.nn.parallel import DistributedDataParallel
 
-from cada_plugin.benchmark.speed_inputs import CONFIGS, build_model, caption_words, training_batch
-from cada_plugin.benchmark.speed_measure import Work, fresh_processes, interleave, peak_memory
-from cada_plugin.benchmark.speed_whole import evaluate
-from cada_plugin.benchmark.speed_work import rank, rerank, train
+from cada_plugin.benchmark.speed.inputs import CONFIGS, build_model, caption_words, training_batch
+from cada_plugin.benchmark.speed.measure import Work, fresh_processes, interleave, peak_memory
+from cada_plugin.benchmark.speed.whole import evaluate
+from cada_plugin.benchmark.speed.work import rank, rerank, train
 from cada_plugin.engine.config import read_config
 from cada_plugin.files import replacing
 

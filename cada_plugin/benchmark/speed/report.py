@@ -1,5 +1,7 @@
 """What the speed benchmark prints: one short table for each work."""
 
+from cada_plugin.tables import markdown_table, three_digits
+
 _DESK_WORKERS = 8  # of a training machine
 
 
@@ -15,7 +17,7 @@ def comparison(result: dict) -> str:
         if counted:
             row += [_number(side[key] / 1e9) for key in ("flop", "flop_per_s")] + [f"{side['of_matrix_rate']:.0%}"]
         rows.append([*row, _number(side["peak_memory_mb"])])
-    lines = [result["title"], "", *_table(head, rows)]
+    lines = [result["title"], "", markdown_table(head, rows)]
     for name, ratio in result["ratios"].items():
         lines += ["", f"time of {name} over ours, by {result['unit']}: {_ratio(ratio)} in {result['rounds']} rounds"]
         if result["difference"] is not None:
@@ -33,7 +35,7 @@ def load_table(result: dict) -> str:
     workers = result["workers"]
     rates = {number: found["images_per_s"] for number, found in workers.items()}
     rows = [[str(n), _number(rate), _number(rate / max(n, 1))] for n, rate in rates.items()]
-    lines = [result["title"], "", *_table(["workers", "images/s", "images/s of each"], rows), ""]
+    lines = [result["title"], "", markdown_table(["workers", "images/s", "images/s of each"], rows), ""]
     need, most = result["training"]["images_per_s"], max(rates)
     each = rates[most] / max(most, 1)
     lines.append(f"{result['training']['title']}: takes {_number(need)} images/s")
@@ -51,13 +53,8 @@ def evaluation_table(result: dict) -> str:
     rows = [[part, f"{seconds:.1f}"] for part, seconds in result["seconds"].items()]
     memory = ", ".join(f"{name} {_number(used)}" for name, used in result["peak_memory_mb"].items())
     return "\n".join(
-        [result["title"], "", *_table(head, rows), "", f"peak memory beyond weights and images, MB: {memory}"]
+        [result["title"], "", markdown_table(head, rows), "", f"peak memory beyond weights and images, MB: {memory}"]
     )
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 
 def _ratio(ratio: dict) -> str:
@@ -65,7 +62,4 @@ def _ratio(ratio: dict) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Three significant digits, all of those before the point."""
-    if value is None:
-        return "unknown"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return three_digits(value, "unknown")

@@ -15,12 +15,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from cada_plugin.benchmark.resources import count_flop, peak_of
 from cada_plugin.errors import CADAError
 from cada_plugin.progress import progress_bar
 
@@ -169,14 +167,6 @@ def matrix_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[
     return partial(torch.mm, a, b, out=out), 2 * n**3
 
 
-def count_flop(action: Callable[[], object]) -> int:
-    """FLOP of matrix products and convolutions of one call, backward pass included; 2 for each multiply-add."""
-    # fused attention kernels of the CPU are unknown to the counter
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        action()
-    return counter.get_total_flops()
-
-
 def peak_memory(build: Callable[[], Work], side: str) -> int | None:
     """Bytes that the action of one side needs beyond what was there before, in a fresh process; None: not known here.
 
@@ -205,29 +195,5 @@ def _peak_of_side(build: Callable[[], Work], side: str) -> int | None:
 def fresh_processes() -> multiprocessing.context.BaseContext:
     """Processes that hold nothing of ours; forked from a clean server that has imported everything once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cada_plugin.benchmark.speed_work"])
+    context.set_forkserver_preload(["cada_plugin.benchmark.speed.work"])
     return context
-
-
-def peak_of(action: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that ``action`` needs beyond what is there before; of the host where ``device`` is the CPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        action()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    reset = Path("/proc/self/clear_refs")
-    if not reset.exists():
-        action()
-        return None
-    reset.write_text("5")  # the kernel forgets the peak so far
-    before = _status("VmRSS")
-    action()
-    return _status("VmHWM") - before
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(key))

@@ -13,7 +13,8 @@ from mmengine.evaluator import Evaluator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cada_plugin.benchmark.speed_inputs import (
+from cada_plugin.benchmark.resources import peak_of
+from cada_plugin.benchmark.speed.inputs import (
     CONFIGS,
     build_model,
     caption_words,
@@ -22,8 +23,8 @@ from cada_plugin.benchmark.speed_inputs import (
     write_people,
     write_vocabulary,
 )
-from cada_plugin.benchmark.speed_measure import interleave, peak_of, synchronize
-from cada_plugin.benchmark.speed_work import IMAGES_PER_PERSON, train
+from cada_plugin.benchmark.speed.measure import interleave, synchronize
+from cada_plugin.benchmark.speed.work import IMAGES_PER_PERSON, train
 from cada_plugin.datasets import CustomPEDES
 from cada_plugin.datasets.collate import person_collate
 from cada_plugin.engine.config import read_config
