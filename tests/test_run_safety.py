@@ -664,7 +664,7 @@ def test_a_variable_of_a_config_reaches_the_copies_of_its_base(tmp_path):
 
 def test_reading_changes_no_config_of_ours():
     paths = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
-    assert len(paths) > 50
+    assert len(paths) > 30
     for path in paths:
         assert read_config(path).to_dict() == Config.fromfile(path).to_dict(), path
 

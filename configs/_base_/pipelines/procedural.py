@@ -1,4 +1,4 @@
-# As procedural_pedes.py reads its people for CADA, but without masked words, or with other words masked.
+# As procedural_pedes.py reads its people for CADA, but without masked words, or with any word masked.
 procedural_image_size = (96, 48)  # (H, W)
 procedural_tokenizer = dict(type='CaptionTokenizer', vocab='procedural', max_words=72, max_length=56)
 procedural_plain_pipeline = [
@@ -13,11 +13,5 @@ procedural_plain_pipeline = [
 procedural_random_pipeline = [
     *procedural_plain_pipeline[:-1],
     dict(type='MaskTokens', tokenizer=procedural_tokenizer, probability=0.15),
-    dict(type='PackPersonInputs'),
-]
-procedural_phrases_pipeline = [
-    *procedural_plain_pipeline[:-1],
-    dict(type='TagAttributes', tagger=dict(type='LexiconTagger'), tokenizer=procedural_tokenizer),
-    dict(type='MaskAttributes', tokenizer=procedural_tokenizer, unit='phrases', probability=0.6),
     dict(type='PackPersonInputs'),
 ]
