@@ -33,6 +33,8 @@ from torch import nn
 
 from cada_plugin.benchmark import charts, cost, jobs, plan
 from cada_plugin.benchmark import run as benchmark
+from cada_plugin.benchmark.resources import count_flop
+from cada_plugin.benchmark.variants import Variant, read_grid
 from cada_plugin.cli import main
 from cada_plugin.engine import RankedGalleryHook
 from cada_plugin.errors import ConfigError
@@ -421,6 +423,124 @@ def test_given_checkpoints_and_other_test_sets(first, folder, capfd):
     assert "holds results of" in capfd.readouterr().err
 
 
+# ---------------------------------------------------------------- variants
+
+GRID = """
+no_ara:  # without attribute reconstruction
+  model.text_decoder: null
+  model.loss_ara: null
+"""
+
+
+@pytest.fixture(scope="module")
+def varied(first, folder) -> SimpleNamespace:
+    """A config that was trained already, and variants of its test and of its training; do not write to ``out``."""
+    (folder / "grid.yml").write_text(GRID)
+    shutil.copytree(first.out / "tiny", folder / "varied" / "tiny")
+    arguments = ("tiny.py", "--vary", "k2: test_cfg.rerank_topk=2", "grid.yml", "--cross", "other.py", *ONE_EPOCH)
+    assert run(folder, *arguments, "--out", "varied") == 0
+    out = folder / "varied"
+    return SimpleNamespace(
+        out=out, arguments=arguments, results=read(out / "results.json"), page=(out / "results.md").read_text()
+    )
+
+
+def test_a_variant_is_a_row_after_its_config(varied):
+    rows = {row["name"]: row for row in varied.results["rows"]}
+    assert list(rows) == ["tiny", "tiny-k2", "tiny-no_ara"]
+    assert {run["status"] for row in rows.values() for run in row["runs"]} == {"finished"}
+    against = [(pair["a"], pair["b"]) for pair in varied.results["significance"] if pair["a"] == "tiny"]
+    assert against == [("tiny", "tiny-k2"), ("tiny", "tiny-no_ara")]
+    assert cells(varied.page, "Accuracy", "model")[-1] == "R@1 against tiny"
+    made_with = Config.fromfile(varied.out / "tiny-no_ara" / "tiny-no_ara.py")
+    assert (made_with.model.text_decoder, made_with.model.loss_ara) == (None, None)
+    assert rows["tiny-no_ara"]["cost"]["parameters"] < rows["tiny"]["cost"]["parameters"]
+    assert [row["cost"]["rerank_topk"] for row in rows.values()] == [factory.TOPK, 2, factory.TOPK]
+
+
+def test_a_variant_of_the_test_alone_is_not_trained_again(varied, folder):
+    work_dirs = {name: varied.out / name / "seed0" for name in ("tiny", "tiny-k2", "tiny-no_ara")}
+    assert (work_dirs["tiny-no_ara"] / "train.log").is_file()
+    assert not (work_dirs["tiny-k2"] / "train.log").exists()
+    assert not list(work_dirs["tiny-k2"].rglob("*.pth"))
+    notes = read(work_dirs["tiny-k2"] / "run.json")
+    checkpoint = work_dirs["tiny"] / read(work_dirs["tiny"] / "run.json")["checkpoint"]
+    assert notes["checkpoint"] == f"../../tiny/seed0/{checkpoint.name}"
+    assert notes.keys() == {"checkpoint", "test_seconds"}
+    # the same by hand
+    out, options = folder / "k2.json", ("--cfg-options", "test_cfg.rerank_topk=2", "randomness.seed=0")
+    factory.tool("test", "tiny.py", checkpoint, "--out", out, "--work-dir", folder / "k2", *options, cwd=folder)
+    assert read(work_dirs["tiny-k2"] / "metrics.json") == read(out)
+    other = read(work_dirs["tiny-k2"] / "cross_other" / "metrics.json")
+    assert other["t2i/R1"] == pytest.approx(read(work_dirs["tiny"] / "cross_other" / "metrics.json")["t2i/R1"], abs=50)
+    assert other != read(out)
+
+
+def test_variants_are_resumed_and_changed_ones_are_refused(varied, folder, capfd):
+    before = times_of(varied.out, "*")
+    assert run(folder, *varied.arguments, "--out", "varied") == 0
+    assert times_of(varied.out, "*") == before
+    changed = [word.replace("topk=2", "topk=3") if isinstance(word, str) else word for word in varied.arguments]
+    capfd.readouterr()
+    assert run(folder, *changed, "--out", "varied") == 2
+    message = capfd.readouterr().err
+    assert "varied/tiny-k2 holds results of another tiny-k2.py: test_cfg.rerank_topk is 2 there and 3 now" in message
+    assert times_of(varied.out, "*") == before
+
+
+def test_a_variant_waits_for_the_training_of_its_config(folder):
+    """It can be tested only where that training has ended well; the failure is named once."""
+    options = ("--cfg-options", "optim_wrapper.optimizer.lr=fast")
+    assert run(folder, "tiny.py", "--vary", "k2: test_cfg.rerank_topk=2", "--out", "waiting", *options) == 1
+    rows = read(folder / "waiting" / "results.json")["rows"]
+    assert [run["status"] for row in rows for run in row["runs"]] == ["failed", "missing"]
+
+
+def test_variants_of_given_checkpoints(first, folder):
+    shutil.copytree(first.out / "tiny" / "cost", folder / "given_varied" / "tiny" / "cost")  # not again
+    shutil.copytree(first.out / "tiny" / "cost", folder / "given_varied" / "tiny-k2" / "cost")
+    checkpoint = first.out / "tiny" / "seed0" / "epoch_1.pth"
+    arguments = ("--vary", "k2: test_cfg.rerank_topk=2", "--test-only", checkpoint, "--out", "given_varied")
+    assert run(folder, "tiny.py", *arguments) == 0
+    rows = read(folder / "given_varied" / "results.json")["rows"]
+    assert [row["runs"][0]["checkpoint"] for row in rows] == [str(checkpoint)] * 2
+    one, two = (row["runs"][0]["metrics"] for row in rows)
+    assert one["t2i_global/R1"] == two["t2i_global/R1"]
+    assert one != two
+
+
+def test_variants_train_again_only_where_nobody_has_trained_the_same(folder):
+    variants = [
+        Variant("k2", {"test_cfg.rerank_topk": 2}),
+        Variant("val", {"val_cfg.rerank_topk": 2}),
+        Variant("short", {"train_cfg.max_epochs": 1}),
+        Variant("short_k2", {"train_cfg.max_epochs": 1, "test_cfg.rerank_topk": 2}),
+    ]
+    made = plan.make_plan(plan.Request([str(folder / "tiny.py")], str(folder / "no"), [0, 1], vary=variants))
+    trained_as = {row.name: [run.trained_as and run.trained_as.label for run in row.runs] for row in made.rows}
+    assert trained_as == {
+        "tiny": [None, None],
+        "tiny-k2": ["tiny seed 0", "tiny seed 1"],
+        "tiny-val": [None, None],
+        "tiny-short": [None, None],
+        "tiny-short_k2": ["tiny-short seed 0", "tiny-short seed 1"],
+    }
+
+
+def test_what_a_command_line_overrides_reaches_variants(tmp_path):
+    """Variables of the config as well, whose copies may stand in what the variant writes; else the variant wins."""
+    request = plan.Request(
+        ["cada_procedural"],
+        str(tmp_path / "out"),
+        options={"image_size": (64, 32), "test_cfg.rerank_topk": 5},
+        vary=[one for one in read_grid("grids/procedural") if one.name in ("mask_random", "k8")],
+    )
+    configs = {path.stem: config for path, config in plan.make_plan(request).configs.items()}
+    pipeline = configs["cada_procedural-mask_random"].train_dataloader.dataset.pipeline
+    assert [tuple(step.size) for step in pipeline if "size" in step] == [(64, 32)] * 2
+    assert [config.test_cfg.rerank_topk for config in configs.values()] == [5, 5, 8]
+
+
 # ---------------------------------------------------------------- requests that cannot be
 
 
@@ -443,7 +563,52 @@ BAD = [
     bad("tiny.py", "--cross", "nowhere.py", words=("no config file nowhere.py",)),
     bad("tiny.py", "--cross", "other.py", "deep/other.py", words=("2 configs of --cross have the name other",)),
     bad("tiny.py", "--jobs", 0, words=("--jobs 0: run 1 or more",)),
+    bad("tiny.py", "--vary", "k: test_cfg.a=1", "k: test_cfg.a=2", words=("2 variants have the name k", "rename")),
+    bad("tiny.py", "--vary", "k:", words=("variant k changes nothing", "'k: test_cfg.rerank_topk=8'")),
+    bad("tiny.py", "--vary", "a/b: test_cfg.a=1", words=("'a/b' cannot be the name", "letters, digits, _ and -")),
+    bad("tiny.py", "--vary", ": test_cfg.a=1", words=("'' cannot be the name of a variant",)),
+    bad("tiny.py", "--vary", "k: test_cfg", words=("'k: test_cfg': expected KEY=VALUE pairs, got 'test_cfg'",)),
+    bad("tiny.py", "--vary", "k: test_cfg.a='1", words=("No closing quotation", "'NAME: KEY=VALUE KEY=VALUE ...'")),
+    bad("tiny.py", "--vary", "k: test_cfg.a=(1,2", words=("Imbalanced brackets", "'NAME: KEY=VALUE KEY=VALUE ...'")),
+    bad("tiny.py", "--vary", "k: rerank_topk=1", words=("--vary k: tiny.py: rerank_topk would change", "test_cfg.re")),
+    bad("tiny.py", "--vary", "k: model.type.x=1", words=("--vary k: tiny.py: model.type.x: ", "path of a setting")),
+    bad(
+        "tiny.py", "--vary", "k: test_cfg.rerank_topk=4", words=("variant k of tiny.py has the same settings as tiny,",)
+    ),
+    bad(
+        "tiny.py",
+        "--vary",
+        "k: test_cfg.a=4",
+        "l: test_cfg.a=4",
+        words=("l of tiny.py has the same settings as tiny-k",),
+    ),
+    bad("tiny.py", "tiny-k.py", "--vary", "k: test_cfg.a=4", words=("2 rows of the tables would have the name",)),
+    bad(
+        "tiny.py",
+        "--vary",
+        "k8 test_cfg.a=4",
+        words=("--vary k8 test_cfg.a=4: no grid file", "written 'NAME: KEY=VALUE ...'"),
+    ),
+    bad("tiny.py", "--vary", "nowhere.yml", words=("no grid file nowhere.yml", "such as my_grid.yml or grids/proc")),
+    bad("tiny.py", "--vary", "grids/procedual", words=("did you mean grids/procedural or",)),
+    bad("tiny.py", "--vary", "tiny.py", words=("tiny.py is no grid of variants: give a YAML file",)),
+    bad("tiny.py", "--vary", "odd.yml", "twice.yml", words=("odd.yml is not valid YAML",)),
+    bad("tiny.py", "--vary", "twice.yml", words=("twice.yml is not valid YAML: the key k is given twice",)),
+    bad("tiny.py", "--vary", "list.yml", words=("list.yml is no grid of variants", "'test_cfg.rerank_topk: 8'")),
+    bad("tiny.py", "--vary", "flat.yml", words=("flat.yml: test_cfg.rerank_topk has no settings",)),
+    bad("tiny.py", "--vary", "number.yml", words=("the name 8 of a variant is no text: put it in quotes",)),
+    bad("tiny.py", "--vary", "binary.yml", words=("binary.yml is not valid YAML",)),
 ]
+
+
+GRIDS = {
+    "odd": b"k8: {test_cfg.rerank_topk: 8",
+    "twice": b"k: {test_cfg.a: 1}\nk: {test_cfg.a: 2}",
+    "list": b"- test_cfg.a",
+    "flat": b"test_cfg.rerank_topk: 8",
+    "number": b"8: {test_cfg.rerank_topk: 8}",
+    "binary": b"\xff\xfe\x00",
+}
 
 
 @pytest.mark.parametrize(("arguments", "words"), BAD)
@@ -453,6 +618,9 @@ def test_a_bad_request_ends_before_any_work(folder, capfd, arguments, words):
     (folder / "syntax.py").write_text("model = dict(")
     (folder / "object.py").write_text(f"_base_ = ['{folder / 'tiny.py'}']\nrule = dict(of=lambda score: score)\n")
     (folder / "untested.py").write_text(f"_base_ = ['{folder / 'tiny.py'}']\ntest_dataloader = None\n")
+    (folder / "tiny-k.py").write_text(f"_base_ = ['{folder / 'tiny.py'}']\n")
+    for name, text in GRIDS.items():
+        (folder / f"{name}.yml").write_bytes(text)
     assert run(folder, *arguments, "--out", "nothing") == 2
     message = capfd.readouterr().err
     assert message.startswith("error: ")
@@ -592,7 +760,7 @@ def layer_flop(tokens: int = T, asking: int = T) -> int:
 )
 def test_flop_of_a_layer(module, flop):
     """Also of those that run as fused kernels in eval mode."""
-    assert cost.count_flop(lambda: module.eval()(torch.randn(B, T, C))) == flop
+    assert count_flop(lambda: module.eval()(torch.randn(B, T, C))) == flop
     assert torch.backends.mkldnn.enabled  # and they are used again
     assert torch.backends.mha.get_fastpath_enabled()
 

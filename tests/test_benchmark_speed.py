@@ -15,9 +15,12 @@ from PIL import Image
 from torch import nn
 
 from cada_plugin import get_config
-from cada_plugin.benchmark import speed_curves, speed_inputs, speed_measure, speed_whole, speed_work
-from cada_plugin.benchmark.speed_inputs import build_model, caption_words, random_captions, training_batch
-from cada_plugin.benchmark.speed_measure import Side, Work, count_flop, interleave, measure, peak_memory
+from cada_plugin.benchmark.resources import count_flop
+from cada_plugin.benchmark.speed import curves, inputs, whole
+from cada_plugin.benchmark.speed import measure as measuring
+from cada_plugin.benchmark.speed import work as works
+from cada_plugin.benchmark.speed.inputs import build_model, caption_words, random_captions, training_batch
+from cada_plugin.benchmark.speed.measure import Side, Work, interleave, measure, peak_memory
 from cada_plugin.cli import main
 from cada_plugin.errors import CADAError
 from cada_plugin.retrieval.rerank import match_shortlists
@@ -31,9 +34,9 @@ MB = 2**20
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(speed_measure, "_LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(speed_measure, "_MATRIX_SIDE", {"cpu": 64})
-    for module in (speed_measure, speed_curves):  # processes are started where they are looked at
+    monkeypatch.setattr(measuring, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(measuring, "_MATRIX_SIDE", {"cpu": 64})
+    for module in (measuring, curves):  # processes are started where they are looked at
         monkeypatch.setattr(module, "peak_memory", lambda *_: 7 * MB)
 
 
@@ -58,7 +61,7 @@ def cells(shown: str, side: str) -> list[str]:
 
 
 def test_train(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(speed_measure, "peak_memory", peak_memory)
+    monkeypatch.setattr(measuring, "peak_memory", peak_memory)
     (result,) = results(tmp_path, "train", "--batch-size", 4, "--rounds", 2)
     ours, plain = result["sides"]["ours"], result["sides"]["reference"]
     for side in (ours, plain):
@@ -89,7 +92,7 @@ def test_train_with_the_released_grouping_in_bf16(tmp_path, capfd):
         "reference": "float32",
     }
     assert result["matrix_flop_per_s"].keys() == {"bfloat16", "float32"}
-    both = speed_work.train("tiny", 2, "tokens", "cpu", "both", "reference")
+    both = works.train("tiny", 2, "tokens", "cpu", "both", "reference")
     assert {side.dtype for side in both.sides.values()} == {torch.bfloat16}
 
 
@@ -115,7 +118,7 @@ def test_rerank_notices_other_scores(tmp_path, monkeypatch, capfd):
     def wrong(*args: object, **kwargs: object) -> torch.Tensor:
         return match_shortlists(*args, **kwargs).roll(1, 0)
 
-    monkeypatch.setattr("cada_plugin.benchmark.speed_work.match_shortlists", wrong)
+    monkeypatch.setattr("cada_plugin.benchmark.speed.work.match_shortlists", wrong)
     assert (
         run("rerank", "--device", "cpu", "--size", "tiny", "--k", 4, "--sharing", 4, "--images", 4, "--rounds", 1) == 2
     )
@@ -174,7 +177,7 @@ def test_curves(tmp_path, monkeypatch):
         "_STEPS": 1,
         "EVALUATIONS": (20, 30),
     }.items():
-        monkeypatch.setattr(speed_curves, name, value)
+        monkeypatch.setattr(curves, name, value)
     assert run("curves", "--device", "cpu", "--rounds", 1, "--out", tmp_path / "curves") == 0
     panels = json.loads((tmp_path / "curves" / "curves.json").read_text())["results"]
     assert [len(panel["series"]["ours"]["x"]) for panel in panels if "ours" in panel["series"]] == [2, 2, 2, 2, 1, 2, 2]
@@ -271,15 +274,15 @@ def test_random_captions_and_batches_are_what_the_loader_makes():
 
 
 def test_the_vocabulary_of_size_base_is_as_large_as_blips(tmp_path):
-    path = speed_inputs.write_vocabulary(tmp_path)
+    path = inputs.write_vocabulary(tmp_path)
     words = path.read_text().splitlines()
     assert len(set(words)) == len(words) == 30_522
-    cfg = get_config(speed_inputs.CONFIGS["base"]).model
+    cfg = get_config(inputs.CONFIGS["base"]).model
     assert (cfg.text_encoder.width, cfg.text_encoder.depth, cfg.text_encoder.dropout) == (768, 12, 0.1)
 
 
 def test_jpeg_crops(tmp_path):
-    kilobytes = speed_inputs.write_people(tmp_path, 5)
+    kilobytes = inputs.write_people(tmp_path, 5)
     image = Image.open(tmp_path / "3.jpg")
     assert (image.format, image.size) == ("JPEG", (90, 250))
     assert 5 < kilobytes < 15
@@ -287,7 +290,7 @@ def test_jpeg_crops(tmp_path):
 
 
 def test_every_image_of_an_evaluation_has_a_caption():
-    gallery = speed_whole._Gallery(build_model("tiny"), queries=23, gallery=10)
+    gallery = whole._Gallery(build_model("tiny"), queries=23, gallery=10)
     counts = [len(gallery[i]["inputs"]["input_ids"]) for i in range(len(gallery))]
     assert (len(counts), sum(counts), min(counts), max(counts)) == (10, 23, 2, 3)
 
@@ -325,7 +328,7 @@ def test_sides_are_timed_in_turn():
 
 
 def test_short_actions_are_repeated_until_a_timing_is_long_enough(monkeypatch):
-    monkeypatch.setattr(speed_measure, "_LEAST_SECONDS", 0.02)
+    monkeypatch.setattr(measuring, "_LEAST_SECONDS", 0.02)
     calls = []
     (seconds,) = interleave({"a": partial(calls.append, None)}, 1, CPU)["a"]
     assert len(calls) > 1000
@@ -377,8 +380,8 @@ def two_speeds() -> Work:
 
 
 def test_ratios_are_of_the_time_for_one_unit(monkeypatch):
-    monkeypatch.setattr(speed_measure, "peak_memory", lambda *_: None)
-    monkeypatch.setattr(speed_measure, "interleave", lambda *_: {"ours": [2.0, 4.0, 2.0], "other": [3.0, 3.0, 5.0]})
+    monkeypatch.setattr(measuring, "peak_memory", lambda *_: None)
+    monkeypatch.setattr(measuring, "interleave", lambda *_: {"ours": [2.0, 4.0, 2.0], "other": [3.0, 3.0, 5.0]})
     result = measure(two_speeds, 3)
     assert result["ratios"]["other"] == {"median": 3.0, "min": 1.5, "max": 5.0, "rounds": [3.0, 1.5, 5.0]}
     assert result["sides"]["ours"]["per_second"] == 2.0

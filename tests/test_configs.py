@@ -1,5 +1,6 @@
 """Every shipped config builds, at a size that a test can afford; every kind of model takes a training step."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,26 @@ from clip_factory import write_tokenizer
 from mmengine.config import Config
 from mmengine.fileio import load
 
+from cada_plugin.benchmark.variants import Variant, read_grid
 from cada_plugin.datasets import person_collate
 from cada_plugin.datasets.catalogue import data_sets
+from cada_plugin.engine.config import find_grid, override, read_config, settings_of, shipped_configs
+from cada_plugin.errors import ConfigError
 from cada_plugin.registry import DATASETS, MODELS, TRANSFORMS, build_part
 
 ROOT = Path(__file__).parents[1]
 CONFIG_DIR = ROOT / "configs"
 CONFIGS = sorted(str(path.relative_to(CONFIG_DIR)) for path in CONFIG_DIR.rglob("*.py") if "_base_" not in path.parts)
-STEPS = [name for name in CONFIGS if not name.startswith("ablations") or name.endswith("_procedural.py")]
+GRIDS = {
+    "grids/procedural": ["cada_procedural"],
+    "grids/published": ["cada_cuhk", "cada_icfg", "cada_rstp"],
+}
+VARIANTS = [
+    pytest.param(config, variant, id=f"{config}-{variant.name}")
+    for grid, configs in GRIDS.items()
+    for config in configs
+    for variant in read_grid(grid)
+]
 
 
 def shrink(config: Config, clip_folder: Path) -> Config:
@@ -71,7 +84,7 @@ def image(tmp_path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_config_builds_and_takes_a_step(name, image, clip_folder):
     config = shrink(Config.fromfile(CONFIG_DIR / name), clip_folder)
     model = build_part(MODELS, config.model).train()
@@ -83,20 +96,11 @@ def test_config_builds_and_takes_a_step(name, image, clip_folder):
             item = step(item)
         items.append(item)
     batch = model.data_preprocessor(person_collate(items), True)
-    model.set_progress(0.0)  # as hooks do
-    model.clean = torch.ones(3, dtype=torch.bool)
+    model.train_without_hooks()
     losses = model(**batch, mode="loss")
     assert losses
     assert all(torch.isfinite(loss) for loss in losses.values())
     sum(losses.values()).backward()
-
-
-@pytest.mark.parametrize("name", sorted(set(CONFIGS) - set(STEPS)))
-def test_config_of_an_ablation_builds(name, clip_folder):
-    config = shrink(Config.fromfile(CONFIG_DIR / name), clip_folder)
-    build_part(MODELS, config.model)
-    for step in config.train_dataloader.dataset.pipeline:
-        build_part(TRANSFORMS, step)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -141,32 +145,74 @@ def test_classifiers_have_the_published_number_of_people(name, classes):
         assert Config.fromfile(CONFIG_DIR / f"baselines/{baseline}_{name}.py").model.num_classes == classes
 
 
-def test_an_ablation_changes_what_its_name_says_and_nothing_else():
-    for name in CONFIGS:
-        if not name.startswith("ablations"):
-            continue
-        what, data = Path(name).stem.removeprefix("cada_").rsplit("_", 1)
-        ours, main = Config.fromfile(CONFIG_DIR / name), Config.fromfile(CONFIG_DIR / f"cada_{data}.py")
-        changed = {key for key in main if ours[key] != main[key]} - {"default_hooks", "val_cfg"}
-        model = {key for key in main.model if ours.model[key] != main.model[key]}
-        expected = {
-            "global_only": {"text_decoder", "loss_atp", "loss_ara"},
-            "no_atp": {"loss_atp"},
-            "no_ara": {"text_decoder", "loss_ara"},
-            "causal": {"text_decoder"},
-            "bidirectional": {"text_decoder"},
-        }.get(what)
-        if what.startswith("mask_"):
-            assert changed == {"train_dataloader"}, name
-        elif what.startswith("k"):
-            assert (changed, ours.test_cfg.rerank_topk) == ({"test_cfg"}, int(what[1:])), name
-        elif expected is not None:
-            assert (changed, model) == ({"model"}, expected), name
-        else:  # position, tokens or phrases with a number of groups
-            assert changed == {"model"}, name
-            assert model <= {"grouping", "num_groups"}, name
-            number = ours.model.num_groups
-            assert what == f"{ours.model.grouping}{'_each' if number is None else number}", name
+# ---------------------------------------------------------------- grids of variants
+
+
+def varied(config: str, variant: Variant) -> tuple[Config, Config]:
+    """A config, and its variant."""
+    main, ours = read_config(config), read_config(config)
+    override(ours, variant.options)
+    return main, ours
+
+
+@pytest.mark.parametrize(("config", "variant"), VARIANTS)
+def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
+    main, ours = varied(config, variant)
+    before, after = settings_of(main), settings_of(ours)
+    assert before.keys() == after.keys()
+    changed = {key for key in before if before[key] != after[key]}
+    model = {key for key in before["model"] if before["model"][key] != after["model"].get(key)}
+    parts = {
+        "global_only": {"text_decoder", "loss_atp", "loss_ara"},
+        "no_atp": {"loss_atp"},
+        "no_ara": {"text_decoder", "loss_ara"},
+    }.get(variant.name)
+    if variant.name.startswith("mask_"):
+        assert changed == {"train_dataloader"}
+    elif variant.name.startswith("k"):
+        assert changed == {"test_cfg"}
+        assert ours.test_cfg == main.test_cfg | {"rerank_topk": int(variant.name[1:])}
+    elif parts is not None:
+        assert (changed, model) == ({"model"}, parts)
+        assert all(ours.model[part] is None for part in parts)
+    elif variant.name in ("causal", "bidirectional"):
+        assert (changed, model) == ({"model"}, {"text_decoder"})
+        causal = variant.name == "causal"
+        assert ours.model.text_decoder == main.model.text_decoder | {"causal": causal}
+    else:
+        assert (changed, model) == ({"model"}, {"grouping"})
+        kind, number = re.fullmatch(r"(position|tokens|phrases)(\d|_each)", variant.name).groups()
+        groups = {"type": {"position": "PositionGroups", "tokens": "TokenGroups", "phrases": "PhraseGroups"}[kind]}
+        assert ours.model.grouping == groups | ({} if number == "_each" else {"num_groups": int(number)})
+
+
+@pytest.mark.parametrize(("config", "variant"), [one for one in VARIANTS if "-mask_" in one.id])
+def test_a_variant_of_the_masking_reads_captions_as_its_config_does(config, variant, clip_folder):
+    """It writes a pipeline of its own, so the steps that are no masking must be those of the config."""
+    pipelines = [settings_of(some)["train_dataloader"]["dataset"]["pipeline"] for some in varied(config, variant)]
+    masking = ("TagAttributes", "MaskAttributes", "MaskTokens")
+    main, ours = ([step for step in steps if step["type"] not in masking] for steps in pipelines)
+    assert main == ours
+    (mask,) = (step for step in pipelines[1] if step["type"].startswith("Mask"))
+    assert mask["tokenizer"] == read_config(config).model.tokenizer
+    if variant.name == "mask_phrases":
+        probability = 0.6 if config == "cada_procedural" else 0.8
+        assert (mask["type"], mask["unit"], mask["probability"]) == ("MaskAttributes", "phrases", probability)
+    else:
+        assert (mask["type"], mask["probability"]) == ("MaskTokens", 0.15)
+        assert "TagAttributes" not in [step["type"] for step in pipelines[1]]
+    for step in shrink(varied(config, variant)[1], clip_folder).train_dataloader.dataset.pipeline:
+        build_part(TRANSFORMS, step)
+
+
+def test_a_grid_is_found_as_configs_are_and_is_none():
+    assert find_grid("grids/published") == find_grid("published.yml")
+    assert find_grid("published").samefile(CONFIG_DIR / "grids" / "published.yml")
+    assert not [name for name in shipped_configs() if "published" in name or name.startswith("grids")]
+    with pytest.raises(ConfigError, match=r"no grid file grids/publisht: .* did you mean grids/published or"):
+        find_grid("grids/publisht")
+    with pytest.raises(ConfigError, match="no config file grids/published"):
+        read_config("grids/published")
 
 
 def test_metafile_lists_every_config_once():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import groups
 
-from cada_plugin.benchmark.plain_path import PlainPath
+from cada_plugin.benchmark.speed.plain_path import PlainPath
 from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.retrieval import match_shortlists
 

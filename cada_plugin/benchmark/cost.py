@@ -4,34 +4,30 @@
 
 Needs no checkpoint: no number depends on what the weights are.
 
-*GFLOPs* count matrix products and convolutions, 2 FLOP for each multiply-add; softmax, normalisation and activations
-are not counted, as in torch's counter. *Images/s* are of the model alone, with its batches in memory. *Query latency*
-is what one ``search`` of :mod:`cada_plugin.apis` takes: tokenising, encoding, the cosine with a gallery as large as the
-test split's, and with re-ranking the matching of the best k images. Times are medians after warm-up.
+*GFLOPs* are counted as :mod:`cada_plugin.benchmark.resources` says. *Images/s* are of the model alone, with its batches
+in memory. *Query latency* is what one ``search`` of :mod:`cada_plugin.apis` takes: tokenising, encoding, the cosine
+with a gallery as large as the test split's, and with re-ranking the matching of the best k images. Times are medians
+after warm-up.
 """
 
 import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from cada_plugin.apis import Retriever
 from cada_plugin.benchmark.machine import machine
+from cada_plugin.benchmark.resources import count_flop, peak_so_far
 from cada_plugin.engine.runner import config_errors
 from cada_plugin.engine.start import build_runner
 from cada_plugin.errors import ConfigError
-from cada_plugin.models import RDE
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 
 _BATCHES = 3
@@ -115,31 +111,6 @@ def count_gflops(model: TextImageRetriever, image: Tensor, ids: Tensor, reranks:
     }
 
 
-def count_flop(action: Callable[[], object]) -> int:
-    """Floating point operations of ``action``, see the module; the forward pass of what runs without gradient."""
-    with torch.no_grad(), _countable(), FlopCounterMode(display=False) as counter:
-        action()
-    return counter.get_total_flops()
-
-
-@contextmanager
-def _countable() -> Iterator[None]:
-    """Fused kernels off, of which torch's counter sees nothing: recurrent layers, transformer layers in eval mode."""
-    backends = torch.backends.mkldnn, torch.backends.cudnn
-    enabled = [backend.enabled for backend in backends]
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    try:
-        for backend in backends:
-            backend.enabled = False
-        torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        for backend, before in zip(backends, enabled, strict=True):
-            backend.enabled = before
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-
-
 def _latency(
     model: TextImageRetriever, sentences: list[str], image: ImageFeatures, gallery_images: int, rerank_topk: int
 ) -> float:
@@ -160,16 +131,9 @@ def _training(runner: Runner, config: Config) -> float:
     if not batches:
         raise ConfigError("the training loader gives no batch: is batch_size larger than the data set, with drop_last?")
     runner.model.train()
-    _say_what_hooks_would(runner.model)
+    runner.model.train_without_hooks()
     times = repeat(lambda i: runner.model.train_step(batches[i % len(batches)], optim_wrapper))
     return _rate([len(batch["inputs"]["images"]) for batch in batches], times)
-
-
-def _say_what_hooks_would(model: TextImageRetriever) -> None:
-    """No hook runs here, and models refuse to train without those that they need."""
-    model.set_progress(0.0)
-    if isinstance(model, RDE):
-        model.division = False
 
 
 def _rate(sizes: list[int], times: list[float]) -> float:
@@ -197,11 +161,8 @@ def _now() -> float:
 
 
 def _peak_memory(device: torch.device) -> dict[str, float | str | None]:
-    if device.type == "cuda":
-        return {"peak_memory_mb": torch.cuda.max_memory_allocated() / 2**20, "peak_memory_of": "GPU, tensors"}
-    status = Path("/proc/self/status")
-    if not status.is_file():
+    peak = peak_so_far(device)
+    if peak is None:
         return {"peak_memory_mb": None, "peak_memory_of": "not measured on this system"}
-    # and not getrusage: its number starts with that of the process that started this one
-    peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return {"peak_memory_mb": peak / 1024, "peak_memory_of": "process, with its libraries"}
+    of = "GPU, tensors" if device.type == "cuda" else "process, with its libraries"
+    return {"peak_memory_mb": peak / 2**20, "peak_memory_of": of}

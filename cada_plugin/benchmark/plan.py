@@ -4,6 +4,7 @@ The folder of a benchmark::
 
     <out>/results.{json,csv,md}, accuracy.png, cost.png
     <out>/<config name>/<config name>.py      the config as it is run, overrides included
+    <out>/<config name>-<variant>/...         the same for each variant of it
     <out>/<config name>/cross_<other>.py      the same with the test set of another config
     <out>/<config name>/cost/                 cost.json, cost.log, failure.json
     <out>/<config name>/seed0/                a work dir; "given" in place of "seed0" for a given checkpoint
@@ -19,7 +20,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from cada_plugin.benchmark.records import Records, read_records
-from cada_plugin.engine.config import override
+from cada_plugin.benchmark.variants import Variant, check_variants
+from cada_plugin.engine.config import SETTINGS, override, settings_of
 from cada_plugin.engine.start import prepare, use_amp
 from cada_plugin.errors import CheckpointError, ConfigError
 from cada_plugin.files import replacing, writable_file, writable_folder
@@ -28,7 +30,8 @@ from cada_plugin.integrations.any_config import read_any_config
 
 @dataclass(frozen=True)
 class Run:
-    """One training and its test, or the test of a ``given`` checkpoint (then ``seed`` is None).
+    """One training and its test, or the test of a ``given`` checkpoint (then ``seed`` is None), or the test of the
+    checkpoint of another run, ``trained_as``, whose training is the same.
 
     The children read ``config``, a copy: an edit of its source during a benchmark must not reach the later seeds.
     """
@@ -38,6 +41,7 @@ class Run:
     folder: Path
     seed: int | None
     given: Path | None = None
+    trained_as: "Run | None" = None
 
     @property
     def label(self) -> str:
@@ -66,7 +70,8 @@ class CrossTest:
 
 @dataclass(frozen=True)
 class Row:
-    """One config, a row of the tables; its ``name`` is the stem of the file."""
+    """One config, or a variant of it: a row of the tables. Its ``name`` is the stem of the file, and for a variant
+    ``<stem>-<variant>``."""
 
     name: str
     source: str
@@ -108,7 +113,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Request:
-    """What a benchmark is asked for; see the arguments of ``cada benchmark``."""
+    """What a benchmark is asked for; see the arguments of ``cada benchmark``. ``vary`` are variants of each config."""
 
     configs: Sequence[str]
     out: str
@@ -118,6 +123,7 @@ class Request:
     cross: Sequence[str] = ()
     amp: bool = False
     options: dict = field(default_factory=dict)
+    vary: Sequence[Variant] = ()
 
 
 def make_plan(request: Request) -> Plan:
@@ -132,7 +138,9 @@ def make_plan(request: Request) -> Plan:
         raise ConfigError(f"--out {out} is a file: give a folder")
     if request.jobs < 1:
         raise ConfigError(f"--jobs {request.jobs}: run 1 or more at once")
+    check_variants(request.vary)
     _check_names(request.configs, "configs", "a row of the tables is named after its file, so rename one")
+    _check_rows(request)
     _check_names(request.cross, "configs of --cross", "a test set is named after the file, so rename one")
     seeds = _check_seeds(request)
     cross = {Path(path).stem: _test_set(_load(path, "test"), path) for path in request.cross}
@@ -140,22 +148,27 @@ def make_plan(request: Request) -> Plan:
     rows: list[Row] = []
     configs: dict[Path, Config] = {}
     for number, source in enumerate(request.configs):
-        config, name = _read_row(source, request), Path(source).stem
-        folder = out / name
-        own = folder / f"{name}.py"
-        configs[own] = config
-        if request.test_only:
-            runs = [Run(name, own, folder / "given", None, Path(request.test_only[number]))]
-        else:
-            runs = [Run(name, own, folder / f"seed{seed}", seed) for seed in seeds]
-        test_set = _test_set(config, source)
-        cross_tests = []
-        for target, dataset in cross.items():
-            if dataset != test_set:  # its own needs no second test
-                path = folder / f"cross_{target}.py"
-                configs[path] = _with_test_set(config, dataset)
-                cross_tests += [CrossTest(run, target, path, run.folder / f"cross_{target}") for run in runs]
-        rows.append(Row(name, source, folder, test_set, tuple(runs), tuple(cross_tests)))
+        versions = _read_versions(source, request)
+        trained: list[tuple[Config, list[Run]]] = []
+        for name, config in versions.items():
+            folder = out / name
+            own = folder / f"{name}.py"
+            configs[own] = config
+            if request.test_only:
+                runs = [Run(name, own, folder / "given", None, Path(request.test_only[number]))]
+            elif alike := next((runs for other, runs in trained if _trains_alike(config, other)), None):
+                runs = [Run(name, own, folder / run.folder.name, run.seed, trained_as=run) for run in alike]
+            else:
+                runs = [Run(name, own, folder / f"seed{seed}", seed) for seed in seeds]
+                trained.append((config, runs))
+            test_set = _test_set(config, source)
+            cross_tests = []
+            for target, dataset in cross.items():
+                if dataset != test_set:  # its own needs no second test
+                    path = folder / f"cross_{target}.py"
+                    configs[path] = _with_test_set(config, dataset)
+                    cross_tests += [CrossTest(run, target, path, run.folder / f"cross_{target}") for run in runs]
+            rows.append(Row(name, source, folder, test_set, tuple(runs), tuple(cross_tests)))
     for path, config in configs.items():
         _check_same_config(path, config)
     for row in rows:
@@ -201,10 +214,52 @@ def _check_seeds(request: Request) -> list[int]:
     return seeds
 
 
-def _load(source: str, *jobs: str, options: dict | None = None) -> Config:
+def _check_rows(request: Request) -> None:
+    """No two rows of the tables have the same name, by whatever config and variant."""
+    names = [Path(source).stem for source in request.configs]
+    names += [_row_name(source, variant) for source in request.configs for variant in request.vary]
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise ConfigError(
+                f"{times} rows of the tables would have the name {name}, which is made of the names of config and "
+                "variant: rename one of them"
+            )
+
+
+def _row_name(source: str, variant: Variant) -> str:
+    return f"{Path(source).stem}-{variant.name}"
+
+
+def _read_versions(source: str, request: Request) -> dict[str, Config]:
+    """A config and its variants, each by the name of its row.
+
+    Raises:
+        ConfigError: one of them cannot be run, or two of them are the same.
+    """
+    versions = {Path(source).stem: _read_row(source, request)}
+    for variant in request.vary:
+        config = _read_row(source, request, variant)
+        for name, other in versions.items():
+            if settings_of(config) == settings_of(other):
+                raise ConfigError(
+                    f"--vary: the variant {variant.name} of {source} has the same settings as {name}, so it would be "
+                    "the same run again: leave it out, or correct it"
+                )
+        versions[_row_name(source, variant)] = config
+    return versions
+
+
+def _trains_alike(config: Config, other: Config) -> bool:
+    """Whether two configs differ in nothing that training reads."""
+    tested = {"test_cfg", "test_dataloader", "test_evaluator"}
+    one, two = ({k: v for k, v in settings_of(some).items() if k not in tested} for some in (config, other))
+    return one == two
+
+
+def _load(source: str, *jobs: str, options: dict | None = None, variant: Variant | None = None) -> Config:
     """A config that is fit for ``jobs``, without what the command line of a run adds to it."""
     config = read_any_config(source)
-    override(config, options or {})
+    _override(config, source, options or {}, variant)
     for job in jobs:
         prepare(config, job, source, work_dir="-")
         if not config[f"{job}_dataloader"]:
@@ -214,10 +269,23 @@ def _load(source: str, *jobs: str, options: dict | None = None) -> Config:
     return config
 
 
-def _read_row(source: str, request: Request) -> Config:
+def _override(config: Config, source: str, options: dict, variant: Variant | None) -> None:
+    """Apply ``--cfg-options`` and a variant, which wins over them. Variables of the config come last: an image size
+    must reach the pipeline of a variant as well."""
+    own = variant.options if variant else {}
+    override(config, {key: value for key, value in options.items() if key.partition(".")[0] in SETTINGS})
+    if variant:
+        override(config, own, f"--vary {variant.name}: {source}:")
+    override(
+        config,
+        {key: value for key, value in options.items() if key.partition(".")[0] not in SETTINGS and key not in own},
+    )
+
+
+def _read_row(source: str, request: Request, variant: Variant | None = None) -> Config:
     """A config with all that the command line changes in it."""
     jobs = ["test"] if request.test_only else ["train", "test"]
-    config = _load(source, *jobs, options=request.options)
+    config = _load(source, *jobs, options=request.options, variant=variant)
     if request.amp:
         config.merge_from_dict({"test_cfg.amp": True})
         if not request.test_only:

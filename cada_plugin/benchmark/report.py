@@ -21,6 +21,7 @@ from cada_plugin.benchmark.records import STAGES, Queries, final_stage, read_rec
 from cada_plugin.evaluation import paired_bootstrap
 from cada_plugin.evaluation.stages import STAGE_ONE
 from cada_plugin.files import replacing, write_json
+from cada_plugin.tables import markdown_table, three_digits
 
 METRICS = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "mAP": "mAP", "mINP": "mINP"}
 COSTS = {  # of cost.json: heading and factor
@@ -207,7 +208,7 @@ def _accuracy(results: dict) -> str:
         cells = [row["name"], *([row["test_set"]] if several else []), _seeds(row["runs"])]
         cells += [_mean(row["metrics"].get(f"{stage}/{metric}")) for stage in stages for metric in METRICS]
         lines.append(cells + ([_difference(against.get(row["name"]))] if compared else []))
-    text = ["## Accuracy", "", *_table(head + ([f"R@1 against {first}"] if compared else []), lines), ""]
+    text = ["## Accuracy", "", markdown_table(head + ([f"R@1 against {first}"] if compared else []), lines), ""]
     text.append("In percent, mean ± standard deviation over seeds. Stage 1 ranks by the cosine of the embeddings.")
     if compared:
         text.append(
@@ -223,7 +224,7 @@ def _costs(rows: list[dict]) -> str:
     costs = [row["cost"] for row in rows if row["cost"]]
     shown = {key: spec for key, spec in COSTS.items() if any(cost[key] is not None for cost in costs)}
     lines = [
-        [row["name"], *(_number((row["cost"] or {}).get(key), factor) for key, (_, factor) in shown.items())]
+        [row["name"], *(_scaled((row["cost"] or {}).get(key), factor) for key, (_, factor) in shown.items())]
         for row in rows
     ]
     galleries = _list({f"{cost['gallery_images']:,}" for cost in costs})
@@ -236,7 +237,7 @@ def _costs(rows: list[dict]) -> str:
         [
             "## Cost",
             "",
-            *_table(head, lines),
+            markdown_table(head, lines),
             "",
             f"GFLOPs: 2 FLOP for each multiply-add of matrix products and convolutions; a caption of {tokens} tokens. "
             "Training: forward, backward, optimiser. Gallery: encoding. Query: one caption, tokenised, encoded and "
@@ -257,7 +258,7 @@ def _cross_table(results: dict) -> str:
         [
             "## On other test sets",
             "",
-            *_table(["model", *targets], lines),
+            markdown_table(["model", *targets], lines),
             "",
             "R@1 / mAP of the final list in percent, mean ± standard deviation over seeds, without further training.",
         ]
@@ -267,11 +268,6 @@ def _cross_table(results: dict) -> str:
 def _score(metrics: dict) -> str:
     stage = final_stage(metrics)
     return " / ".join(_mean(metrics.get(f"{stage}/{metric}")) for metric in ("R1", "mAP")) if metrics else "-"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 
 def _seeds(runs: list[dict]) -> str:
@@ -299,12 +295,8 @@ def _difference(pair: dict | None) -> str:
     return f"{pair['difference']:+.2f} [{pair['low']:+.2f}, {pair['high']:+.2f}]{mark}"
 
 
-def _number(value: float | None, factor: float) -> str:
-    """Three significant digits, all of those before the point."""
-    if value is None:
-        return ""
-    value *= factor
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def _scaled(value: float | None, factor: float) -> str:
+    return three_digits(None if value is None else value * factor)
 
 
 def _list(values: set[str]) -> str:

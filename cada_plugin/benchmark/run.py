@@ -38,8 +38,11 @@ def benchmark(request: Request) -> int:
         plan.prepare()
         _name_damage(plan)
         runs = [run for row in plan.rows for run in row.runs]
-        jobs = [_train_and_test(run) for run in runs if not _is_finished(run)]
+        variants = [run for run in runs if run.trained_as]
+        jobs = [_train_and_test(run) for run in runs if not run.trained_as and not _is_finished(run)]
         run_all(jobs, request.jobs, lock, "runs", ended)
+        jobs = [_train_and_test(run) for run in variants if _is_finished(run.trained_as) and not _is_finished(run)]
+        run_all(jobs, request.jobs, lock, "variants that need no training", ended)
         crosses = [cross for row in plan.rows for cross in row.cross_tests if _is_finished(cross.run)]
         jobs = [_cross_test(cross) for cross in crosses if not _is_finished(cross)]
         run_all(jobs, request.jobs, lock, "other test sets", ended)
@@ -83,6 +86,9 @@ def _train_and_test(run: Run) -> Job:
         state = run.records().notes
         if run.given is not None:
             state = checkpoint_note(run.given)
+        elif run.trained_as is not None:
+            trained = run.trained_as.folder / run.trained_as.records().notes["checkpoint"]
+            state = {"checkpoint": os.path.relpath(trained, run.folder)}  # the folder of both may be moved
         elif not os.path.isfile(run.folder / state.get("checkpoint", "")):
             # tested below, by the command that tests given checkpoints as well
             untested = [f"test_{part}=None" for part in ("dataloader", "cfg", "evaluator")]

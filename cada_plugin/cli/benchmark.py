@@ -2,6 +2,7 @@
 
 cada benchmark cada_procedural blip_procedural clip_procedural --seeds 0 1 2 --out runs/bench
 cada benchmark cada_cuhk --test-only cada.pth --cross cada_icfg --out runs/transfer
+cada benchmark cada_procedural --vary "k4: test_cfg.rerank_topk=4" grids/procedural --out runs/ablations
 
 Every run is a process of its own: the failure of one is reported and the others go on. The same command started again
 goes on where it was stopped and tries again what failed. In the folder of --out: results.md (tables; grows while it
@@ -10,10 +11,13 @@ run. Exit status: 0 all done, 1 something failed, 2 the request is wrong or was 
 """
 
 import argparse
+import shlex
 
 from cada_plugin.benchmark.plan import Request
 from cada_plugin.benchmark.run import benchmark
-from cada_plugin.cli.common import add_overrides, run_command
+from cada_plugin.benchmark.variants import Variant, read_grid
+from cada_plugin.cli.common import add_overrides, parse_overrides, run_command
+from cada_plugin.errors import ConfigError
 
 
 def main(argv: list[str]) -> int:
@@ -37,12 +41,46 @@ def main(argv: list[str]) -> int:
         "--cross", nargs="+", default=[], metavar="CONFIG", help="test on the test sets of these configs as well"
     )
     parser.add_argument("--amp", action="store_true", help="train and test under bf16 autocast")
+    parser.add_argument(
+        "--vary",
+        nargs="+",
+        default=[],
+        metavar="VARIANT",
+        help="run variants of each config as well: 'NAME: KEY=VALUE KEY=VALUE ...', or a YAML file of many; those that "
+        "change the test alone are not trained again",
+    )
     add_overrides(parser)
     return run_command(_run, parser.parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> int:
     request = Request(
-        args.configs, args.out, args.seeds, args.jobs, args.test_only, args.cross, args.amp, args.cfg_options or {}
+        args.configs,
+        args.out,
+        args.seeds,
+        args.jobs,
+        args.test_only,
+        args.cross,
+        args.amp,
+        args.cfg_options or {},
+        [variant for word in args.vary for variant in _read_vary(word)],
     )
     return int(benchmark(request) > 0)
+
+
+def _read_vary(word: str) -> list[Variant]:
+    """The variant that a word of ``--vary`` spells, or those of the file that it names.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    name, colon, settings = word.partition(":")
+    if not colon:
+        try:
+            return read_grid(word)
+        except ConfigError as error:
+            raise ConfigError(f"--vary {word}: {error} (a single variant is written 'NAME: KEY=VALUE ...')") from error
+    try:
+        return [Variant(name.strip(), parse_overrides(shlex.split(settings)))]
+    except ValueError as error:
+        raise ConfigError(f"--vary {word!r}: {error}: write 'NAME: KEY=VALUE KEY=VALUE ...'") from error

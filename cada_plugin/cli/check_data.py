@@ -10,6 +10,8 @@ Exit status: 0 clean (notes are allowed), 1 problems, 2 nothing usable was found
 import argparse
 import sys
 
+from cada_plugin.tables import text_table
+
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -27,18 +29,13 @@ def format_counts(report) -> str:
     header = ["split", "ids", "images", "captions"]
     if report.published:
         header += ["published: ids", "images", "captions"]
-    rows = [header]
+    rows = []
     for split in [*report.counts, *(name for name in report.published if name not in report.counts)]:
-        row = [split, *report.counts.get(split, (0, 0, 0))]
+        row = [*report.counts.get(split, (0, 0, 0))]
         if report.published:
             row += report.published.get(split, (None, None, None))
-        rows.append(["-" if cell is None else cell if isinstance(cell, str) else f"{cell:,}" for cell in row])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *numbers in rows:
-        cells = [first.ljust(widths[0]), *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+        rows.append([split, *("-" if count is None else f"{count:,}" for count in row)])
+    return text_table(header, rows)
 
 
 def main(argv: list[str]) -> int:

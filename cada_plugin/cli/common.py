@@ -2,7 +2,8 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
@@ -60,6 +61,22 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override settings: train_cfg.max_epochs=3",
     )
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE words, read as ``--cfg-options`` reads them.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise ValueError(f"expected KEY=VALUE pairs, got {wrong[0]!r}")
+    parsed = argparse.Namespace()
+    try:
+        DictAction(["--cfg-options"], "options")(argparse.ArgumentParser(), parsed, list(pairs))
+    except AssertionError as error:  # MMEngine counts brackets
+        raise ValueError(str(error)) from error
+    return parsed.options
 
 
 def run_command(command: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:

@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 
 from cada_plugin.benchmark.machine import machine, versions
-from cada_plugin.benchmark.speed_curves import draw_curves, measure_curves
-from cada_plugin.benchmark.speed_inputs import CONFIGS
-from cada_plugin.benchmark.speed_measure import measure
-from cada_plugin.benchmark.speed_report import comparison, evaluation_table, load_table
-from cada_plugin.benchmark.speed_whole import evaluate, load
-from cada_plugin.benchmark.speed_work import encode_captions, encode_images, rank, rerank, train
+from cada_plugin.benchmark.speed.curves import draw_curves, measure_curves
+from cada_plugin.benchmark.speed.inputs import CONFIGS
+from cada_plugin.benchmark.speed.measure import measure
+from cada_plugin.benchmark.speed.report import comparison, evaluation_table, load_table
+from cada_plugin.benchmark.speed.whole import evaluate, load
+from cada_plugin.benchmark.speed.work import encode_captions, encode_images, rank, rerank, train
 from cada_plugin.cli.common import run_command
 from cada_plugin.errors import ConfigError
 from cada_plugin.files import writable_file, writable_folder, write_json

@@ -51,9 +51,7 @@ _FIXED = {
 def shipped_configs() -> list[str]:
     """Names of the configs that come with the plugin, such as ``cada_cuhk`` and ``baselines/clip_cuhk``; those of yacs
     with their ending."""
-    names = [path.relative_to(SHIPPED) for path in SHIPPED.rglob("*.py") if "_base_" not in path.parts]
-    yacs = [path.relative_to(SHIPPED) for path in SHIPPED.rglob("*.yml") if path.name != "metafile.yml"]
-    return sorted([path.with_suffix("").as_posix() for path in names] + [path.as_posix() for path in yacs])
+    return sorted(_configs())
 
 
 def find_config(config: str | Path) -> Path:
@@ -62,20 +60,43 @@ def find_config(config: str | Path) -> Path:
     Raises:
         ConfigError: there is none, or a name without its folder stands for several.
     """
-    path = Path(config).expanduser()
+    return _find(config, ".py", _configs(), "config", "configs/my_config.py or cada_procedural")
+
+
+def find_grid(grid: str | Path) -> Path:
+    """The file of a grid of variants for ``cada benchmark --vary``, found as configs are: a path, or the name of one
+    that comes with the plugin (``grids/procedural``).
+
+    Raises:
+        ConfigError: there is none.
+    """
+    grids = {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in SHIPPED.glob("grids/*.yml")}
+    return _find(grid, ".yml", grids, "grid", "my_grid.yml or grids/procedural")
+
+
+def _configs() -> dict[str, Path]:
+    """The files that come with the plugin by their names; grids of variants and the metafile are no configs."""
+    python = [path for path in SHIPPED.rglob("*.py") if "_base_" not in path.parts]
+    return {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in python} | {
+        path.relative_to(SHIPPED).as_posix(): path for path in SHIPPED.glob("yacs/*.yml")
+    }
+
+
+def _find(source: str | Path, ending: str, known: dict[str, Path], what: str, examples: str) -> Path:
+    path = Path(source).expanduser()
     if path.is_file():
         return path
-    known, name = shipped_configs(), str(config).removesuffix(".py")
-    if (SHIPPED / f"{name}.py").is_file():
-        return SHIPPED / f"{name}.py"
-    found = [one for one in known if name in (one, one.rpartition("/")[2])]
+    name = str(source).removesuffix(ending)
+    if name in known:
+        return known[name]
+    found = [one for one in known if name == one.rpartition("/")[2]]
     if len(found) == 1:
-        return SHIPPED / (found[0] if found[0].endswith(".yml") else f"{found[0]}.py")
+        return known[found[0]]
     if found:
-        raise ConfigError(f"{name} is the name of several configs: give one of {', '.join(found)}")
-    near = difflib.get_close_matches(name, known, 3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "such as configs/my_config.py or cada_procedural"
-    raise ConfigError(f"no config file {config}: give a path, or the name of one that ships with the plugin; {hint}")
+        raise ConfigError(f"{name} is the name of several {what}s: give one of {', '.join(sorted(found))}")
+    near = difflib.get_close_matches(name, sorted(known), 3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"such as {examples}"
+    raise ConfigError(f"no {what} file {source}: give a path, or the name of one that ships with the plugin; {hint}")
 
 
 def read_config(config: str | Path) -> Config:
@@ -113,10 +134,19 @@ def _drop_scope(node: Any) -> None:
         del node["_scope_"]
 
 
-def override(config: Config, options: dict[str, Any]) -> None:
+def settings_of(config: Config) -> dict[str, Any]:
+    """What a Runner reads of a config, in plain dicts and lists: two configs with the same settings make the same run,
+    whatever their variables are."""
+    return {key: _plain(value) for key, value in config.to_dict().items() if key in SETTINGS}
+
+
+def override(config: Config, options: dict[str, Any], said_by: str = "--cfg-options") -> None:
     """Apply ``--cfg-options``, in place: ``{'train_cfg.max_epochs': 3, 'data_root': 'my_people'}``.
 
     An option that names a variable of the config sets every copy of it.
+
+    Args:
+        said_by: what the command line calls these options; it begins the messages of errors.
 
     Raises:
         ConfigError: an option reaches nothing that a Runner reads; the message says where such a setting stands.
@@ -127,36 +157,36 @@ def override(config: Config, options: dict[str, Any]) -> None:
         own = {key: value for key, value in options.items() if key.partition(".")[0] == head}
         if head in SETTINGS:
             for key in own:
-                _check_fixed(key)
+                _check_fixed(key, said_by)
             if head == "data_preprocessor" and (config.get("model") or {}).get("data_preprocessor"):
-                raise ConfigError(f"--cfg-options {key} would change nothing: the model has its own, set model.{key}")
-            _merge(config, own)
+                raise ConfigError(f"{said_by} {key} would change nothing: the model has its own, set model.{key}")
+            _merge(config, own, said_by)
             continue
         old = copy.deepcopy(config.get(head))
         if head in variables:
-            _merge(config, own)
+            _merge(config, own, said_by)
         if head not in variables or not _follow(config, head, old, twins[head]):
-            raise ConfigError(_nowhere(config, next(iter(own)), head))
+            raise ConfigError(_nowhere(config, next(iter(own)), head, said_by))
 
 
-def _check_fixed(option: str) -> None:
+def _check_fixed(option: str, said_by: str) -> None:
     parts = option.split(".")
     for depth in range(1, len(parts)):
         known = _FIXED.get(".".join(parts[:depth]))
         if known and parts[depth] not in known:
             near = difflib.get_close_matches(parts[depth], known, 1) or sorted(known)
             raise ConfigError(
-                f"--cfg-options {option} would change nothing: {'.'.join(parts[:depth])} has no {parts[depth]}; "
+                f"{said_by} {option} would change nothing: {'.'.join(parts[:depth])} has no {parts[depth]}; "
                 f"did you mean {' or '.join(near)}?"
             )
 
 
-def _merge(config: Config, options: dict[str, Any]) -> None:
+def _merge(config: Config, options: dict[str, Any], said_by: str) -> None:
     try:
-        config.merge_from_dict(options)
+        config.merge_from_dict(copy.deepcopy(options))  # MMEngine takes _delete_ out of what it is given
     except Exception as error:  # MMEngine: TypeError, KeyError, IndexError ... of a path that is none
         raise ConfigError(
-            f"--cfg-options {' '.join(options)}: {first_line(error)}: give the path of a setting, such as "
+            f"{said_by} {' '.join(options)}: {first_line(error)}: give the path of a setting, such as "
             "train_dataloader.batch_size=32"
         ) from error
 
@@ -206,7 +236,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _nowhere(config: Config, option: str, head: str) -> str:
+def _nowhere(config: Config, option: str, head: str, said_by: str) -> str:
     last = option.rpartition(".")[2]
     places = [path for key in config if key in SETTINGS for path in _paths(config[key], str(key), last)]
     if head in config:
@@ -215,10 +245,10 @@ def _nowhere(config: Config, option: str, head: str) -> str:
         reason = f"the config has no {head}"
     if places:
         more = f" and {len(places) - 6} more" if len(places) > 6 else ""
-        return f"--cfg-options {option} would change nothing: {reason}. Set {', '.join(places[:6])}{more}"
+        return f"{said_by} {option} would change nothing: {reason}. Set {', '.join(places[:6])}{more}"
     near = difflib.get_close_matches(head, [*SETTINGS, *_variables(config)], 1)
     hint = f"did you mean {near[0]}?" if near else "see the config for its settings"
-    return f"--cfg-options {option} would change nothing: {reason}; {hint}"
+    return f"{said_by} {option} would change nothing: {reason}; {hint}"
 
 
 def _paths(node: Any, path: str, last: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The retrieval table that ends a run."""
 
 from cada_plugin.evaluation.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
+from cada_plugin.tables import text_table
 
 COLUMNS = ("R1", "R5", "R10", "mAP", "mINP")
 ROWS = (
@@ -14,15 +15,13 @@ ROWS = (
 
 def retrieval_table(metrics: dict[str, float], caption: str) -> str:
     """Metrics in percent as a text table; rows that were not measured are left out."""
-    lines = [
-        "",
-        caption,
-        f"{'':34}" + "".join(f"{name.replace('R', 'R@') if name[1].isdigit() else name:>8}" for name in COLUMNS),
-    ]
+    head = ["", *(name.replace("R", "R@") if name[1].isdigit() else name for name in COLUMNS)]
+    rows = []
     for prefix, suffix, title in ROWS:
         values = [metrics.get(f"{prefix}/{column}{suffix}") for column in COLUMNS]
         if values[-1] is not None:
-            lines.append(f"{title:34}" + "".join(f"{'-':>8}" if v is None else f"{v:8.2f}" for v in values))
+            rows.append([title, *("-" if value is None else f"{value:.2f}" for value in values)])
+    lines = ["", caption, text_table(head, rows)]
     if GAIN_P_VALUE in metrics:
         gain = metrics[f"{FINAL}/R1"] - metrics[f"{STAGE_ONE}/R1"]
         lines.append(

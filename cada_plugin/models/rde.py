@@ -86,6 +86,11 @@ class RDE(DualEncoder):
         self.text_selection = TokenSelection(self.embed_dim, selection_dim)
         self.clean: Tensor | None = None  # (pairs of the training split,) bool, on the CPU
 
+    def train_without_hooks(self) -> None:
+        """The losses of all pairs count from now on, as nothing divides them."""
+        super().train_without_hooks()
+        self.division = False
+
     def encode_image(self, images: Tensor) -> ImageFeatures:
         return ImageFeatures(_joined(*self._embed_images(images)), None)
 

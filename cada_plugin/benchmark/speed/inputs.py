@@ -1,0 +1,125 @@
+"""What the speed benchmark runs on: models of the shipped configs with random weights, random images, and captions
+that are random but for their lengths. Costs depend on shapes and lengths, not on what the numbers are.
+
+Lengths follow CUHK-PEDES: 23.5 words on average, up to 60. Their deviation of 8.5 words, 1.08 word pieces a word (most
+words are one piece, commas are pieces as well) and 18 % masked pieces (46 % are attribute words, of which the released
+recipe masks 40 %) are counts of ours, on a few captions of that style.
+"""
+
+import json
+import math
+import tempfile
+from importlib import resources
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cada_plugin.benchmark.speed.plain_path import PlainPath
+from cada_plugin.engine.config import read_config
+from cada_plugin.models import CADA
+from cada_plugin.registry import MODELS, build_part
+from cada_plugin.structures import PersonDataSample
+from cada_plugin.text import CaptionTokenizer
+
+GROUPINGS = {"tokens": "TokenGroups", "position": "PositionGroups"}
+CONFIGS = {"base": "cada_cuhk", "tiny": "cada_procedural"}
+MEAN_WORDS, FEWEST_WORDS, MOST_WORDS = 23.5, 12, 60
+_DEVIATION = 8.5
+_PIECES_PER_WORD = 1.08
+_MASKED = 0.18
+_VOCABULARY = 30_522  # of bert-base-uncased; the tokenizer adds [DEC] and [ENC]
+
+
+def build_model(size: str, grouping: str = "tokens") -> CADA:
+    """The model of a config, weights drawn with seed 0; with the hardest negatives, which the plain path knows."""
+    cfg = read_config(CONFIGS[size]).model
+    cfg.update(init_cfg=None, grouping={"type": GROUPINGS[grouping], "num_groups": 2}, negatives="hardest")
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        if size == "base":  # tiny has the shipped vocabulary of the drawn pedestrians
+            cfg.tokenizer.vocab = str(write_vocabulary(Path(folder)))
+        return build_part(MODELS, cfg)
+
+
+def write_vocabulary(folder: Path) -> Path:
+    """A ``vocab.txt`` as large as BERT's: the shipped words of person captions, then numbered ones."""
+    words = known_words()
+    path = folder / "vocab.txt"
+    path.write_text("\n".join(words + [f"w{i}" for i in range(len(words), _VOCABULARY)]), encoding="utf-8")
+    return path
+
+
+def known_words() -> list[str]:
+    """The vocabulary of the drawn pedestrians, special tokens and word endings (``##``) included."""
+    return resources.files("cada_plugin.text").joinpath("procedural_vocab.txt").read_text(encoding="utf-8").splitlines()
+
+
+def plain_path(model: CADA) -> PlainPath:
+    """The plain path on the weights of ``model``: same loss, same scores, no sharing, all padding."""
+    return PlainPath(model).train(model.training)
+
+
+def caption_words(count: int) -> Tensor:
+    """Numbers of words (count,) of captions: evenly spaced quantiles of a log-normal distribution, in random order, so
+    that eight captions are as long as eight thousand."""
+    variance = math.log(1 + (_DEVIATION / MEAN_WORDS) ** 2)
+    normal = NormalDist(math.log(MEAN_WORDS) - variance / 2, variance**0.5)
+    words = torch.tensor([math.exp(normal.inv_cdf((i + 0.5) / count)) for i in range(count)])
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return words.clamp(FEWEST_WORDS, MOST_WORDS).round().long()[order]
+
+
+def random_captions(words: Tensor, tokenizer: CaptionTokenizer) -> tuple[Tensor, Tensor]:
+    """Ids (Q, T) and mask (Q, T) of captions with ``words`` (Q,) words each."""
+    lengths = ((words * _PIECES_PER_WORD).round().long() + 2).clamp_max(tokenizer.max_length)[:, None]
+    position = torch.arange(int(lengths.max()))
+    pool = torch.tensor(tokenizer.word_ids)
+    ids = pool[torch.randint(len(pool), (len(words), len(position)))]
+    ids[:, 0], end = tokenizer.encode("").input_ids
+    ids = ids.masked_fill(position == lengths - 1, end).masked_fill(position >= lengths, tokenizer.pad_id)
+    return ids, position < lengths
+
+
+def image_size(model: CADA) -> tuple[int, int]:
+    return model.visual_encoder.patch_embed.img_size
+
+
+def training_batch(model: CADA, words: Tensor) -> tuple[dict[str, Tensor], list[PersonDataSample]]:
+    """What ``CADA.loss`` takes: one normalised image and one caption of ``words[b]`` words of each of B people."""
+    ids, mask = random_captions(words, model.tokenizer)
+    inside = mask & mask.roll(-1, 1)  # not the last
+    inside[:, 0] = False
+    masked = inside & (torch.rand(ids.shape) < _MASKED)
+    inputs = {
+        "images": torch.randn(len(words), 3, *image_size(model)),
+        "input_ids": ids,
+        "attention_mask": mask,
+        "masked_positions": masked,
+        "masked_ids": ids.masked_fill(masked, model.tokenizer.mask_id),
+    }
+    return inputs, [PersonDataSample(metainfo={"person_id": person}) for person in range(len(words))]
+
+
+def write_people(folder: Path, images: int) -> float:
+    """JPEG crops of 250x90 (H, W) with two captions each, as ``CustomPEDES`` reads them; returns their mean size in kB.
+
+    Smooth blobs with a little noise: as many kB as photographs of people, so as much work to decode.
+    """
+    rng = np.random.default_rng(0)
+    words = [word for word in known_words() if word.isalpha()]
+    lengths = caption_words(2 * images).tolist()
+    records, total = [], 0
+    for i in range(images):
+        blobs = Image.fromarray(rng.integers(0, 256, (25, 9, 3), np.uint8)).resize((90, 250), Image.Resampling.BICUBIC)
+        pixels = np.asarray(blobs, np.float32) + rng.normal(0, 8, (250, 90, 3))
+        path = folder / f"{i}.jpg"
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+        total += path.stat().st_size
+        captions = [" ".join(rng.choice(words, n)) for n in lengths[2 * i : 2 * i + 2]]
+        records.append({"file_path": path.name, "captions": captions, "id": i // 4, "split": "train"})
+    (folder / "annotations.json").write_text(json.dumps(records), encoding="utf-8")
+    return total / images / 1000

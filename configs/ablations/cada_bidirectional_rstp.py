@@ -1,3 +1,0 @@
-# CADA whose attribute decoder sees the whole caption.
-_base_ = ['../cada_rstp.py']
-model = dict(text_decoder=dict(causal=False))

@@ -1,4 +1,0 @@
-# CADA that re-ranks the best 8 images.
-_base_ = ['../cada_rstp.py']
-val_cfg = dict(rerank_topk=8)
-test_cfg = dict(rerank_topk=8)

@@ -1,3 +1,0 @@
-# CADA whose ATP has 1 group of positions.
-_base_ = ['../cada_rstp.py']
-model = dict(grouping='position', num_groups=1)

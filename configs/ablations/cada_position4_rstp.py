@@ -1,3 +1,0 @@
-# CADA whose ATP has 4 groups of positions.
-_base_ = ['../cada_rstp.py']
-model = dict(grouping='position', num_groups=4)

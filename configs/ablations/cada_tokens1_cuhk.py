@@ -1,3 +1,0 @@
-# CADA whose ATP has 1 group of real tokens.
-_base_ = ['../cada_cuhk.py']
-model = dict(grouping='tokens', num_groups=1)
