@@ -215,12 +215,13 @@ def test_a_grid_is_found_as_configs_are_and_is_none():
         read_config("grids/published")
 
 
-def test_metafile_lists_every_config_once():
+def test_the_metafile_is_true():
+    """What it says of a config holds. It is OpenMMLab's index of methods; ``list_models`` finds configs by itself."""
     index = load(ROOT / "model-index.yml")
     assert index["Import"] == ["configs/metafile.yml"]
     metafile = load(ROOT / index["Import"][0])
     listed = [model["Config"] for model in metafile["Models"]]
-    assert sorted(listed) == [f"configs/{name}" for name in CONFIGS]
+    assert {f"configs/{name}" for name in CONFIGS} >= set(listed)
     collections = {collection["Name"] for collection in metafile["Collections"]}
     assert {model["In Collection"] for model in metafile["Models"]} == collections
     names = [model["Name"] for model in metafile["Models"]]

@@ -9,6 +9,7 @@ import yaml
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.integrations.yacs_table import ROWS, STYLES
+from cada_plugin.strict_yaml import StrictLoader
 
 
 class Entry(NamedTuple):
@@ -26,18 +27,6 @@ def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, of which YAML takes the last."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        first: dict[str, yaml.Node] = {}
-        for key, _ in node.value:
-            if first.setdefault(str(key.value), key) is not key:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value} is given twice", problem_mark=key.start_mark)
-        return node
 
 
 def expanded(path: str | Path, said_in: str) -> Path:
@@ -72,7 +61,7 @@ def read_entries(path: Path, chain: tuple[Path, ...] = ()) -> list[Entry]:
         whose = f", the _BASE_ of {chain[-1]}," if chain else ""
         raise ConfigError(f"{path}{whose} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
-        content = yaml.load(text, _Loader)
+        content = yaml.load(text, StrictLoader)
         pairs = list(flatten(content)) if isinstance(content, dict) else []
     except Exception as error:  # what is no YAML can fail in any way: a date that does not exist, a tree without end
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
