@@ -117,7 +117,8 @@ def read_config(config: str | Path) -> Config:
     except Exception as error:  # a config is a Python file: it can fail in any way
         raise ConfigError(f"{path} cannot be read as a config: {first_line(error)}") from error
     if result.get("default_scope") == SCOPE:
-        _drop_scope(result)
+        for key in result:
+            _drop_scope(result[key])
     for name in _variables(result):
         for base in earlier:
             if name in base and _plain(base[name]) != _plain(result[name]):
