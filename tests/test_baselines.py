@@ -133,6 +133,7 @@ def work(rank: int, folder: Path) -> None:
     torch_dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_gradients_of_two_processes_average_to_those_of_one(tmp_path):
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=work, args=(rank, tmp_path)) for rank in range(2)]
@@ -411,6 +412,7 @@ def small(people: Path, name: str, extra: str = "") -> Path:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_configs_train_and_test_with_the_tools(people, name):
     light = "model = dict(visual_encoder=dict(name='osnet_x0_25'))" if name.startswith("cmpm") else ""
@@ -434,6 +436,7 @@ def test_an_unknown_option_ends_the_tool_with_one_message(people):
     assert "unexpected keyword argument 'temperature'" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_consensus_hook_refuses_other_models(people):
     config = small(people, "clip", "custom_hooks = [dict(type='ConsensusDivisionHook')]")
     done = tool("train", config, "--work-dir", people / "wrong", cwd=people)

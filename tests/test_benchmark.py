@@ -137,6 +137,7 @@ def cells(page: str, section: str, name: str) -> list[str]:
 # ---------------------------------------------------------------- what a benchmark leaves behind
 
 
+@pytest.mark.slow
 def test_a_failure_is_reported_and_the_others_go_on(first):
     assert first.status == 1
     status = {name: [run["status"] for run in row["runs"]] for name, row in first.rows.items()}
@@ -150,12 +151,14 @@ def test_a_failure_is_reported_and_the_others_go_on(first):
     assert first.rows["broken"]["metrics"] == {}
 
 
+@pytest.mark.slow
 def test_the_page_grows_with_every_run(first):
     finished = [statuses.count("finished") for statuses in first.growth[:6]]
     assert finished == [1, 2, 3, 4, 4, 4]
     assert [statuses.count("missing") for statuses in first.growth[:6]] == [5, 4, 3, 2, 1, 0]
 
 
+@pytest.mark.slow
 def test_means_and_deviations_are_those_of_the_runs(first):
     with (first.out / "results.csv").open() as file:
         lines = {line["name"]: line for line in csv.DictReader(file)}
@@ -173,6 +176,7 @@ def test_means_and_deviations_are_those_of_the_runs(first):
     assert not [key for key in first.rows["tiny"]["metrics"] if key.endswith("_p")]  # a mean of p-values is no p-value
 
 
+@pytest.mark.slow
 def test_what_has_no_second_stage_is_empty_and_not_zero(first):
     assert cells(first.page, "Accuracy", "stage1")[7:12] == [""] * 5
     costs = dict(zip(cells(first.page, "Cost", "model"), cells(first.page, "Cost", "stage1"), strict=True))
@@ -180,6 +184,7 @@ def test_what_has_no_second_stage_is_empty_and_not_zero(first):
     assert not [key for key in first.rows["stage1"]["metrics"] if not key.startswith("t2i_global/")]
 
 
+@pytest.mark.slow
 def test_the_queries_of_a_run_average_to_its_metrics(first):
     for stage in ("t2i_global", "t2i", "t2i_match"):
         metrics = read(first.out / "tiny" / "seed0" / "metrics.json")
@@ -192,6 +197,7 @@ def test_the_queries_of_a_run_average_to_its_metrics(first):
     assert len(set(queries["caption_crc32"].tolist())) > 10
 
 
+@pytest.mark.slow
 def test_queries_without_our_metric(first, folder):
     text = "test_evaluator = dict(_delete_=True, type='mmengine.DumpResults', out_file_path='results.pkl')"
     (folder / "dump.py").write_text(f"_base_ = ['{folder / 'tiny.py'}']\n{text}\n")
@@ -201,6 +207,7 @@ def test_queries_without_our_metric(first, folder):
     assert "error: --queries needs test_evaluator=dict(type='TextToImageRetrieval')" in outcome.stderr
 
 
+@pytest.mark.slow
 def test_differences_are_bootstrapped_over_people_and_averaged_over_seeds(first):
     def hits(name: str, stage: str) -> np.ndarray:
         files = [np.load(first.out / name / f"seed{seed}" / "queries.npz") for seed in SEEDS]
@@ -217,6 +224,7 @@ def test_differences_are_bootstrapped_over_people_and_averaged_over_seeds(first)
     assert cells(first.page, "Accuracy", "stage1")[-1].removesuffix(" *") == shown
 
 
+@pytest.mark.slow
 def test_results_say_where_they_come_from(first):
     assert {"torch", "timm", "transformers", "mmengine", "cada_plugin"} <= first.results["versions"].keys()
     assert first.results["machine"].keys() == {"cpu", "cores", "threads", "gpu"}
@@ -230,6 +238,7 @@ def test_results_say_where_they_come_from(first):
         assert min(Image.open(first.out / name).size) > 300
 
 
+@pytest.mark.slow
 def test_costs_are_measured_once_per_config(first):
     tiny, stage1 = first.rows["tiny"]["cost"], first.rows["stage1"]["cost"]
     model = MODELS.build(Config.fromfile(first.out.parent / "tiny.py").model)
@@ -248,6 +257,7 @@ def times_of(out: Path, *names: str) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for name in names for path in sorted(out.glob(f"{name}/*/*.*"))}
 
 
+@pytest.mark.slow
 def test_a_second_start_makes_only_what_failed(first, folder, capfd):
     shutil.copytree(first.out, folder / "again")
     before = times_of(folder / "again", "tiny", "stage1")
@@ -274,6 +284,7 @@ def test_a_second_start_makes_only_what_failed(first, folder, capfd):
     assert "## Failed" not in (folder / "again" / "results.md").read_text()
 
 
+@pytest.mark.slow
 def test_damaged_results_are_named_and_made_again(first, folder, capfd):
     shutil.copytree(first.out, folder / "damaged")
     metrics = folder / "damaged" / "tiny" / "seed0" / "metrics.json"
@@ -305,6 +316,7 @@ def test_damaged_results_are_named_and_made_again(first, folder, capfd):
     assert {path: path.stat().st_mtime_ns for path in untouched} == {path: before[path] for path in untouched}
 
 
+@pytest.mark.slow
 def test_a_test_whose_metrics_are_none_is_a_failure(first, folder, tmp_path):
     """What a diverged model gives is no result, and is tried again."""
 
@@ -316,6 +328,7 @@ def test_a_test_whose_metrics_are_none_is_a_failure(first, folder, tmp_path):
         benchmark._test(diverged, tmp_path / "x.py", tmp_path / "x.pth", tmp_path, [])
 
 
+@pytest.mark.slow
 def test_results_of_another_config_are_not_mixed(first, folder, capfd):
     before = times_of(first.out, "*")
     options = ("--cfg-options", "train_cfg.max_epochs=2")
@@ -352,6 +365,7 @@ def is_free(out: Path) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_an_interrupted_benchmark_ends_its_runs_and_is_resumed(first, folder):
     """The children are real ones here: own interpreters, ended by a signal."""
     arguments = ("tiny.py", "--out", "stopped", "--cfg-options", "train_cfg.max_epochs=40")
@@ -381,6 +395,7 @@ def test_an_interrupted_benchmark_ends_its_runs_and_is_resumed(first, folder):
 # ---------------------------------------------------------------- given checkpoints, other test sets
 
 
+@pytest.mark.slow
 def test_given_checkpoints_and_other_test_sets(first, folder, capfd):
     checkpoints = [
         first.out / name / "seed0" / row["runs"][0]["checkpoint"] for name, row in list(first.rows.items())[:2]
@@ -445,6 +460,7 @@ def varied(first, folder) -> SimpleNamespace:
     )
 
 
+@pytest.mark.slow
 def test_a_variant_is_a_row_after_its_config(varied):
     rows = {row["name"]: row for row in varied.results["rows"]}
     assert list(rows) == ["tiny", "tiny-k2", "tiny-no_ara"]
@@ -458,6 +474,7 @@ def test_a_variant_is_a_row_after_its_config(varied):
     assert [row["cost"]["rerank_topk"] for row in rows.values()] == [factory.TOPK, 2, factory.TOPK]
 
 
+@pytest.mark.slow
 def test_a_variant_of_the_test_alone_is_not_trained_again(varied, folder):
     work_dirs = {name: varied.out / name / "seed0" for name in ("tiny", "tiny-k2", "tiny-no_ara")}
     assert (work_dirs["tiny-no_ara"] / "train.log").is_file()
@@ -476,6 +493,7 @@ def test_a_variant_of_the_test_alone_is_not_trained_again(varied, folder):
     assert other != read(out)
 
 
+@pytest.mark.slow
 def test_variants_are_resumed_and_changed_ones_are_refused(varied, folder, capfd):
     before = times_of(varied.out, "*")
     assert run(folder, *varied.arguments, "--out", "varied") == 0
@@ -488,6 +506,7 @@ def test_variants_are_resumed_and_changed_ones_are_refused(varied, folder, capfd
     assert times_of(varied.out, "*") == before
 
 
+@pytest.mark.slow
 def test_a_variant_waits_for_the_training_of_its_config(folder):
     """It can be tested only where that training has ended well; the failure is named once."""
     options = ("--cfg-options", "optim_wrapper.optimizer.lr=fast")
@@ -496,6 +515,7 @@ def test_a_variant_waits_for_the_training_of_its_config(folder):
     assert [run["status"] for row in rows for run in row["runs"]] == ["failed", "missing"]
 
 
+@pytest.mark.slow
 def test_variants_of_given_checkpoints(first, folder):
     shutil.copytree(first.out / "tiny" / "cost", folder / "given_varied" / "tiny" / "cost")  # not again
     shutil.copytree(first.out / "tiny" / "cost", folder / "given_varied" / "tiny-k2" / "cost")
@@ -509,6 +529,7 @@ def test_variants_of_given_checkpoints(first, folder):
     assert one != two
 
 
+@pytest.mark.slow
 def test_variants_train_again_only_where_nobody_has_trained_the_same(folder):
     variants = [
         Variant("k2", {"test_cfg.rerank_topk": 2}),

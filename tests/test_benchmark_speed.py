@@ -60,6 +60,7 @@ def cells(shown: str, side: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+@pytest.mark.slow
 def test_train(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(measuring, "peak_memory", peak_memory)
     (result,) = results(tmp_path, "train", "--batch-size", 4, "--rounds", 2)
@@ -83,6 +84,7 @@ def test_train(tmp_path, capfd, monkeypatch):
     assert f"{statistics.median(rounds):.2f} [{min(rounds):.2f}, {max(rounds):.2f}] in 2 rounds" in shown
 
 
+@pytest.mark.slow
 def test_train_with_the_released_grouping_in_bf16(tmp_path, capfd):
     arguments = ("--batch-size", 2, "--rounds", 1, "--grouping", "position", "--amp")
     (result,) = results(tmp_path, "train", *arguments)
@@ -114,6 +116,7 @@ def test_rerank_scores_as_many_pairs_as_captions_share_images(tmp_path):
     assert result["ratios"]["reference"]["median"] == pytest.approx(ratio)
 
 
+@pytest.mark.slow
 def test_rerank_notices_other_scores(tmp_path, monkeypatch, capfd):
     def wrong(*args: object, **kwargs: object) -> torch.Tensor:
         return match_shortlists(*args, **kwargs).roll(1, 0)
@@ -140,6 +143,7 @@ def test_rank(tmp_path, capfd):
     assert (alone["sides"].keys(), alone["title"]) == ({"ours"}, large["title"])
 
 
+@pytest.mark.slow
 def test_load(tmp_path, capfd):
     result = results(tmp_path, "load", "--images", 24, "--workers", 0, 1, "--rounds", 1, "--batch-size", 2)
     rates = {number: found["images_per_s"] for number, found in result["workers"].items()}
@@ -161,6 +165,7 @@ def test_evaluate(tmp_path, capfd):
     assert cells(capfd.readouterr().out, "match") == ["match", f"{seconds['match']:.1f}"]
 
 
+@pytest.mark.slow
 def test_curves(tmp_path, monkeypatch):
     for name, value in {
         "SHORTLISTS": (2, 4),
@@ -353,6 +358,7 @@ def allocations() -> Work:
     return Work("allocations", "calls", CPU, sides, counted=False)
 
 
+@pytest.mark.slow
 def test_peak_memory_is_what_a_side_holds_at_once():
     """Read from Linux's /proc; unknown elsewhere."""
     linux = Path("/proc/self/clear_refs").exists()

@@ -11,6 +11,8 @@ from conftest import build_batch, build_tiny, groups
 from cada_plugin.errors import ConfigError
 from cada_plugin.models.distributed import gather, max_over_processes, mean_over_processes
 
+pytestmark = pytest.mark.slow
+
 GROUPINGS = {"position": 2, "tokens": 3, "phrases": None}
 PEOPLE = (1, 1, 1, 2)  # the first process has no negative of its own: its must come from the second
 

@@ -86,6 +86,7 @@ def test_absent_folder_exits_2(tmp_path, tool, capsys):
     assert "is not a folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_tool_runs_as_a_program_from_any_folder(tmp_path):
     done = subprocess.run([sys.executable, TOOL, "icfg", tmp_path], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2

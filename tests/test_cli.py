@@ -107,6 +107,7 @@ def test_a_config_on_top_of_an_installed_one_is_as_on_top_of_its_file(tmp_path):
     assert ours.to_dict() == expected.to_dict()
 
 
+@pytest.mark.slow
 def test_own_pictures_need_no_code(tmp_path):
     people = tmp_path / "my_people"
     build_procedural(people, seed=1, identities={"train": 20, "val": 1, "test": 1}, images_per_identity=3)

@@ -84,6 +84,7 @@ def image(tmp_path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_builds_and_takes_a_step(name, image, clip_folder):
     config = shrink(Config.fromfile(CONFIG_DIR / name), clip_folder)

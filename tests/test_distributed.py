@@ -10,6 +10,8 @@ import runner_factory as factory
 import torch
 import torch.distributed
 
+pytestmark = pytest.mark.slow
+
 GROUPINGS = {"position": 2, "tokens": 3, "phrases": None}
 LOSSES = ("loss_global", "loss_atp", "loss_ara")
 LAUNCHER = ("--launcher", "pytorch")

@@ -47,6 +47,7 @@ def test_commands_of_the_pages_exist(page):
             assert read_config(name)
 
 
+@pytest.mark.slow
 def test_the_mmengine_config_trains_and_tests_with_mmengine_alone(tmp_path, monkeypatch):
     (block,) = blocks("hosts/mmengine.md", "python")
     monkeypatch.chdir(tmp_path)
@@ -58,6 +59,7 @@ def test_the_mmengine_config_trains_and_tests_with_mmengine_alone(tmp_path, monk
     assert (tmp_path / "work_dirs/host/epoch_1.pth").is_file()
 
 
+@pytest.mark.slow
 def test_the_torchreid_lines_run(tmp_path, monkeypatch):
     lines, _ = blocks("hosts/torchreid.md", "python")
     config = tmp_path / "few_people.py"
@@ -92,6 +94,7 @@ def checkout(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_yacs_commands_train_and_test(checkout):
     (block,) = blocks("hosts/yacs.md", "bash")
     for line in block.strip().splitlines():
@@ -102,6 +105,7 @@ def test_the_yacs_commands_train_and_test(checkout):
     assert (checkout / "runs/x/epoch_1.pth").is_file()
 
 
+@pytest.mark.slow
 def test_the_model_of_the_page_trains_tests_and_is_benchmarked(tmp_path):
     """In 50 lines, outside of the package, with the command line alone."""
     model, config = blocks("write-a-model.md", "python")
@@ -147,6 +151,7 @@ def test_the_pages_on_own_pictures_find_them(tmp_path, monkeypatch, capsys):
     assert "\n5 my_photos/" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path):
     notebook = nbformat.read(REPO / "examples/search.ipynb", 4)
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}})

@@ -139,6 +139,7 @@ def test_foreign_default_scope_needs_our_name_once_and_stays_as_it_was():
     assert DefaultScope.get_current_instance().scope_name == "mmengine"
 
 
+@pytest.mark.slow
 def test_foreign_program_builds_the_model_without_importing_us(tmp_path):
     program = f"""
 import sys

@@ -7,6 +7,8 @@ import pytest
 import runner_factory as factory
 import torch
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:

@@ -189,6 +189,7 @@ def test_every_door_refuses(tmp_path, no_pickle, door, name):
         DOORS[door](path, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["train", "test", "convert_checkpoint"])
 def test_the_tools_refuse(tmp_path, tool):
     path = write_probe(tmp_path / "probe.pth", PROBES["array of objects"])
@@ -308,6 +309,7 @@ def _limited(path: Path, megabytes: int = 400) -> CheckpointError:
     return caught.value
 
 
+@pytest.mark.slow
 def test_a_compressed_storage_is_refused_before_it_is_unpacked(tmp_path):
     size = 2**31
     torch.save({"w": torch.ones(4)}, tmp_path / "small.pth")
@@ -407,6 +409,7 @@ def test_a_pickle_that_doubles_itself_costs_nothing(tmp_path):
     assert "again and again" in str(_limited(tmp_path / "double.pth"))
 
 
+@pytest.mark.slow
 def test_a_small_pickle_does_not_become_many_containers(tmp_path):
     for name, many in (("sets", b"\x8f"), ("dicts", b"}"), ("lists", b"]")):
         with zipfile.ZipFile(tmp_path / f"{name}.pth", "w") as archive:

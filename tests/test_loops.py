@@ -248,6 +248,7 @@ def test_impossible_settings_are_refused_before_anything_runs(evaluate, config):
         evaluate(data=TensorDataset(torch.zeros(9)))
 
 
+@pytest.mark.slow
 def test_pairs_scored_at_once_change_no_score(evaluate, model, dataset):
     _, metric = evaluate(rerank_topk=GALLERY)
     batch = person_collate([dataset[index] for index in range(GALLERY)])

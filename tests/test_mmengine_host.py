@@ -45,6 +45,7 @@ def run_host(host: Path, config: Path) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "stages"),
     [("host_data_plugin_model", ["t2i_global", "t2i"]), ("plugin_data_host_model", ["t2i_global"])],
@@ -67,6 +68,7 @@ def test_host_project_holds_nothing_of_ours():
     assert not theirs
 
 
+@pytest.mark.slow
 def test_host_project_resumes_without_running_or_removing_what_a_checkpoint_names(host):
     """MMEngine's Runner executes ``meta['config']`` and removes ``best_ckpt``; the plugin's reader hands it neither."""
     precious = host / "precious"

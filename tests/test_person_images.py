@@ -217,6 +217,7 @@ def test_pictures_in_memory_obey_the_same_rules():
         to_person_image(Image.new("F", (8, 8), 0.5))
 
 
+@pytest.mark.slow
 def test_the_check_decodes_large_images_one_at_a_time(tmp_path, monkeypatch):
     """And small ones beside each other."""
     monkeypatch.setattr(images, "MAX_PIXELS_PER_THREAD", 64)

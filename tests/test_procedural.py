@@ -234,6 +234,7 @@ build.build_procedural(sys.argv[1], seed=3, identities={"train": 2})
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_build_left_is_removed_by_the_next_one(tmp_path):
     """But not what a living process is writing."""
     root = tmp_path / "set [1]"

@@ -25,7 +25,7 @@ from cada_plugin.integrations.yacs_table import ROWS
 
 HEALTH = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 SOME = settings(max_examples=20, deadline=None, suppress_health_check=HEALTH)
-MANY = settings(max_examples=200, deadline=None, suppress_health_check=HEALTH)
+MANY = settings(max_examples=100, deadline=None, suppress_health_check=HEALTH)
 
 LEAVES = (
     st.none()
@@ -119,6 +119,7 @@ def check_benchmark(plan: Plan, file: str, limits: settings, examples: dict[str,
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", CONTENTS)
 def test_some_damaged_files(file, plan):
     check_benchmark(plan, file, SOME, {"whole": 0, "again": 0})

@@ -156,6 +156,7 @@ def is_read_or_refused(name: str, root: Path, splits: tuple[str, ...] = ("train"
         assert len(people) == len(set(people))
 
 
+@pytest.mark.slow
 @CASES
 @pytest.mark.parametrize("name", FORMATS)
 def test_records_of_any_kind_are_read_or_refused(originals, name, cases):

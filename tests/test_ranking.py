@@ -114,6 +114,7 @@ def test_equals_torchreid():
     assert list(torchreid_rank_metrics(*case)) == list(rank_metrics(*case))
 
 
+@pytest.mark.slow
 def test_torchreid_is_imported_without_a_warning_and_only_when_used():
     code = (
         "import sys; from cada_plugin.evaluation import torchreid_rank_metrics as f; "

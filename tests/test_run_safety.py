@@ -82,6 +82,7 @@ def always_better(first: float = 1e6) -> None:
 # ---------------------------------------------------------------- other folders
 
 
+@pytest.mark.slow
 def test_resuming_another_runs_checkpoint_leaves_its_folder_alone(config, trained):
     before = files(trained)
     outcome, work_dir = train(config, "--resume", trained / "epoch_2.pth", epochs=4, prepare=always_better)
@@ -92,6 +93,7 @@ def test_resuming_another_runs_checkpoint_leaves_its_folder_alone(config, traine
     assert f"testing the best epoch on the validation split ({best[0]})" in outcome.stderr
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_names_a_folder_removes_nothing(config, trained):
     precious = config.parent / "precious"
     (precious / "inside").mkdir(parents=True)
@@ -105,6 +107,7 @@ def test_a_checkpoint_that_names_a_folder_removes_nothing(config, trained):
     assert (precious / "inside/file").read_text() == "x"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["moved", "copied"])
 def test_a_folder_elsewhere_uses_its_own_best_checkpoint(config, trained, how):
     origin, work_dir = config.parent / f"origin_{how}", config.parent / f"elsewhere_{how}"
@@ -143,6 +146,7 @@ def test_what_only_we_write_is_not_taken_from_a_file():
     assert clean({"message_hub": hub})["message_hub"] == {"runtime_info": {}, "log_scalars": {}, "resumed_keys": {}}
 
 
+@pytest.mark.slow
 def test_resuming_elsewhere_removes_no_epochs_of_that_place(config, trained):
     work_dir = config.parent / "others_epochs"
     work_dir.mkdir()
@@ -157,6 +161,7 @@ def test_resuming_elsewhere_removes_no_epochs_of_that_place(config, trained):
     assert (work_dir / "epoch_99.pth").is_dir()
 
 
+@pytest.mark.slow
 def test_links_in_a_work_dir_are_not_written_through(config, trained):
     work_dir, outside = config.parent / "links", config.parent / "outside"
     shutil.copytree(trained, work_dir)
@@ -174,6 +179,7 @@ def test_links_in_a_work_dir_are_not_written_through(config, trained):
     assert outside.read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_checkpoints_in_another_folder_are_found_again(config):
     out = config.parent / "checkpoints"
     options = (f"default_hooks.checkpoint.out_dir={out}", "default_hooks.checkpoint.filename_tmpl=ck_{}.pth")
@@ -187,6 +193,7 @@ def test_checkpoints_in_another_folder_are_found_again(config):
     assert "resumed epoch: 2" in outcome.stderr
 
 
+@pytest.mark.slow
 def test_an_outdated_best_checkpoint_goes_also_in_a_relative_work_dir(config):
     for epochs in (1, 3):
         outcome, _ = train(config, "--resume", work_dir=Path("relative"), epochs=epochs, prepare=always_better)
@@ -210,6 +217,7 @@ def test_the_folder_of_the_checkpoints_is_the_hooks(tmp_path, monkeypatch, work_
     assert [path.name for path in place.numbered()] == ["e_12.pt", "e_03.pt"]
 
 
+@pytest.mark.slow
 def test_other_schedules_are_left_as_they_were(config):
     """Resumed with the same config, a run whose weight decay has a schedule ends as one in one piece."""
     path = config.with_name("decay.py")
@@ -228,6 +236,7 @@ def test_other_schedules_are_left_as_they_were(config):
     assert all(torch.equal(first["state_dict"][name], second["state_dict"][name]) for name in first["state_dict"])
 
 
+@pytest.mark.slow
 def test_resuming_without_a_schedule_follows_the_learning_rate_too(config):
     options = ("param_scheduler=None",)
     _, work_dir = train(config, epochs=1, options=options)
@@ -237,6 +246,7 @@ def test_resuming_without_a_schedule_follows_the_learning_rate_too(config):
     assert read_checkpoint(work_dir / "epoch_2.pth")["optimizer"]["param_groups"][0]["lr"] == 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", ["shape", "key", "type"])
 def test_an_optimizer_state_that_does_not_fit_is_said_at_once(config, trained, spoil):
     state = torch.load(trained / "epoch_2.pth", weights_only=True)
@@ -260,6 +270,7 @@ def test_of_several_processes_one_holds_the_folder(monkeypatch):
     assert process_rank("slurm") == 3
 
 
+@pytest.mark.slow
 def test_resuming_follows_the_learning_rate_of_the_config(config, trained):
     work_dir = config.parent / "slower"
     shutil.copytree(trained, work_dir)
@@ -274,6 +285,7 @@ def test_resuming_follows_the_learning_rate_of_the_config(config, trained):
     assert state["param_schedulers"][0]["base_values"] == [1e-5]
 
 
+@pytest.mark.slow
 def test_two_trainings_in_one_folder(config):
     work_dir = config.parent / "shared"
     command = [sys.executable, str(factory.REPO / "tools/train.py"), str(config), "--work-dir", str(work_dir)]
@@ -328,6 +340,7 @@ def diverge(epoch: int, iteration: int, after: bool) -> None:
     EpochBasedTrainLoop.run_iter = run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), NO_VALIDATION], ids=["validation", "no validation"])
 @pytest.mark.parametrize("after", [False, True], ids=["loss", "weights"])
 def test_a_training_that_diverges_leaves_what_was_good(config, options, after):
@@ -348,6 +361,7 @@ def test_a_training_that_diverges_leaves_what_was_good(config, options, after):
     assert "resumed epoch: 1" in outcome.stderr
 
 
+@pytest.mark.slow
 def test_resume_passes_over_a_checkpoint_that_is_not_finite(config, trained):
     work_dir = config.parent / "poisoned"
     shutil.copytree(trained, work_dir)
@@ -361,6 +375,7 @@ def test_resume_passes_over_a_checkpoint_that_is_not_finite(config, trained):
     assert not_finite(read_weights(work_dir / "epoch_2.pth")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("note", [b"", b"\xff\xfe\x00", None, b"nothing.pth", b"a\0b"], ids=repr)
 def test_resume_without_a_good_note_goes_on_from_the_newest(config, trained, note):
     work_dir = config.parent / f"note{abs(hash(note))}"
@@ -375,6 +390,7 @@ def test_resume_without_a_good_note_goes_on_from_the_newest(config, trained, not
     assert "resumed epoch: 2" in outcome.stderr
 
 
+@pytest.mark.slow
 def test_resume_never_starts_afresh_over_checkpoints_that_are_all_bad(config, trained):
     work_dir = config.parent / "all_bad"
     shutil.copytree(trained, work_dir)
@@ -398,6 +414,7 @@ def infinite_moment() -> None:
     EpochBasedTrainLoop.run_iter = run
 
 
+@pytest.mark.slow
 def test_the_state_of_the_optimizer_is_looked_at_too(config):
     outcome, work_dir = train(config, prepare=infinite_moment)
     assert outcome.status == 2
@@ -406,6 +423,7 @@ def test_the_state_of_the_optimizer_is_looked_at_too(config):
     assert [p.name for p in work_dir.glob("epoch_*.pth")] == ["epoch_1.pth"]
 
 
+@pytest.mark.slow
 def test_a_divergence_that_breaks_the_model_first_is_still_called_one(config):
     options = ("optim_wrapper.optimizer.lr=1e5", "param_scheduler.0.start_factor=1.0", "optim_wrapper.clip_grad=None")
     outcome, _ = train(config, options=options)
@@ -430,6 +448,7 @@ def full_disk(number: int) -> None:
     LocalBackend.put = put_or_fail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [1, 2])
 def test_a_full_disk_names_the_file_and_leaves_the_one_before_it(config, keep):
     options = (*NO_VALIDATION, f"default_hooks.checkpoint.max_keep_ckpts={keep}")
@@ -447,6 +466,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_one_before_it(config, keep):
     assert left == ["epoch_2.pth", "epoch_3.pth"][2 - keep :]
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_survives_a_full_disk(config):
     """Of each epoch: its checkpoint, the best one, its checkpoint again. The fifth file is the second best."""
     prepare = _both(always_better, functools.partial(full_disk, 4))
@@ -473,6 +493,7 @@ def test_a_folder_that_cannot_be_written_ends_before_the_work(config):
     assert "training:" not in outcome.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--out", "--queries"])
 def test_results_that_cannot_be_written_end_before_the_work(config, trained, flag):
     (config.parent / "no_folder").write_text("")
@@ -486,6 +507,7 @@ def test_results_that_cannot_be_written_end_before_the_work(config, trained, fla
 # ---------------------------------------------------------------- the test after training
 
 
+@pytest.mark.slow
 def test_the_test_after_training_is_that_of_the_file(config):
     """EMAHook keeps other weights than the model's and saves them; a hook of one's own may do anything at test time."""
     path = config.with_name("ema.py")
@@ -506,6 +528,7 @@ def test_the_test_after_training_is_that_of_the_file(config):
     assert any(not torch.equal(raw[f"module.{name}"], averaged[name]) for name in averaged if f"module.{name}" in raw)
 
 
+@pytest.mark.slow
 def test_new_checkpoints_need_no_list_of_allowed_names(trained):
     code = f"import torch; print(torch.load({str(trained / 'epoch_2.pth')!r}, weights_only=True)['meta']['epoch'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -515,6 +538,7 @@ def test_new_checkpoints_need_no_list_of_allowed_names(trained):
 # ---------------------------------------------------------------- signals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
 def test_a_signal_says_once_from_where_to_go_on(config, number):
     work_dir = config.parent / f"signal_{number.name}"
@@ -530,6 +554,7 @@ def test_a_signal_says_once_from_where_to_go_on(config, number):
     assert f'File "{factory.REPO}' not in output.read_text()  # nothing of ours has a traceback
 
 
+@pytest.mark.slow
 def test_two_processes_say_it_once(config):
     work_dir = config.parent / "signal_two"
     process, output = start(config, work_dir, launcher=factory.TWO_PROCESSES, args=("--launcher", "pytorch"))
@@ -540,6 +565,7 @@ def test_two_processes_say_it_once(config):
     assert text.count("error: interrupted by SIGTERM: --resume goes on from") == 1
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_epoch(config):
     work_dir = config.parent / "signal_early"
     process, output = start(config, work_dir)
@@ -572,6 +598,7 @@ def start(
     return process, output
 
 
+@pytest.mark.slow
 def test_a_signal_whose_exception_was_lost_ends_the_run_at_the_next_hook():
     code = (
         "import os, signal\n"
@@ -591,6 +618,7 @@ def test_a_signal_whose_exception_was_lost_ends_the_run_at_the_next_hook():
     assert (done.stdout.strip(), done.returncode) == ("interrupted", 0), done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_ignored_stays_ignored():
     """``nohup`` starts a program with SIGHUP ignored."""
     code = (
@@ -671,6 +699,7 @@ def test_the_image_size_reaches_every_step_that_has_one(name):
     assert tuple(config.model.visual_encoder.get("image_size", (64, 32))) == (64, 32)
 
 
+@pytest.mark.slow
 def test_reading_changes_no_config_of_ours():
     paths = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
     assert len(paths) > 30
@@ -719,6 +748,7 @@ def test_a_dead_variable_is_said():
         override(read_config(CONFIGS / "baselines/clip_cuhk.py"), {"image_size": (64, 32)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "words"),
     [
@@ -736,6 +766,7 @@ def test_values_of_a_wrong_kind_are_our_errors(config, option, words):
     assert "Traceback" not in outcome.stderr
 
 
+@pytest.mark.slow
 def test_amp_does_not_need_our_default_scope(config):
     path = config.with_name("foreign_scope.py")
     ours = {name for registry in (MODELS, DATASETS, HOOKS, LOOPS, METRICS) for name in registry.module_dict}
@@ -745,6 +776,7 @@ def test_amp_does_not_need_our_default_scope(config):
     assert outcome.status == 0, outcome.stderr
 
 
+@pytest.mark.slow
 def test_an_exception_that_python_drops_is_raised_again_and_not_printed():
     code = (
         "import os, signal\n"
@@ -766,6 +798,7 @@ def test_an_exception_that_python_drops_is_raised_again_and_not_printed():
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_pipeline_without_the_packing_step_is_named(config, split):
     path = config.with_name(f"unpacked_{split}.py")

@@ -59,6 +59,7 @@ def test_order_and_repetition_of_ids_do_not_matter():
     assert split_people([5, 1, 9, 1, 5, 22]) == split_people([1, 5, 9, 22])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_csv", [False, True])
 def test_nobody_is_in_two_splits(tmp_path, as_csv, capsys):
     people = 12
@@ -94,6 +95,7 @@ def test_another_split_needs_to_be_written_down(tmp_path):
         CustomPEDES(tmp_path, split="query")
 
 
+@pytest.mark.slow
 def test_the_check_reports_what_the_loader_does(tmp_path):
     write_without_split(tmp_path, 12)
     report = check_dataset("custom", str(tmp_path))

@@ -201,6 +201,7 @@ def test_missing_tagger_package_says_what_to_install(monkeypatch, tagger, module
         TASK_UTILS.build({"type": tagger})
 
 
+@pytest.mark.slow
 def test_nltk_without_data_says_what_to_run(monkeypatch, tmp_path):
     import nltk
 

@@ -51,6 +51,7 @@ def variant(config: Path, text: str) -> Path:
 # ---------------------------------------------------------------- what a good run looks like
 
 
+@pytest.mark.slow
 def test_the_console_is_calm(first_run, trained):
     assert first_run.stdout == ""
     assert [line for line in first_run.stderr.splitlines() if "warn" in line.lower()] == []
@@ -60,6 +61,7 @@ def test_the_console_is_calm(first_run, trained):
     assert "custom_hooks" in next(trained.glob("*/*.log")).read_text()
 
 
+@pytest.mark.slow
 def test_training_leaves_checkpoints_metrics_and_the_ranked_gallery(trained):
     assert {"epoch_1.pth", "last_checkpoint", "ranked_gallery.png", "tiny.py"} <= {p.name for p in trained.iterdir()}
     validated, tested = factory.metrics(trained)
@@ -67,6 +69,7 @@ def test_training_leaves_checkpoints_metrics_and_the_ranked_gallery(trained):
     assert not list(trained.glob(".*unfinished"))
 
 
+@pytest.mark.slow
 def test_testing_writes_the_metrics(config, trained):
     out = config.parent / "deep" / "metrics.json"
     outcome, work_dir = run(config, trained / "epoch_1.pth", "--out", out, tool="test")
@@ -77,6 +80,7 @@ def test_testing_writes_the_metrics(config, trained):
     assert (work_dir / "ranked_gallery.png").exists()
 
 
+@pytest.mark.slow
 def test_amp_trains_and_tests_in_bf16(config):
     outcome, work_dir = run(config, "--amp")
     assert outcome.status == 0, outcome.stderr
@@ -87,6 +91,7 @@ def test_amp_trains_and_tests_in_bf16(config):
     assert run(config, work_dir / "epoch_1.pth", "--amp", tool="test")[0].status == 0
 
 
+@pytest.mark.slow
 def test_auto_scale_lr_follows_the_batch_size(config, trained):
     outcome, work_dir = run(config, "--auto-scale-lr", options=("auto_scale_lr.base_batch_size=4",))
     assert outcome.status == 0, outcome.stderr
@@ -94,6 +99,7 @@ def test_auto_scale_lr_follows_the_batch_size(config, trained):
     assert scaled == pytest.approx(2 * plain)
 
 
+@pytest.mark.slow
 def test_resume_in_an_empty_work_dir_starts_with_the_weights_of_the_config(config, trained):
     """As a queued job is written that is started again until it is done."""
     outcome, work_dir = run(config, "--resume", options=(f"load_from={trained / 'epoch_1.pth'}",))
@@ -102,6 +108,7 @@ def test_resume_in_an_empty_work_dir_starts_with_the_weights_of_the_config(confi
     assert (work_dir / "epoch_1.pth").exists()
 
 
+@pytest.mark.slow
 def test_resume_finds_the_last_checkpoint_of_a_moved_work_dir(config, trained):
     moved = config.parent / "moved"
     shutil.copytree(trained, moved)
@@ -111,6 +118,7 @@ def test_resume_finds_the_last_checkpoint_of_a_moved_work_dir(config, trained):
     assert "resumed epoch: 1" in outcome.stderr
 
 
+@pytest.mark.slow
 def test_resuming_executes_nothing_of_a_checkpoint(config, trained):
     state = torch.load(trained / "epoch_1.pth", weights_only=False)
     state["meta"]["config"] = f"open({str(config.parent / 'executed')!r}, 'w')"
@@ -120,6 +128,7 @@ def test_resuming_executes_nothing_of_a_checkpoint(config, trained):
     assert not (config.parent / "executed").exists()
 
 
+@pytest.mark.slow
 def test_without_validation_the_last_epoch_is_tested(config):
     nothing = variant(config, "val_dataloader = None\nval_evaluator = None\nval_cfg = None")
     outcome, work_dir = run(nothing)
@@ -129,6 +138,7 @@ def test_without_validation_the_last_epoch_is_tested(config):
     assert len(factory.metrics(work_dir)) == 1
 
 
+@pytest.mark.slow
 def test_where_validation_does_not_rerank_stage_one_chooses_the_best_epoch(config):
     outcome, work_dir = run(variant(config, "val_cfg = dict(rerank_topk=0)"))
     assert outcome.status == 0, outcome.stderr
@@ -185,6 +195,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_config_ends_before_the_first_step(config, name):
     text, words = WRONG[name]
@@ -215,6 +226,7 @@ def truncate_image(root: Path) -> list[str]:
     return ["1 of 9 images cannot be used", str(image), "truncated"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [spoil_annotation, remove_image, truncate_image])
 def test_a_defect_of_the_test_split_ends_before_the_first_step(config, spoil):
     root = config.parent / spoil.__name__
@@ -225,6 +237,7 @@ def test_a_defect_of_the_test_split_ends_before_the_first_step(config, spoil):
     assert_not_started(work_dir)
 
 
+@pytest.mark.slow
 def test_an_image_that_vanishes_in_training_is_named_without_a_traceback(config):
     root = config.parent / "vanishing"
     shutil.copytree(config.parent / "people", root)
@@ -233,6 +246,7 @@ def test_an_image_that_vanishes_in_training_is_named_without_a_traceback(config)
     assert_error(run(config, options=options)[0], "error: " + str(root), "the file is missing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [(None, "does not exist"), (b"", "is empty"), (b"no checkpoint", "is not a checkpoint")],
@@ -248,6 +262,7 @@ def test_a_checkpoint_that_is_none(config, content, words):
     assert_not_started(work_dir)
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_passed_over_and_named(config, trained):
     work_dir = config.parent / "damaged"
     shutil.copytree(trained, work_dir)
@@ -263,6 +278,7 @@ def test_a_damaged_last_checkpoint_is_passed_over_and_named(config, trained):
     assert "resumed epoch: 1" in outcome.stderr
 
 
+@pytest.mark.slow
 def test_weights_alone_cannot_be_resumed(config, trained):
     best = next(trained.glob("best_*.pth"))
     outcome, work_dir = run(config, "--resume", best)

@@ -42,6 +42,7 @@ def test_lists_keep_every_image_once_and_never_share_a_camera():
     assert not {camera for _, _, camera in query} & {camera for _, _, camera in gallery}
 
 
+@pytest.mark.slow
 def test_torchreid_trains_its_own_model_on_our_images_and_we_search_with_it(data_root, tmp_path, capsys):
     bridge.register()
     torchreid = import_torchreid()

@@ -48,6 +48,7 @@ def config(tmp_path_factory) -> Path:
     return factory.write_run(tmp_path_factory.mktemp("progress"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hooks", "trains"), [("dict(type='ProgressHook')", True), ("", False)], ids=["old", "none"])
 def test_a_config_of_before_trains_and_one_without_hooks_is_refused(config, hooks, trains):
     path = config.parent / f"hooks_{trains}.py"

@@ -999,6 +999,7 @@ data: {save_dir: elsewhere}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_a_yaml_trains_and_tests_as_the_python_config_does(style, config, from_python):
     path = write(config.parent, f"{style}.yml", FASTREID if style == "fastreid" else TORCHREID)

@@ -89,6 +89,8 @@ def _find(source: str | Path, ending: str, known: dict[str, Path], what: str, ex
     name = str(source).removesuffix(ending)
     if name in known:
         return known[name]
+    if (SHIPPED / f"{name}{ending}").is_file():  # a part of a config, such as _base_/default_runtime
+        return SHIPPED / f"{name}{ending}"
     found = [one for one in known if name == one.rpartition("/")[2]]
     if len(found) == 1:
         return known[found[0]]
