@@ -441,7 +441,7 @@ def test_given_checkpoints_and_other_test_sets(first, folder, capfd):
 # ---------------------------------------------------------------- variants
 
 GRID = """
-no_ara:  # without attribute reconstruction
+no_ara:  # without ARA
   model.text_decoder: null
   model.loss_ara: null
 """
@@ -548,6 +548,13 @@ def test_variants_train_again_only_where_nobody_has_trained_the_same(folder):
     }
 
 
+def test_a_variant_of_one_config_leaves_the_others_alone(folder):
+    vary = [Variant("tiny/k2", {"test_cfg.rerank_topk": 2}), Variant("k3", {"test_cfg.rerank_topk": 3})]
+    sources = [str(folder / name) for name in ("tiny.py", "other.py")]
+    made = plan.make_plan(plan.Request(sources, str(folder / "no"), vary=vary))
+    assert [row.name for row in made.rows] == ["tiny", "tiny-k2", "tiny-k3", "other", "other-k3"]
+
+
 def test_what_a_command_line_overrides_reaches_variants(tmp_path):
     """Variables of the config as well, whose copies may stand in what the variant writes; else the variant wins."""
     request = plan.Request(
@@ -586,7 +593,8 @@ BAD = [
     bad("tiny.py", "--jobs", 0, words=("--jobs 0: run 1 or more",)),
     bad("tiny.py", "--vary", "k: test_cfg.a=1", "k: test_cfg.a=2", words=("2 variants have the name k", "rename")),
     bad("tiny.py", "--vary", "k:", words=("variant k changes nothing", "'k: test_cfg.rerank_topk=8'")),
-    bad("tiny.py", "--vary", "a/b: test_cfg.a=1", words=("'a/b' cannot be the name", "letters, digits, _ and -")),
+    bad("tiny.py", "--vary", "a b: test_cfg.a=1", words=("'a b' cannot be the name", "letters, digits, _ and -")),
+    bad("tiny.py", "--vary", "other/b: test_cfg.a=1", words=("'other/b' varies other, which is not among", "(tiny)")),
     bad("tiny.py", "--vary", ": test_cfg.a=1", words=("'' cannot be the name of a variant",)),
     bad("tiny.py", "--vary", "k: test_cfg", words=("'k: test_cfg': expected KEY=VALUE pairs, got 'test_cfg'",)),
     bad("tiny.py", "--vary", "k: test_cfg.a='1", words=("No closing quotation", "'NAME: KEY=VALUE KEY=VALUE ...'")),

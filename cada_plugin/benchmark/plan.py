@@ -138,7 +138,7 @@ def make_plan(request: Request) -> Plan:
         raise ConfigError(f"--out {out} is a file: give a folder")
     if request.jobs < 1:
         raise ConfigError(f"--jobs {request.jobs}: run 1 or more at once")
-    check_variants(request.vary)
+    check_variants(request.vary, [Path(source).stem for source in request.configs])
     _check_names(request.configs, "configs", "a row of the tables is named after its file, so rename one")
     _check_rows(request)
     _check_names(request.cross, "configs of --cross", "a test set is named after the file, so rename one")
@@ -217,7 +217,7 @@ def _check_seeds(request: Request) -> list[int]:
 def _check_rows(request: Request) -> None:
     """No two rows of the tables have the same name, by whatever config and variant."""
     names = [Path(source).stem for source in request.configs]
-    names += [_row_name(source, variant) for source in request.configs for variant in request.vary]
+    names += [variant.row(Path(source).stem) for source in request.configs for variant in _variants(source, request)]
     for name, times in Counter(names).items():
         if times > 1:
             raise ConfigError(
@@ -226,8 +226,8 @@ def _check_rows(request: Request) -> None:
             )
 
 
-def _row_name(source: str, variant: Variant) -> str:
-    return f"{Path(source).stem}-{variant.name}"
+def _variants(source: str, request: Request) -> list[Variant]:
+    return [variant for variant in request.vary if variant.config in (None, Path(source).stem)]
 
 
 def _read_versions(source: str, request: Request) -> dict[str, Config]:
@@ -237,7 +237,7 @@ def _read_versions(source: str, request: Request) -> dict[str, Config]:
         ConfigError: one of them cannot be run, or two of them are the same.
     """
     versions = {Path(source).stem: _read_row(source, request)}
-    for variant in request.vary:
+    for variant in _variants(source, request):
         config = _read_row(source, request, variant)
         for name, other in versions.items():
             if settings_of(config) == settings_of(other):
@@ -245,7 +245,7 @@ def _read_versions(source: str, request: Request) -> dict[str, Config]:
                     f"--vary: the variant {variant.name} of {source} has the same settings as {name}, so it would be "
                     "the same run again: leave it out, or correct it"
                 )
-        versions[_row_name(source, variant)] = config
+        versions[variant.row(Path(source).stem)] = config
     return versions
 
 

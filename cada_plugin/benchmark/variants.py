@@ -4,7 +4,7 @@ A grid is a YAML file of variants, with comments that say what each of them show
 
     k8:                                # re-ranks the best 8 images
       test_cfg.rerank_topk: 8
-    no_ara:                            # trains without attribute reconstruction
+    no_ara:                            # trains without ARA
       model.text_decoder: null
       model.loss_ara: null
 """
@@ -26,11 +26,23 @@ _EXAMPLE = "'test_cfg.rerank_topk: 8'"
 
 @dataclass(frozen=True)
 class Variant:
-    """Settings to change in a config, by their dotted names as in ``--cfg-options``. The ``name`` becomes a part of the
-    name of a row of the tables, and of its folder."""
+    """Settings to change in a config, by their dotted names as in ``--cfg-options``.
+
+    The ``name`` becomes a part of the name of a row of the tables, and of its folder. A name such as
+    ``cada_procedural/no_ara`` varies that config only, where the benchmark has others beside it.
+    """
 
     name: str
     options: dict[str, Any]
+
+    @property
+    def config(self) -> str | None:
+        """The name of the only config that is varied; None varies all."""
+        return self.name.rpartition("/")[0] or None
+
+    def row(self, config: str) -> str:
+        """The name of the row of this variant of a config, which is given by its name."""
+        return f"{config}-{self.name.rpartition('/')[2]}"
 
 
 def read_grid(grid: str | Path) -> list[Variant]:
@@ -56,14 +68,19 @@ def read_grid(grid: str | Path) -> list[Variant]:
     return [Variant(name, options) for name, options in content.items()]
 
 
-def check_variants(variants: Sequence[Variant]) -> None:
-    """See what can be seen without a config.
+def check_variants(variants: Sequence[Variant], configs: Sequence[str]) -> None:
+    """Check what can be checked without reading a config, given the names of all ``configs``.
 
     Raises:
         ConfigError: a name cannot be that of a folder or stands twice, or a variant changes nothing.
     """
     for variant in variants:
-        if not _NAME.fullmatch(variant.name):
+        if variant.config not in (None, *configs):
+            raise ConfigError(
+                f"--vary: {variant.name!r} varies {variant.config}, which is not among the configs of this benchmark "
+                f"({', '.join(configs)})"
+            )
+        if not _NAME.fullmatch(variant.name.rpartition("/")[2]):
             raise ConfigError(
                 f"--vary: {variant.name!r} cannot be the name of a variant, because a folder is named after it: use "
                 "letters, digits, _ and -"

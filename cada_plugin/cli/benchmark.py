@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         default=[],
         metavar="VARIANT",
         help="run variants of each config as well: 'NAME: KEY=VALUE KEY=VALUE ...', or a YAML file of many; those that "
-        "change the test alone are not trained again",
+        "change the test alone are not trained again. 'CONFIG/NAME: ...' varies one config only",
     )
     add_overrides(parser)
     return run_command(_run, parser.parse_args(argv))
