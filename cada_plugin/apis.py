@@ -1,5 +1,6 @@
 """Use a trained model from any program, without a Runner: encode images and sentences, match, search.
 
+```python
 from cada_plugin.apis import load_retriever
 
 retriever = load_retriever('configs/cada_procedural.py')
@@ -7,6 +8,7 @@ gallery = retriever.encode_image('my_photos')
 for hit in retriever.search('a woman in a red coat with a black backpack', gallery)[0]:
     print(hit.rank, hit.path, hit.match, hit.cosine)
 gallery.save('my_photos.safetensors')  # Gallery.load reads it
+```
 """
 
 import os
@@ -49,12 +51,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Hit(NamedTuple):
-    """One image found.
+    """One image that a search found.
 
     ``index`` is its position in the gallery, ``path`` its file (None for a picture from memory); ``rank`` starts at 1.
-    ``cosine`` is the stage-1 score; ``match`` the raw match logit of stage 2, None where the model does not match and
-    for images beyond the shortlist. The shortlist comes first, ordered by match + ``cosine_weight`` * cosine, then the
-    others by cosine: the two scores are on different scales.
+    ``cosine`` is the score of stage 1. ``match`` is the raw match logit of stage 2, or None if the model does not match
+    or the image is beyond the shortlist. Images of the shortlist come first, ordered by match + ``cosine_weight`` *
+    cosine. The others follow, ordered by cosine; their scores cannot be compared with those of the shortlist.
     """
 
     index: int
@@ -65,12 +67,12 @@ class Hit(NamedTuple):
 
 
 class Retriever:
-    """A model with the image transforms it was tested with. Make one with :func:`load_retriever`.
+    """A model together with the image transforms that it was tested with. Make one with :func:`load_retriever`.
 
     Args:
-        model: in eval mode, on the device it is to run on.
+        model: in eval mode, on the device where it is to run.
         image_transforms: test-time transforms between a uint8 image (3, H, W) and the model's preprocessor.
-        rerank_topk, cosine_weight: of stage 2 in :meth:`search`, as in ``RetrievalTestLoop``.
+        rerank_topk, cosine_weight: settings of stage 2 in :meth:`search`, as in ``RetrievalTestLoop``.
     """
 
     def __init__(
@@ -86,16 +88,18 @@ class Retriever:
 
     @torch.no_grad()
     def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> Gallery:
-        """A :class:`Gallery` on the CPU of one or many images.
+        """Encode one or many images into a :class:`Gallery` on the CPU.
 
         Args:
             images: paths, PIL images, uint8 arrays (H, W, 3) or uint8 tensors (3, H, W), all in RGB; or the path of a
-                folder, which stands for all image files in it and its sub-folders, in alphabetical order. Orientation
-                by EXIF is applied to files and PIL images.
+                folder, which means all image files in it and its sub-folders, in alphabetical order. The EXIF
+                orientation of files and PIL images is applied.
+            batch_size: images per forward pass.
 
         Raises:
-            ImageError: images are missing, damaged, no images or too large; all are counted, the first ten named.
-            ConfigError: there is no image, or the test pipeline makes them of different sizes.
+            ImageError: images are missing, damaged, too large, or no images. The message lists the first ten, and says
+                how many there are.
+            ConfigError: there is no image, or the test pipeline gives images of different sizes.
         """
         images = _list_images(images)
         bad: dict[str, str] = {}
@@ -103,7 +107,7 @@ class Retriever:
         for start in range(0, len(images), batch_size):
             some = enumerate(images[start : start + batch_size], start)
             prepared = [self._prepare(image, f"image {number}", bad) for number, image in some]
-            if not bad:  # after a bad one the rest is only looked at, so that all bad ones are named together
+            if not bad:  # after a bad one, the rest is only checked, so that one error lists all bad ones
                 batches.append(self._encode_batch(prepared))
         raise_for_bad_images(bad, len(images), "mend or remove them. None is left out silently.")
         tokens = torch.cat([b.tokens for b in batches]) if self.model.can_match else None
@@ -123,7 +127,7 @@ class Retriever:
 
     @torch.no_grad()
     def check_contract(self) -> None:
-        """Encode one made-up image and sentence, so that a model which breaks the contract is named before any work.
+        """Encode one made-up image and sentence, to report a model that breaks the retriever contract before any work.
 
         Raises:
             ConfigError: see :mod:`cada_plugin.models.retriever`.
@@ -141,10 +145,10 @@ class Retriever:
 
     @torch.no_grad()
     def encode_text(self, captions: str | Iterable[str], batch_size: int = 256) -> TextFeatures:
-        """Sentences -> ``embed`` (Q, D), ids and mask (Q, T), on the CPU. Too long ones are cut, which is logged.
+        """Encode sentences: ``embed`` (Q, D), ids and mask (Q, T), on the CPU. Long sentences are cut, which is logged.
 
         Raises:
-            ConfigError: there is no sentence, or one is not text or has no word that the model reads.
+            ConfigError: there is no sentence, or a sentence is not text or has no word that the model can read.
         """
         captions = [captions] if isinstance(captions, str) else list(captions)
         if not captions or not all(isinstance(caption, str) for caption in captions):
@@ -171,7 +175,12 @@ class Retriever:
         return TextFeatures(torch.cat(embeds), ids, mask)
 
     def match(self, texts: TextFeatures, images: Gallery | ImageFeatures, pairs: Tensor | None = None) -> Tensor:
-        """Raw match logits: (Q, I) of every sentence with every image, or (P,) of ``pairs`` (P, 2) of their rows.
+        """Raw match logits: (Q, I) of every sentence with every image, or (P,) of the given pairs alone.
+
+        Args:
+            texts: Q sentences, from :meth:`encode_text`.
+            images: I images, from :meth:`encode_image`.
+            pairs: (P, 2) long, each a row of ``texts`` and a row of ``images``.
 
         Raises:
             ConfigError: the model has no trained match head.
@@ -190,10 +199,10 @@ class Retriever:
     def search(
         self, captions: str | Iterable[str], gallery: Gallery | ImageFeatures, topk: int = 10
     ) -> list[list[Hit]]:
-        """The ``topk`` best images of the gallery for each sentence, best first.
+        """Find the ``topk`` best images of the gallery for each sentence, best first.
 
-        Shortlisted by cosine; where the model can match, the best ``rerank_topk`` are ordered by match logit +
-        ``cosine_weight`` * cosine and the others follow in their stage-1 order.
+        Stage 1 ranks the gallery by cosine. If the model can match, the best ``rerank_topk`` images are re-ordered by
+        match logit + ``cosine_weight`` * cosine, and the others follow in their stage-1 order.
 
         Raises:
             ConfigError: ``topk`` is below 1, or a sentence is unusable, see :meth:`encode_text`.
@@ -224,7 +233,7 @@ class Retriever:
             print_log(f"rerank_topk={self.rerank_topk} exceeds the gallery ({num_images} images): all are re-ranked")
 
     def _prepare(self, image: ImageInput, name: str, bad: dict[str, str]) -> Tensor | None:
-        """The model's input (3, H, W); None for an unusable image, of which ``bad`` then says why."""
+        """The model's input (3, H, W). For an unusable image None, and its error is added to ``bad`` under ``name``."""
         try:
             item = {"image": _to_tensor(image, name)}
         except ImageError as error:
@@ -277,12 +286,12 @@ def _unusable(image: object, name: str) -> str:
 def load_retriever(
     config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None, device: str | torch.device = "cpu"
 ) -> Retriever:
-    """A :class:`Retriever` from a training config and a checkpoint.
+    """Build a :class:`Retriever` from a training config and a checkpoint.
 
     Args:
-        config: config file, or a loaded ``Config``.
-        checkpoint: any format of :mod:`cada_plugin.checkpoints`. None takes the config's own start weights
-            (``init_cfg`` or ``load_from``).
+        config: path or name of a config, or a loaded ``Config``.
+        checkpoint: weights in any format of :mod:`cada_plugin.checkpoints`. None loads the weights that the config
+            starts from (``init_cfg`` or ``load_from``).
         device: such as ``cpu`` or ``cuda:0``.
 
     Raises:
@@ -311,10 +320,10 @@ def load_retriever(
 
 
 def _image_transforms(config: Config) -> list[Callable]:
-    """The steps of the test pipeline that change the image, each tried on a small one.
+    """The steps of the test pipeline that change the image; each is tried on a small image.
 
-    Everything is built but for the steps known to do something else: leaving out a step that is not known would encode
-    images in another way than the model was tested with.
+    Only steps that are known to do something else, such as packing, are left out. Leaving out an unknown step would
+    encode images in another way than in the model's test.
     """
     dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
     steps = dataset.get("pipeline")

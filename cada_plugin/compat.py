@@ -16,7 +16,7 @@ HARMLESS_RECORDS = (
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
 )
-"""How log records begin that MMEngine writes about itself; ``CalmRunner`` sends them to the log file only.
+"""Beginnings of log records that MMEngine writes about itself. ``CalmRunner`` sends these to the log file only.
 
 Symptom: every run opens with a note on SyncBatchNorm and two deprecation warnings.
 Reason: MMEngine 0.10.7's own Runner and CheckpointHook cause them, whatever the config says.
@@ -25,11 +25,12 @@ Delete when: a release of MMEngine stops writing them.
 
 
 def quiet_dependencies() -> None:
-    """Ignore warnings of dependencies about each other, which nobody who trains can act on. For the tools only.
+    """Ignore warnings of dependencies about each other, which a user cannot act on. Only the commands call this.
 
     Symptom: FutureWarning on ``torch.load`` with ``weights_only=False`` (torch 2.4, 2.5), on ``torch.cuda.amp`` and on
     ``broadcast_buffers``; with torchrun, UserWarning that MKL_NUM_THREADS becomes 1.
-    Reason: MMEngine 0.10.7 still calls the first three by their old names, and sets the fourth beside torchrun's own.
+    Reason: MMEngine 0.10.7 still uses the old names of the first three, and sets MKL_NUM_THREADS beside what torchrun
+    sets.
     Delete when: a release of MMEngine stops doing so.
     """
     for message, category in (
@@ -42,15 +43,16 @@ def quiet_dependencies() -> None:
 
 
 def import_torchreid() -> ModuleType:
-    """The ``torchreid`` package, imported quietly. Use attributes (``torchreid.metrics``), which work on both layouts.
+    """Import ``torchreid`` quietly and return it. Access its parts as attributes (``torchreid.metrics``), because that
+    works with both layouts of the package.
 
     Symptom: the first import warns "Cython evaluation (very fast so highly recommended) is unavailable".
-    Reason: the wheel on PyPI carries no compiled ranker, and nobody who uses ours needs it.
+    Reason: the wheel on PyPI has no compiled ranker. We do not need it, because the plugin ranks by its own code.
     Delete when: torchreid stops warning at import time.
 
     Raises:
-        MissingExtraError: torchreid, or one of the packages that it needs but does not declare, is missing, or the
-            package of that name is another one.
+        MissingExtraError: torchreid is missing, or a package that it needs but does not declare, or another package has
+            its name.
     """
     try:
         with warnings.catch_warnings():
@@ -73,8 +75,8 @@ def let_mmengine_find_our_configs() -> None:
     """Let ``_base_ = 'cada_plugin::cada_cuhk.py'`` and ``mmengine.hub`` find the configs of this package.
 
     Symptom: "mmengine does not support to load cada_plugin config", or ModuleNotFoundError for ``pkg_resources``.
-    Reason: MMEngine 0.10.7 has a closed list of packages, wants a folder in every name, and asks ``pkg_resources``,
-    which setuptools 82 removed and which does not know where editable installs are.
+    Reason: MMEngine 0.10.7 has a closed list of packages, expects a folder in every name, and uses ``pkg_resources``,
+    which setuptools 82 removed and which does not find editable installs.
     Delete when: a release of MMEngine resolves any installed package by ``importlib``.
     """
     ours, folder = __name__.partition(".")[0], str(Path(__file__).parent)

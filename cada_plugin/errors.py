@@ -1,4 +1,4 @@
-"""Typed errors of the plugin. Each message names the thing, what was expected and what to do next."""
+"""Typed errors of the plugin. Each message says what is wrong, what was expected and what to do next."""
 
 import re
 from collections.abc import Iterator
@@ -34,14 +34,14 @@ class TrainingError(CADAError, RuntimeError):
 
 
 class GalleryError(CADAError, ValueError):
-    """A saved gallery is damaged or no gallery at all, or galleries and models of different kinds are put together."""
+    """A file is damaged or not a gallery, or galleries and models that do not belong together are combined."""
 
 
 class WorkerError(CADAError, RuntimeError):
-    """A process of a data loader died, as when the system has no memory left for it."""
+    """A worker process of a data loader died, for example because the system ran out of memory."""
 
 
-# torch says in no other way than by the text of a RuntimeError that it was not an exception in a worker
+# torch raises a RuntimeError for a worker that died, as for many other failures; only the message tells them apart
 _LOST_WORKER = re.compile(
     r"DataLoader worker \(pid.*\) (?:is killed by signal|exited unexpectedly)|unable to (?:open|allocate) shared memory"
     r"|unable to write to file </torch_"
@@ -50,10 +50,10 @@ _LOST_WORKER = re.compile(
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Around the import of an optional dependency: where it is missing, say what to install.
+    """A block that imports an optional dependency. If it is missing, the error says which extra to install.
 
     Raises:
-        MissingExtraError: it is missing.
+        MissingExtraError: the dependency is missing.
     """
     try:
         yield
@@ -65,10 +65,13 @@ def needs_extra(extra: str) -> Iterator[None]:
 
 @contextmanager
 def explain_lost_workers(loader: str) -> Iterator[None]:
-    """Turn what torch raises when a loader's worker was killed, or has no shared memory, into a :class:`WorkerError`.
+    """Turn torch's error for a loader worker that was killed or got no shared memory into a :class:`WorkerError`.
 
     Args:
-        loader: its name in the config, such as ``train_dataloader``.
+        loader: name of the loader in the config, such as ``train_dataloader``.
+
+    Raises:
+        WorkerError: a worker is gone. The message says what to change.
     """
     try:
         yield
@@ -84,6 +87,6 @@ def explain_lost_workers(loader: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What a foreign error says, short enough to stand inside a message of ours."""
+    """The first line of a foreign error's message, to quote it in a message of ours."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return (text.strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders that one process at a time may write to."""
+"""Files that appear complete or not at all, and folders that only one process at a time may write to."""
 
 import contextlib
 import errno
@@ -17,7 +17,8 @@ from cada_plugin.errors import ConfigError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` that takes its place when the block ends well, and vanishes otherwise."""
+    """A temporary path beside ``path``. It replaces ``path`` if the block ends without an error, and is deleted if
+    not."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         yield unfinished
@@ -27,29 +28,32 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: object) -> None:
-    """``content`` as an indented JSON file; missing folders are made."""
+    """Write ``content`` as an indented JSON file; missing folders are created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def writable_folder(folder: Path, option: str) -> None:
-    """Make ``folder`` if it is missing, and see whether a file can be written there.
+    """Create ``folder`` if it is missing, and check that a file can be written there.
+
+    Args:
+        option: name of the command-line option that gave the folder, for the error.
 
     Raises:
-        ConfigError: it cannot; ``option`` is what the command line calls the folder.
+        ConfigError: no file can be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except (OSError, ValueError) as error:  # ValueError: a path that no system has
+    except (OSError, ValueError) as error:  # ValueError: an impossible path, such as one with a NUL
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{option} cannot be written to {folder} ({reason}): give another folder") from error
 
 
 def writable_file(path: Path, option: str) -> None:
-    """The same for a file.
+    """Check that a file can be written, as :func:`writable_folder` does for a folder.
 
     Raises:
         ConfigError: it cannot be written.
@@ -61,21 +65,21 @@ def writable_file(path: Path, option: str) -> None:
 
 @contextlib.contextmanager
 def only_writer(folder: Path, work: str) -> Iterator[None]:
-    """Hold ``folder`` for this process until the block ends.
+    """Lock ``folder`` for this process until the block ends.
 
-    The system drops the lock when the process ends, however it ends, so that a crash blocks nobody. Processes that this
-    one starts do not inherit it.
+    The operating system releases the lock when the process ends, however it ends, so that a crash blocks nobody. Child
+    processes do not inherit the lock.
 
     Args:
-        folder: made where it is missing.
-        work: what this process does there, for the message that another one gets, such as "training".
+        folder: created if it is missing.
+        work: what this process does there, such as "training". A second process shows it in its error.
 
     Raises:
-        ConfigError: another process holds the folder, or it cannot be written.
+        ConfigError: another process holds the lock, or the folder cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # not through a link, which could lead to any file, and without waiting for the other end of a pipe
+        # O_NOFOLLOW, because a link could lead to any file; O_NONBLOCK, because opening a pipe could wait for ever
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(folder / ".lock", flags, 0o644)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -1,4 +1,4 @@
-"""A gallery: encoded images with the paths they came from, to search in, to join, to save and to load again."""
+"""A gallery: encoded images with the paths they came from. It can be searched, joined, saved and loaded."""
 
 import json
 import os
@@ -17,13 +17,13 @@ _FORMAT = "cada_plugin.gallery.1"
 
 
 class Gallery:
-    """G encoded images. ``len(gallery)`` counts them, ``gallery[3]``, ``gallery[:9]`` and ``gallery[[4, 2]]`` are
-    galleries of some of them, ``a + b`` is one of all.
+    """G encoded images. ``len(gallery)`` is G; ``gallery[3]``, ``gallery[:9]`` and ``gallery[[4, 2]]`` are galleries of
+    some of the images; ``a + b`` joins two galleries.
 
     Args:
         embed: (G, D), l2-normalised.
-        tokens: (G, 1+N, C) for matching, None where the model does not re-rank.
-        paths: of every image the file it came from, None for a picture from memory. By default all None.
+        tokens: (G, 1+N, C) for matching, None if the model does not re-rank.
+        paths: for each image the file it came from, or None for a picture from memory. By default, all are None.
     """
 
     def __init__(self, embed: Tensor, tokens: Tensor | None, paths: Sequence[str | None] | None = None) -> None:
@@ -43,10 +43,10 @@ class Gallery:
         return Gallery(self.embed[index], tokens, [self.paths[i] for i in index.tolist()])
 
     def __add__(self, other: "Gallery") -> "Gallery":
-        """The images of both, those of ``other`` behind.
+        """A gallery of the images of both, first those of ``self``.
 
         Raises:
-            GalleryError: they were not encoded by models of the same kind.
+            GalleryError: the shapes of embeddings or tokens differ, so that different models encoded them.
         """
         if not isinstance(other, Gallery):
             return NotImplemented
@@ -69,7 +69,7 @@ class Gallery:
         return f"embed {tuple(self.embed.shape)}, {tokens}"
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write a ``.safetensors`` file, which appears complete or not at all. It holds no code and runs none.
+        """Write a ``.safetensors`` file, which appears complete or not at all. Such a file cannot contain code.
 
         Raises:
             GalleryError: the file cannot be written.
@@ -88,10 +88,10 @@ class Gallery:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Gallery":
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
-            GalleryError: there is no such file, it is damaged, or it is something else.
+            GalleryError: the file does not exist, is damaged, or is not a gallery.
         """
         path = os.path.expanduser(path)
         if not os.path.isfile(path):

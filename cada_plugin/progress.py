@@ -1,15 +1,15 @@
-"""Progress bars: on a terminal a bar that moves, in a log file a line now and then."""
+"""Progress bars: a moving bar on a terminal, and a line every half minute in a log file."""
 
 import sys
 from typing import TextIO
 
 from tqdm import tqdm
 
-_LOG_INTERVAL = 30.0  # seconds between lines where nobody watches
+_LOG_INTERVAL = 30.0  # seconds between the lines in a log file
 
 
 class _Lines:
-    """A stream that gets each state of a bar as a line of its own."""
+    """A stream that writes each state of a bar as a line of its own."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -24,9 +24,9 @@ class _Lines:
 
 
 def progress_bar(iterable: object = None, **options: object) -> tqdm:
-    """``tqdm(iterable, **options)``, except that a log file gets a line at most every half minute.
+    """``tqdm(iterable, **options)``, except that a log file gets at most one line every half minute.
 
-    A bar redraws its line several times a second. In a file or a pipe every redraw stays, and hides what the log says.
+    A bar redraws its line several times a second. In a file or a pipe every redraw stays, and the log would drown.
     """
     if not sys.stderr.isatty():
         options |= {"file": _Lines(sys.stderr), "mininterval": _LOG_INTERVAL, "maxinterval": _LOG_INTERVAL, "ncols": 80}

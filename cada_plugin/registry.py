@@ -1,7 +1,7 @@
-"""Registries of the plugin, one child per MMEngine root registry in use.
+"""Registries of the plugin: one child for each root registry of MMEngine that is used.
 
-The scope is the package name, so any MMEngine config can write ``type='cada_plugin.CADA'`` without importing
-anything: MMEngine imports ``cada_plugin.registry`` to resolve the scope and ``locations`` to fill the registry.
+Any MMEngine config can write ``type='cada_plugin.CADA'`` without importing anything, because the scope is the package
+name: MMEngine imports ``cada_plugin.registry`` to resolve the scope, and then the ``locations`` that fill the registry.
 """
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
@@ -41,7 +41,7 @@ HOOKS = _child("hook", MMENGINE_HOOKS, "engine")
 OPTIM_WRAPPERS = _child("optimizer wrapper", MMENGINE_OPTIM_WRAPPERS, "engine")
 TASK_UTILS = _child("task util", MMENGINE_TASK_UTILS, "text")  # tokenizers and attribute taggers
 
-# Empty: MMEngine warns of each registry that it looks up in a default scope that has no child of it.
+# These are empty. Without them, MMEngine would warn whenever it looks up such a registry in our default scope.
 MODEL_WRAPPERS = _child("model wrapper", MMENGINE_MODEL_WRAPPERS)
 OPTIM_WRAPPER_CONSTRUCTORS = _child("optimizer wrapper constructor", MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS)
 OPTIMIZERS = _child("optimizer", MMENGINE_OPTIMIZERS)
@@ -51,9 +51,10 @@ VISUALIZERS = _child("visualizer", MMENGINE_VISUALIZERS)
 
 
 def build_part(registry: Registry, cfg: dict) -> object:
-    """Build a part of one of our objects: names without a scope are the plugin's, whatever the host's default scope.
+    """Build a part of one of our objects. Type names without a scope mean the plugin's, whatever the default scope is.
 
-    So a foreign config says ``cada_plugin.`` once, at the outermost type; its own parts it names with its own scope.
+    A foreign config therefore writes ``cada_plugin.`` only once, at the outermost type. If it puts parts of its own
+    into our object, it writes its own scope there.
     """
     with DefaultScope.overwrite_default_scope(SCOPE):
         return registry.build(cfg)

@@ -1,4 +1,4 @@
-"""YAML without its traps: a key that is given twice is refused, where YAML itself takes the last without a word."""
+"""Read YAML, but refuse a key that is given twice. PyYAML itself would silently use the last one."""
 
 from pathlib import Path
 from typing import Any
@@ -34,5 +34,5 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     try:
         return yaml.load(text, StrictLoader)
-    except Exception as error:  # what is no YAML can fail in any way: a date that does not exist, a tree without end
+    except Exception as error:  # bad YAML can fail in any way, such as a date that does not exist or endless nesting
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error

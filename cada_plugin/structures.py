@@ -1,4 +1,4 @@
-"""What the annotation says about one item, carried beside the tensors through loader, model and metric."""
+"""The annotation of one item, which travels beside the tensors through loader, model and metric."""
 
 from mmengine.structures import BaseDataElement
 
@@ -15,6 +15,6 @@ class PersonDataSample(BaseDataElement):
     - ``image_id`` (int): position of the image in its split.
     - ``img_path`` (str): absolute path of the image.
     - ``captions`` (list of str): one caption in training, all of the image's captions in evaluation.
-    - ``camera_id`` (int or None): camera, where the data set tells.
+    - ``camera_id`` (int or None): camera, if the data set gives it.
     - ``is_twin`` (bool): the identity has a near-twin in the split (procedural data only).
     """

@@ -1,4 +1,4 @@
-"""Tables as text: for a terminal with aligned columns, and for a page in Markdown."""
+"""Tables as text: with aligned columns for a terminal, or in Markdown for a page."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,8 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def three_digits(value: float | None, unknown: str = "") -> str:
-    """A number with three significant digits, or with all of those before the point; ``unknown`` in place of None."""
+    """A number with three significant digits, or with all digits before the point if there are more; ``unknown`` for
+    None."""
     if value is None:
         return unknown
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

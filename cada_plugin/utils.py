@@ -1,4 +1,4 @@
-"""Where ``mmengine.hub`` looks for ``register_all_modules`` of a package."""
+"""``mmengine.hub`` looks in this module of a package for ``register_all_modules``."""
 
 from cada_plugin import register_all_modules
 

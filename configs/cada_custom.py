@@ -1,7 +1,7 @@
-# Your own pictures: a folder with annotations.csv (file_path,caption,id) or annotations.json, and the pictures beside it.
+# Train on your own pictures: a folder of pictures with annotations.csv (file_path,caption,id) or annotations.json.
 #     cada train cada_custom --cfg-options data_root=my_people
-# The weights that it starts from know drawn people only, and 606 words. For photographs, write the same five lines on top
-# of cada_cuhk.py, which starts from BLIP's weights and reads all words.
+# The start weights have seen drawn people only, and their vocabulary has 606 entries. For photographs, put the five
+# lines below _base_ into a config based on cada_cuhk.py, which starts from BLIP's weights and reads all words.
 _base_ = ['cada_procedural.py']
 data_root = 'data/custom'
 __dataset = dict(_delete_=True, type='CustomPEDES', data_root=data_root)

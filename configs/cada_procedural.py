@@ -1,5 +1,6 @@
-# The main job, on drawn pedestrians, in minutes on two CPU cores. It starts from small weights that ship with the
-# plugin, as the published recipe starts from BLIP's; pretrain_procedural.py made them, on other people.
+# The main example: CADA on drawn pedestrians, in minutes on two CPU cores. As the published recipe starts from BLIP's
+# weights, this config starts from small weights that ship with the plugin. pretrain_procedural.py made them, with other
+# people.
 _base_ = [
     '_base_/datasets/procedural_pedes.py',
     '_base_/models/cada_tiny.py',

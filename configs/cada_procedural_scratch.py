@@ -1,4 +1,4 @@
-# The main job without start weights, to be set beside cada_procedural.py.
+# cada_procedural.py without start weights, for comparison.
 _base_ = ['cada_procedural.py']
 model = dict(
     init_cfg=None,

@@ -1,6 +1,6 @@
-# Second half of the start weights of cada_procedural.py: all associations, from pretrain_procedural_dual.py's encoders.
-# Wrong partners are drawn, at first uniformly and then ever harder: with the hardest from the start, matching never
-# leaves its base rate when it begins from nothing.
+# Second step towards the start weights of cada_procedural.py: all associations, from the encoders that
+# pretrain_procedural_dual.py trained. Negatives are sampled uniformly at first and become harder over the run. With the
+# hardest negatives from the start, an untrained match head never gets better than its base rate.
 _base_ = ['pretrain_procedural_dual.py']
 model = dict(
     text_decoder=dict(_delete_=True, type='AttributeDecoder', causal=False, width=128, depth=3, heads=4, max_positions=64, dropout=0.0),

@@ -1,5 +1,5 @@
-# First half of the start weights of cada_procedural.py: the two encoders alone, by the global association.
-# The people are of another seed and another pool than those of cada_procedural.py: nobody is in both.
+# First step towards the start weights of cada_procedural.py: the two encoders alone, with the global association.
+# The people come from another seed and another pool than those of cada_procedural.py, so nobody is in both data sets.
 _base_ = [
     '_base_/datasets/procedural_pedes.py',
     '_base_/models/cada_tiny.py',
@@ -23,7 +23,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=5.0),
 )
-# With 2e-3 and more the contrastive loss stays at ln(batch).
+# The learning rate is 1e-3: with 2e-3 and more, the contrastive loss stays at ln(batch), which is chance.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=150, by_epoch=False),
     dict(type='CosineAnnealingLR', T_max=8, end=8, by_epoch=True, convert_to_iter_based=True),

@@ -1,4 +1,5 @@
-"""Write the small WordPiece vocabulary of the procedural configs: the generator's words, the lexicon, single letters.
+"""Write the small WordPiece vocabulary of the procedural configs: words of the caption generator and of the lexicon,
+and single characters.
 
 python tools/make_vocab.py cada_plugin/text/procedural_vocab.txt
 """

@@ -1,4 +1,4 @@
-"""Weights in and out: safe reading, released CADA, BLIP, Hugging Face BLIP and BERT names, fitting to a model."""
+"""Read weights safely, convert them (CADA, BLIP, Hugging Face BLIP and CLIP, BERT), fit them to a model, write them."""
 
 from .convert import Conversion, detect_format, to_cada, to_hf_blip
 from .fit import fit_state, resize_image_positions

@@ -1,8 +1,8 @@
-"""Parameter names of other people's weights, to and from CADA's. Pure functions on state dicts.
+"""Convert the parameter names of other models to CADA's, and CADA's to those of Hugging Face's BLIP.
 
-CADA's names are BLIP's, so most of this is about Hugging Face's BLIP, which renamed the image encoder, about its CLIP,
-and about plain BERT, which has token types where BLIP's BERT has none. Shapes are fitted in
-:mod:`cada_plugin.checkpoints.fit`.
+CADA uses BLIP's names, so most of this module is about Hugging Face's BLIP, which renamed the image encoder, about its
+CLIP, and about plain BERT, which has token types where BLIP's BERT has none. All functions are pure functions on state
+dicts. Shapes are fitted in :mod:`cada_plugin.checkpoints.fit`.
 """
 
 import re
@@ -55,8 +55,8 @@ _HF_BLIP_PARTS = ("visual_encoder.", "text_encoder.", "vision_proj.", "text_proj
 
 @dataclass
 class Conversion:
-    """``state`` under its new names, the ``format`` it came in, source names that were ``dropped`` on purpose, and
-    ``notes`` on values that changed."""
+    """A converted state dict: ``state`` under its new names, the ``format`` of the source, the source names that were
+    ``dropped`` on purpose, and ``notes`` on values that changed."""
 
     state: dict[str, Tensor]
     format: Format
@@ -65,7 +65,7 @@ class Conversion:
 
 
 def detect_format(state: Mapping[str, Tensor]) -> Format:
-    """Whose names these are. ``plain`` is none of the known: the names are then taken as they are."""
+    """The format that the parameter names belong to. ``plain`` means an unknown format, whose names are kept."""
     parts = {name.split(".")[0] for name in state}
     if "vision_model" in parts:
         return "hf-clip" if "text_model" in parts else "hf-blip"
@@ -80,23 +80,24 @@ def detect_format(state: Mapping[str, Tensor]) -> Format:
 
 
 def to_cada(state: Mapping[str, Tensor]) -> Conversion:
-    """Any known format under CADA's names.
+    """Convert weights of any known format to CADA's names.
 
-    Momentum copies, queues, poolers and the like are dropped. BERT's type-0 row is added to every position embedding:
-    our text encoder has no token types and gives the same hidden states that way. ``itm_local_head`` exists in no
-    foreign format and stays absent; the released code trains it from scratch too.
+    Momentum copies, queues, poolers and the like are dropped. BERT's embedding of token type 0 is added to every
+    position embedding; our text encoder, which has no token types, then gives the same hidden states. No foreign format
+    has ``itm_local_head``, so it stays absent; the released code trains it from scratch too.
     """
     kind = detect_format(state)
     return _CONVERTERS[kind](state, kind)
 
 
 def to_hf_blip(state: Mapping[str, Tensor]) -> Conversion:
-    """Weights with CADA's names under those of ``transformers.BlipForImageTextRetrieval``.
+    """Convert weights from CADA's names to those of ``transformers.BlipForImageTextRetrieval``.
 
-    The group match head and the attribute decoder have no place there and are dropped.
+    The group match head and the attribute decoder are dropped, because that model has no such parts.
 
     Raises:
-        CheckpointError: no image encoder, or one that Hugging Face's BLIP cannot be (not square, convolutional stem).
+        CheckpointError: there is no image encoder, or one that Hugging Face's BLIP does not support: its images are not
+            square, or it has a convolutional stem.
     """
     positions = state.get("visual_encoder.pos_embed")
     if positions is None:

@@ -1,6 +1,6 @@
-"""Fitting weights to a model: image positions of another size, text positions, the two words BLIP adds, the decoder.
+"""Fit weights to a model: image and text positions of another size, the two words that BLIP adds, the decoder.
 
-Pure functions on state dicts. What cannot be fitted without guessing is an error, not a warning.
+All functions are pure functions on state dicts. What cannot be fitted without guessing is an error, not a warning.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,17 @@ _DECODER, _ENCODER = "text_decoder.bert.", "text_encoder."
 
 
 def resize_image_positions(positions: Tensor, grid: Grid, old_grid: Grid | None = None, square: bool = False) -> Tensor:
-    """Position embeddings (1, 1+N, C) of an image encoder for another grid, (1, 1+rows*columns, C).
+    """Resize the position embeddings (1, 1+N, C) of an image encoder to another grid, (1, 1+rows*columns, C).
 
-    Bicubic with antialiasing (timm's ``resample_abs_pos_embed``); the class token's row is kept.
+    The interpolation is bicubic with antialiasing (timm's ``resample_abs_pos_embed``); the class token's row is kept.
 
     Args:
-        grid: (rows, columns) wanted.
-        old_grid: (rows, columns) of ``positions``; None finds it, see :func:`find_grid`.
+        grid: (rows, columns) of patches of the model.
+        old_grid: (rows, columns) of ``positions``; None infers it with :func:`find_grid`.
         square: the source is known to take square images (BLIP).
+
+    Raises:
+        CheckpointError: ``old_grid`` has another number of patches, or cannot be inferred.
     """
     old_grid = old_grid or find_grid(positions.shape[1] - 1, grid, square)
     if old_grid[0] * old_grid[1] != positions.shape[1] - 1:
@@ -39,10 +42,13 @@ def resize_image_positions(positions: Tensor, grid: Grid, old_grid: Grid | None 
 
 
 def find_grid(patches: int, grid: Grid, square: bool = False) -> Grid:
-    """The (rows, columns) that ``patches`` patches were laid out in, if the model to be filled has ``grid``.
+    """Infer the (rows, columns) of a checkpoint with ``patches`` image patches, for a model that has ``grid``.
 
-    The same number of patches means the same grid, unless the source is square. Otherwise the grid has the wanted
-    one's aspect ratio or is square; where both are possible, or neither, this is an error.
+    If the model has as many patches, the grids are the same, unless the source takes square images. Otherwise the
+    checkpoint's grid is either square or has the aspect ratio of ``grid``.
+
+    Raises:
+        CheckpointError: both are possible, or neither.
     """
     rows, columns = grid
     side = isqrt(patches)
@@ -76,17 +82,19 @@ def fit_state(
     Args:
         state: weights as :func:`~cada_plugin.checkpoints.io.read_weights` gives them.
         target: ``model.state_dict()``.
-        grids: (rows, columns) of patches by the name of each image position embedding of the model.
-        old_grid: that of the checkpoint, where it cannot be told from the numbers.
+        grids: for each image position embedding of the model, by its name, the (rows, columns) of patches.
+        old_grid: (rows, columns) of the checkpoint, needed where the number of patches leaves it open.
 
     Returns:
-        The conversion, whose common names with ``target`` all have its shapes, and a description of what was resized.
+        The conversion, in which all names that ``target`` has too have the shapes of ``target``, and a description of
+        what was resized.
 
     Raises:
-        CheckpointError: nothing matches, or what matches belongs to another architecture.
+        CheckpointError: no name matches, a weight is unusable (NaN, quantised), or the weights belong to another
+            architecture.
     """
     grids = grids or {}
-    # a model that finds all its names needs no conversion, whatever they resemble
+    # if all names of the model are there, nothing needs converting, even if the names look like another format's
     result = Conversion(dict(state), "plain") if target.keys() <= state.keys() else to_cada(state)
     if result.format == "plain" and "itm_local_head.weight" in target:
         result.format = "cada"
@@ -107,7 +115,11 @@ def fit_state(
 
 
 def _check_values(result: Conversion, target: Mapping[str, Tensor]) -> None:
-    """Every weight that the model would take is a dense tensor of finite numbers of its kind."""
+    """Check that every weight that the model would take is a dense tensor of finite numbers, of the model's kind.
+
+    Raises:
+        CheckpointError: some are not.
+    """
     problems = []
     for name in [name for name in result.state if name in target]:
         tensor, wanted = result.state[name], target[name]
@@ -134,7 +146,7 @@ def _sample(names: Mapping[str, Tensor]) -> str:
 
 
 def _take_part(result: Conversion, target: Mapping[str, Tensor]) -> None:
-    """Where the model is a text or image encoder alone, use the weights of that part."""
+    """If the model is a text or image encoder alone, use the weights of that part."""
     if result.state.keys() & target.keys():
         return
     for part in (_ENCODER, "visual_encoder."):
@@ -145,7 +157,7 @@ def _take_part(result: Conversion, target: Mapping[str, Tensor]) -> None:
 
 
 def _start_decoder(result: Conversion, target: Mapping[str, Tensor]) -> None:
-    """The attribute decoder starts from the text encoder where the source has no decoder."""
+    """If the source has no attribute decoder, let the model's decoder start from the weights of the text encoder."""
     if any(name.startswith(_DECODER) for name in result.state):
         return
     copies = {
@@ -165,7 +177,7 @@ def _fit_shapes(
     square = result.format in ("blip", "hf-blip", "hf-clip")
     for name in [name for name in result.state if name in target]:
         tensor, wanted = result.state[name], target[name].shape
-        same_width = tensor.ndim == len(wanted) and tensor.shape[-1:] == wanted[-1:]  # a count has no axis
+        same_width = tensor.ndim == len(wanted) and tensor.shape[-1:] == wanted[-1:]  # scalars have no last axis
         if name in grids and same_width and tensor.ndim == 3 and len(tensor) == 1 and tensor.shape[1] > 1:
             old = old_grid or find_grid(tensor.shape[1] - 1, grids[name], square)
             if old != grids[name] or tensor.shape != wanted:

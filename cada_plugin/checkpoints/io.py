@@ -1,5 +1,5 @@
-"""Reading and writing weight files. A pickle is never trusted: it is read as data, and whatever else a file wants to
-build is refused, not run (see :mod:`cada_plugin.checkpoints.torch_files`)."""
+"""Read and write weight files. A pickle is never trusted: it is read as data, and a file that would call anything else
+than weights need is refused, not run (see :mod:`cada_plugin.checkpoints.torch_files`)."""
 
 import json
 import os
@@ -33,13 +33,13 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name, on the CPU.
 
     Args:
-        path: ``.pth``, ``.pt``, ``.bin`` or ``.safetensors``, or a Hugging Face folder (sharded ones too). Wrappers
-            (``{'model': ...}``, ``{'state_dict': ...}``) and the prefixes of DistributedDataParallel and torch.compile
-            are taken off; everything that is not a tensor is left out. ``cada_plugin://NAME`` is a file that ships with
-            the plugin.
+        path: a ``.pth``, ``.pt``, ``.bin`` or ``.safetensors`` file, or a Hugging Face folder (sharded or not).
+            Wrappers (``{'model': ...}``, ``{'state_dict': ...}``) and the name prefixes of DistributedDataParallel and
+            torch.compile are removed; everything that is not a tensor is left out. ``cada_plugin://NAME`` means a file
+            that ships with the plugin.
 
     Raises:
-        CheckpointError: there is no such file, it is empty, damaged or not a checkpoint, or it would have to run code.
+        CheckpointError: the file does not exist, is empty, damaged or not a checkpoint, or reading it would run code.
     """
     if str(path).startswith(SHIPPED):
         path = WEIGHTS / str(path).removeprefix(SHIPPED)
@@ -54,7 +54,11 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
-    """All that a torch file holds, such as the optimiser's state beside the weights. Errors are ``read_weights``'."""
+    """Everything that a torch file holds, such as the optimiser's state beside the weights.
+
+    Raises:
+        CheckpointError: as in :func:`read_weights`.
+    """
     path = _existing(path)
     loaded = _read_file(path)
     if not isinstance(loaded, dict):
@@ -63,8 +67,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
 
 
 def write_weights(state: Mapping[str, Tensor], path: str | os.PathLike, wrap: bool = True) -> None:
-    """Write a state dict to ``.safetensors`` or, by torch, to ``.pth``, ``.pt`` or ``.bin``; ``path`` appears complete
-    or not at all. ``wrap`` puts torch files inside ``{'state_dict': ...}``, where MMEngine looks for it."""
+    """Write a state dict to a ``.safetensors`` file or, by torch, to ``.pth``, ``.pt`` or ``.bin``. The file appears
+    complete or not at all. ``wrap`` puts the weights of a torch file into ``{'state_dict': ...}``, where MMEngine looks
+    for them."""
     path = check_target(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with replacing(path) as unfinished:
@@ -75,10 +80,10 @@ def write_weights(state: Mapping[str, Tensor], path: str | os.PathLike, wrap: bo
 
 
 def check_target(path: str | os.PathLike) -> Path:
-    """The path of a weight file that is to be written, seen before the work that makes its content.
+    """Check that a weight file can be written, before the work that computes its content; returns its path.
 
     Raises:
-        CheckpointError: the name is of no known format, or its folder does not exist.
+        CheckpointError: the ending is of no known format, or the folder does not exist.
         ConfigError: the folder cannot be written to.
     """
     path = Path(path).expanduser()
@@ -91,16 +96,20 @@ def check_target(path: str | os.PathLike) -> Path:
 
 
 def _existing(path: str | os.PathLike) -> Path:
-    """The path without ``~``, if a file or folder is there."""
+    """The path with ``~`` expanded.
+
+    Raises:
+        CheckpointError: no file or folder is there.
+    """
     try:
         found = Path(path).expanduser()
         mode = os.stat(found).st_mode
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path} does not exist (looked in {Path.cwd()})") from None
-    except (OSError, ValueError, RuntimeError) as error:  # a name that is too long, a NUL, the home of nobody
+    except (OSError, ValueError, RuntimeError) as error:  # a name that is too long, a NUL, ``~`` of an unknown user
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"checkpoint {str(path)[:200]!r} cannot be opened: {reason}") from error
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would be waited for without end
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe could wait for ever
         raise CheckpointError(f"checkpoint {path} is neither a file nor a folder")
     return found
 
@@ -141,7 +150,7 @@ def _read_file(path: Path) -> dict:
 
 
 def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
-    for _ in range(2):  # {'model': {'state_dict': ...}} is seen too
+    for _ in range(2):  # twice, for {'model': {'state_dict': ...}}
         if isinstance(loaded, dict):
             loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
     if not isinstance(loaded, dict):

@@ -1,10 +1,15 @@
-"""Loading weights into a model, with a report of what was and was not found.
+"""Load weights into a model, and report what was and was not found.
 
-Three doors, one loader. ``load_checkpoint`` and ``load_into_runner`` are ours. In a config, ``init_cfg=dict(
-type='Pretrained', checkpoint=PATH)`` of a :class:`~cada_plugin.models.TextImageRetriever` comes here through its
-``init_weights``. ``load_from=PATH`` of a plain MMEngine Runner fills the model, whose pre-hook :func:`fit_state_dict`
-converts and checks the weights. MMEngine is given our reader for all local files: it takes ``.safetensors`` and folders
-as well, and nothing that a file holds is ever executed, by whatever Runner it is read.
+There are three ways to load, and all end in the same code:
+
+- in Python, ``load_checkpoint`` and ``load_into_runner``;
+- in a config, ``init_cfg=dict(type='Pretrained', checkpoint=PATH)`` of a
+  :class:`~cada_plugin.models.TextImageRetriever`, whose ``init_weights`` calls ``load_checkpoint``;
+- ``load_from=PATH`` of a plain MMEngine Runner, where the model's pre-hook :func:`fit_state_dict` converts and checks
+  the weights.
+
+MMEngine reads all local files with our reader. It therefore accepts ``.safetensors`` files and folders as well, and
+nothing that a file contains is ever executed, whichever Runner reads it.
 """
 
 import logging
@@ -26,8 +31,9 @@ from cada_plugin.errors import CheckpointError
 
 @dataclass
 class LoadReport:
-    """What a checkpoint gave a model. ``missing`` are the model's names, ``unexpected`` converted ones, ``dropped`` the
-    source's, which are of no use outside its training; ``resized`` and ``notes`` describe values that changed."""
+    """What a model got from a checkpoint. ``missing`` lists names of the model, ``unexpected`` lists names after the
+    conversion, and ``dropped`` lists names of the source that only its training needed. ``resized`` and ``notes``
+    describe values that changed."""
 
     source: str
     format: str
@@ -53,7 +59,8 @@ class LoadReport:
 
 
 def group_names(names: list[str]) -> str:
-    """``itm_local_head.* (2), temp``: names counted by their first part; cross-attention, which no BERT has, apart."""
+    """Shorten a list of names to ``itm_local_head.* (2), temp``: names are counted by their first part. Names of
+    cross-attention, which BERT does not have, are counted apart."""
     groups: dict[str, list[str]] = {}
     for name in names:
         part = name.split(".")[0]
@@ -68,19 +75,19 @@ def load_checkpoint(
 ) -> LoadReport:
     """Fill a model with the weights of a file or folder, in place.
 
-    Formats: released CADA, our own, MMEngine's, BLIP, Hugging Face BLIP, BERT; other models take files with their own
-    names. Image positions are resized to the model's image size.
+    The formats are released CADA, our own, MMEngine's, BLIP, Hugging Face BLIP and CLIP, and BERT. Other models take
+    files with their own parameter names. Image positions are resized to the model's image size.
 
     Args:
-        model: a CADA, one of its encoders, or any module. An MMEngine module counts as initialised afterwards, so that
-            a Runner does not initialise it again.
+        model: a CADA model, one of its encoders, or any module. An MMEngine module counts as initialised afterwards, so
+            that a Runner does not initialise it again.
         path: see :func:`~cada_plugin.checkpoints.io.read_weights`.
-        strict: a missing or unexpected name is an error.
-        old_grid: (rows, columns) of the checkpoint's image patches, only needed where their number leaves it open.
+        strict: treat a missing or unexpected name as an error.
+        old_grid: (rows, columns) of the checkpoint's image patches, needed only if their number leaves it open.
 
     Raises:
-        CheckpointError: the file cannot be read, belongs to another architecture, fits nowhere, or ``strict`` fails.
-            The model is unchanged then.
+        CheckpointError: the file cannot be read, its weights do not fit the model, or ``strict`` fails. The model is
+            then unchanged.
     """
     target = model.state_dict()
     state = read_weights(path)
@@ -103,8 +110,8 @@ def load_checkpoint(
 
 
 def load_into_runner(runner: Runner, path: str | os.PathLike, strict: bool = False) -> LoadReport:
-    """:func:`load_checkpoint` for the model of a Runner, before ``train``, ``val`` or ``test``; logs the report. The
-    Runner then loads nothing else: leave ``load_from`` unset, and do not use this to resume."""
+    """Call :func:`load_checkpoint` for the model of a Runner, before ``train``, ``val`` or ``test``, and log the
+    report. The Runner loads nothing else afterwards: leave ``load_from`` unset, and do not use this to resume."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     report = load_checkpoint(model, path, strict)
     runner._has_loaded = True
@@ -113,12 +120,14 @@ def load_into_runner(runner: Runner, path: str | os.PathLike, strict: bool = Fal
 
 
 def fit_state_dict(module: nn.Module, state_dict: dict, prefix: str, *_: object) -> None:
-    """A ``load_state_dict`` pre-hook: turns any known format into ``module``'s names and shapes, in place.
+    """A ``load_state_dict`` pre-hook that converts weights of any known format to the names and shapes of ``module``,
+    in place.
 
-    Weights of the model itself pass unchanged. Acts where ``module`` is the one being loaded, not a part of another.
+    Weights that were saved from the same model pass unchanged. If ``module`` is only a part of the model that is being
+    loaded, the hook does nothing.
 
     Raises:
-        CheckpointError: the weights fit nowhere or belong to another architecture, where MMEngine would only warn.
+        CheckpointError: the weights do not fit the model. MMEngine alone would only warn.
     """
     if prefix or not state_dict:
         return
@@ -132,7 +141,7 @@ def fit_state_dict(module: nn.Module, state_dict: dict, prefix: str, *_: object)
 
 
 def _grids(model: nn.Module) -> dict[str, Grid]:
-    """(rows, columns) of patches by the name of each image position embedding with a class token."""
+    """For each image position embedding that has a class token, by its name, the (rows, columns) of patches."""
     grids = {}
     for name, module in model.named_modules():
         positions = getattr(module, "pos_embed", None)
@@ -160,13 +169,13 @@ def _report(source: str, result: Conversion, resized: list[str], target: dict[st
 
 
 def load_from_local(filename: str, map_location: object = None) -> dict:
-    """Our reader as MMEngine's for local files and folders: all of a checkpoint, cleaned. Tensors are on the CPU; the
-    model and the optimiser move them to their device."""
+    """The reader that MMEngine uses for local files and folders. It returns the whole checkpoint, made safe by
+    :func:`clean`, with tensors on the CPU; the model and the optimiser move them to their device."""
     path = Path(filename).expanduser()
     if path.suffix == ".safetensors" or path.is_dir() or str(filename).startswith(SHIPPED):
         return {"state_dict": read_weights(filename)}
     return clean(read_checkpoint(path))
 
 
-# In place of MMEngine's own, which lets torch unpickle the file.
+# Replace MMEngine's own reader, which lets torch unpickle the file.
 CheckpointLoader.register_scheme("", load_from_local, force=True)

@@ -1,7 +1,7 @@
-"""What a weight file's pickle asks for, made by hand: tensors, plain collections, numpy's numbers, MMEngine's log.
+"""Build the values that the pickle of a weight file describes: tensors, collections, numpy numbers, MMEngine's log.
 
-The arguments of every call are checked before anything is made of them: shapes against the bytes that are there, types
-against a list. What is in no table here is refused.
+Nothing is called because a pickle says so. The arguments of every call are checked before a value is built from them:
+shapes against the number of stored bytes, types against a list. A call that is in no table here is refused.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor
 from cada_plugin.checkpoints.pickles import Call, Name, Persistent, PickleRefused
 from cada_plugin.errors import CheckpointError
 
-MAX_DEPTH = 100  # of dicts in dicts; a Runner's checkpoint has 6
+MAX_DEPTH = 100  # nesting of dicts, lists and calls; a Runner's checkpoint has 6 levels
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -48,7 +48,7 @@ _VALUELESS = {
 
 
 def storage_of(reference: Persistent) -> tuple[torch.dtype, str, int]:
-    """Element type, key and number of elements."""
+    """Element type, key and number of elements of the storage that ``reference`` means."""
     try:
         kind, storage_type, key, _, elements, *rest = reference.identity
     except (TypeError, ValueError):
@@ -62,10 +62,10 @@ def storage_of(reference: Persistent) -> tuple[torch.dtype, str, int]:
 
 
 class ValueBuilder:
-    """Makes tensors and plain data of what :func:`read_pickle` gives.
+    """Builds tensors and plain data from the result of :func:`read_pickle`.
 
     Args:
-        read: the storage of a key, which must have so many bytes.
+        read: returns the storage of a key, which must have the given number of bytes.
     """
 
     def __init__(self, read: Callable[[str, int], torch.UntypedStorage]) -> None:
@@ -75,7 +75,7 @@ class ValueBuilder:
         self._open: set[int] = set()
 
     def build(self, node: Any, where: str = "", depth: int = 0) -> Any:
-        """``where`` names the node in errors. A node that is met twice is built once."""
+        """Build the value of a node. ``where`` is its path, for errors. A node that occurs twice is built once."""
         if isinstance(node, str | int | float | bytes | None):
             return node
         if id(node) in self._built:
@@ -119,7 +119,7 @@ class ValueBuilder:
     # ------------------------------------------------------------ collections and numbers
 
     def _dict(self, call: Call, where: str, depth: int) -> dict:
-        """OrderedDict and defaultdict; what they were made of, and then filled with."""
+        """OrderedDict or defaultdict, from the items in the constructor's arguments and those set later."""
         start: dict = {}
         for arg in call.args:
             pairs = arg.items() if isinstance(arg, dict) else arg if isinstance(arg, list) else ()
@@ -153,7 +153,7 @@ class ValueBuilder:
         return torch.Size(_sizes(sizes))
 
     def _text(self, call: Call, where: str, depth: int) -> str:
-        """A device as its name: where the tensors were is of no interest."""
+        """A device as its name. The name is not used, because all tensors are read to the CPU."""
         return ":".join(str(part) for part in call.args if isinstance(part, str | int))[:32]
 
     # ------------------------------------------------------------ tensors
@@ -190,12 +190,12 @@ class ValueBuilder:
         function, _, args, _ = call.args
         if not isinstance(function, Name) or not isinstance(args, tuple):
             raise PickleRefused("call something that is not a name")
-        return self._call(Call(function, args), where, depth)  # not by ``build``, which knows nodes of the pickle only
+        return self._call(Call(function, args), where, depth)  # not ``build``, which is for nodes of the pickle
 
     # ------------------------------------------------------------ numpy and MMEngine
 
     def _numpy_dtype(self, node: Any) -> np.dtype:
-        """An element type, by its name alone. Fields, objects and sub-arrays are refused."""
+        """An element type, built from its name alone. Structured, object and sub-array types are refused."""
         kind = node.args[0] if isinstance(node, Call) and str(node.function) == "numpy.dtype" and node.args else None
         if not isinstance(kind, str) or not _NUMPY_KIND.fullmatch(kind):
             raise PickleRefused("make a numpy array of something other than numbers or texts")
@@ -228,7 +228,7 @@ class ValueBuilder:
         return self._array(Call(call.function, (), state), where, depth)
 
     def _history(self, call: Call, where: str, depth: int) -> HistoryBuffer:
-        """The numbers alone; methods, which MMEngine pickles as well, are the class's own."""
+        """MMEngine's log history, from its numbers alone. MMEngine pickles its methods too, but the class has them."""
         state = call.state if isinstance(call.state, dict) else {}
         values, counts = (
             self.build(state.get(key, []), f"{where}.{key}", depth) for key in ("_log_history", "_count_history")
@@ -237,7 +237,11 @@ class ValueBuilder:
 
 
 def make_history(values: Any, counts: Any, max_length: Any) -> HistoryBuffer:
-    """MMEngine's log history of checked numbers: arrays, tensors or lists of one axis and the same length."""
+    """MMEngine's log history, after checking that values and counts are numbers of one axis and the same length.
+
+    Raises:
+        CheckpointError: they are not.
+    """
     try:
         values, counts = (
             (part.double().numpy() if isinstance(part, Tensor) else np.asarray(part)) for part in (values, counts)
@@ -263,7 +267,7 @@ def _sizes(value: Any) -> tuple[int, ...]:
 
 
 def _encoded(node: Any) -> bytes:
-    """Bytes, which pickle protocol 2 writes as a text to be encoded."""
+    """Bytes. Pickle protocol 2 writes them as a text with a call that encodes it."""
     if isinstance(node, bytes):
         return node
     if isinstance(node, Call) and str(node.function) == "_codecs.encode" and len(node.args) == 2:
@@ -276,7 +280,7 @@ def _encoded(node: Any) -> bytes:
 
 
 def _left_out(builder: ValueBuilder, call: Call, where: str, depth: int) -> None:
-    """A statistic of MMEngine's log history, which MMEngine pickles as an attribute: the class has it anyway."""
+    """None for a statistic of MMEngine's log history, which MMEngine pickles as an attribute of the class."""
     owner, *name = call.args
     if not isinstance(owner, Name) or ".".join(map(str, (owner, *name))) not in _STATISTICS:
         raise PickleRefused("look up an attribute with builtins.getattr")
@@ -312,9 +316,9 @@ _BUILDERS: dict[str, Callable[[ValueBuilder, Call, str, int], Any]] = {
 _NEVER_CALLED = {
     *("numpy.ndarray", "numpy.dtype", "builtins.list", "builtins.int", "builtins.float", "torch.Tensor"),
     *("torch.nn.parameter.Parameter", "torch.storage.UntypedStorage", *_DTYPES, *_STATISTICS),
-    # so that a tensor which is of no use here is named, and not the way in which it is pickled
+    # allowed so that the error is about the unsupported kind of tensor, and not about how it is pickled
     *("torch.serialization._get_layout", "torch.per_tensor_affine", "torch.per_channel_affine", *_VALUELESS),
     *(f"torch.{name}Storage" for name in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")),
 }
 ALLOWED = {*_BUILDERS, *_NEVER_CALLED, *(f"torch.{name}" for name in _STORAGES)}
-"""Full names that a pickle may mention. None of them is imported because of it."""
+"""Full names that a pickle may mention. Mentioning a name does not import it."""

@@ -1,8 +1,8 @@
-"""A pickle as plain data: the opcodes are read, and nothing that a pickle names is ever called or looked up.
+"""Read a pickle as plain data: its opcodes are followed, but nothing that it mentions is ever called or imported.
 
-Python's unpickler calls what a file tells it to call, and so does torch's restricted one, if from a shorter list. Here
-a name becomes a :class:`Name`, "call this with these arguments" becomes a :class:`Call`, and a name that no weight file
-needs ends the reading. What the calls would have made is built afterwards from checked arguments, see
+Python's unpickler calls whatever a file tells it to call, and torch's restricted unpickler does the same with a shorter
+list. Here a global becomes a :class:`Name`, "call this with these arguments" becomes a :class:`Call`, and a global that
+no weight file needs is refused. The results of the calls are built afterwards from checked arguments, see
 :mod:`cada_plugin.checkpoints.pickled_values`.
 """
 
@@ -12,18 +12,18 @@ from typing import IO, Any, NamedTuple
 
 from cada_plugin.errors import CheckpointError
 
-# Ours, for what a small file can make of memory. A checkpoint of a thousand tensors has about 50,000 operations, 10,000
-# containers and 20,000 memorised values.
+# Our limits on the memory that a small file can take up. For comparison, a checkpoint of a thousand tensors has about
+# 50,000 operations, 10,000 containers and 20,000 memorised values.
 MAX_OPCODES, MAX_CONTAINERS = 10_000_000, 500_000
 _SCALARS = (str, int, float, bool, bytes, type(None))
 
 
 class PickleRefused(Exception):
-    """The pickle wants what no weight file needs; the message completes "it wants to ..."."""
+    """The pickle contains what no weight file needs. The message completes the sentence "it wants to ..."."""
 
 
 class Name(NamedTuple):
-    """A global that the pickle names, such as ``collections.OrderedDict``. It is not imported."""
+    """A global that the pickle mentions, such as ``collections.OrderedDict``. It is not imported."""
 
     module: str
     name: str
@@ -34,7 +34,7 @@ class Name(NamedTuple):
 
 @dataclass(eq=False)
 class Call:
-    """What the pickle wants to be called, and what it wants to put into the result."""
+    """A call that the pickle contains, and the ``state`` and ``items`` that it sets on the result. It is not made."""
 
     function: Name
     args: tuple
@@ -43,7 +43,7 @@ class Call:
 
 
 class Persistent(NamedTuple):
-    """A reference to something outside of the pickle: in torch files, a storage."""
+    """A reference to something outside of the pickle, which is a storage in torch files."""
 
     identity: Any
 
@@ -63,13 +63,13 @@ def read_pickle(file: IO[bytes], allowed: set[str]) -> Any:
     """The content of the next pickle of ``file`` as plain data, :class:`Name`, :class:`Call` and :class:`Persistent`.
 
     Args:
-        file: stands at the pickle, and afterwards behind it.
+        file: positioned at the start of the pickle; afterwards it is positioned behind the pickle.
         allowed: full names of the globals that the pickle may mention, ``module.name``.
 
     Raises:
-        PickleRefused: it names another global, or uses what needs one.
-        CheckpointError: it is longer than ``MAX_OPCODES``.
-        Exception: it is damaged, in any of the ways in which a program for a small machine can be.
+        PickleRefused: the pickle mentions another global, or uses an operation that weights do not need.
+        CheckpointError: it exceeds ``MAX_OPCODES`` or ``MAX_CONTAINERS``.
+        Exception: it is damaged. A pickle is a program for a stack machine, which can fail with any type of error.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -190,7 +190,7 @@ def _set_items(target: object, items: list) -> None:
     if type(content) is not dict:
         raise PickleRefused(f"set items of a {type(target).__name__}")
     keys, values = items[::2], items[1::2]
-    # hashing runs through whole tuples, and through as many levels as somebody cared to write
+    # tuples are refused too, because hashing one visits everything nested in it, at any depth
     if not all(isinstance(key, _SCALARS) for key in keys):
         raise PickleRefused("use dict keys that are neither numbers nor texts")
     content.update(zip(keys, values, strict=True))

@@ -1,9 +1,9 @@
-"""Files of ``torch.save`` as tensors and plain data, without running anything that they contain.
+"""Read files of ``torch.save`` as tensors and plain data, without running anything that they contain.
 
-The pickle inside is read as data (:mod:`cada_plugin.checkpoints.pickles`). Of the calls that it asks for, those that
-weights and MMEngine's training state consist of are carried out by :mod:`cada_plugin.checkpoints.pickled_values`. Here
-are the two containers that the pickle and its storages come in. Sizes are bounded from the headers, before anything is
-read, so that no file needs much more memory than it has bytes.
+:mod:`cada_plugin.checkpoints.pickles` reads the pickle inside as data. From that,
+:mod:`cada_plugin.checkpoints.pickled_values` builds the values that weights and MMEngine's training state consist of.
+This module reads the two containers in which torch puts the pickle and its storages. Sizes are checked in the headers
+before anything is read, so that no file needs much more memory than it has bytes.
 """
 
 import io
@@ -20,16 +20,16 @@ from cada_plugin.checkpoints.pickled_values import ALLOWED, ValueBuilder, storag
 from cada_plugin.checkpoints.pickles import Call, Name, Persistent, PickleRefused, read_pickle
 from cada_plugin.errors import CheckpointError
 
-MAX_PICKLE = 256_000_000  # bytes; ours: the pickle of a checkpoint holds names and shapes, about 100 bytes a tensor
-MAX_PATHS = 20_000_000  # parts of a file, each counted as often as something refers to it
+MAX_PICKLE = 256_000_000  # bytes, our limit; a pickle holds names and shapes, about 100 bytes per tensor
+MAX_PATHS = 20_000_000  # our limit on the parts of a file, each counted once for every path that leads to it
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _ZIP = b"PK\x03\x04"
 
 
 def read_torch_file(path: Path) -> Any:
-    """What ``torch.save`` wrote, with tensors on the CPU; both of its formats.
+    """The content of a file of ``torch.save``, in either of its formats, with tensors on the CPU.
 
-    MMEngine's ``HistoryBuffer`` and numpy's numbers and arrays, which its Runner puts beside the weights, are made anew
+    MMEngine's ``HistoryBuffer`` and numpy's numbers and arrays, which its Runner saves beside the weights, are rebuilt
     from their checked content. Attributes of dicts and tensors are left out.
 
     Raises:
@@ -88,7 +88,11 @@ def _read_zip(path: Path) -> Any:
 
 
 def _built(content: Any, read: Callable[[str, int], torch.UntypedStorage]) -> Any:
-    """The content of a file, unless whoever walks through it would not come to an end."""
+    """Build the content of a file.
+
+    Raises:
+        CheckpointError: it refers to its own parts so often that a loop over all of them would practically never end.
+    """
     result = ValueBuilder(read).build(content)
     if _paths(result, {}) > MAX_PATHS:
         raise CheckpointError("it refers to the same content again and again, so that no end of it could be reached")
@@ -96,7 +100,7 @@ def _built(content: Any, read: Callable[[str, int], torch.UntypedStorage]) -> An
 
 
 def _paths(node: Any, known: dict[int, int]) -> int:
-    """In how many ways the parts of ``node`` can be reached, from it."""
+    """The number of paths from ``node`` to itself and its parts; a part that is referred to twice counts twice."""
     if not isinstance(node, dict | list | tuple):
         return 1
     if id(node) not in known:
@@ -106,7 +110,8 @@ def _paths(node: Any, known: dict[int, int]) -> int:
 
 
 def _check_sizes(entries: dict[str, zipfile.ZipInfo], available: int) -> None:
-    """torch never compresses. A small file that unpacks to a large one is made to exhaust memory."""
+    """Refuse compressed archives and parts larger than the file. torch never compresses, and a small file that unpacks
+    to a large one was made to exhaust memory."""
     if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
         raise CheckpointError("it is compressed, which torch.save never does: unpack it, load it and save it again")
     if (total := sum(info.file_size for info in entries.values())) > available:
@@ -117,7 +122,7 @@ def _check_sizes(entries: dict[str, zipfile.ZipInfo], available: int) -> None:
 
 
 class _Bounded:
-    """A file that is never asked for more than it has: room for all of that would be made first."""
+    """A file of which never more is read than it has, because a read first allocates all the memory requested."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file, self._size = file, size
@@ -131,7 +136,7 @@ class _Bounded:
 
 
 def _read_legacy(file: IO[bytes], size: int) -> Any:
-    """The format before torch 1.6: pickles one after the other, then the storages."""
+    """Read the format before torch 1.6: several pickles in a row, then the storages."""
     pickles = _Bounded(file, size)
     magic = read_pickle(pickles, set())
     if magic != _LEGACY_MAGIC:
@@ -180,7 +185,7 @@ def _storages_of(content: Any) -> dict[str, torch.dtype]:
 
 
 def _fill(source: IO[bytes], size: int) -> torch.UntypedStorage:
-    """The next ``size`` bytes as a storage, read once and copied nowhere."""
+    """Read the next ``size`` bytes directly into a new storage, without another copy."""
     buffer = torch.empty(size, dtype=torch.uint8)
     view = memoryview(buffer.numpy())
     done = 0

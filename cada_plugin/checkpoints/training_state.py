@@ -1,7 +1,7 @@
-"""What a Runner of MMEngine saves beside the weights: as plain data into our files, and checked on the way back.
+"""The training state that an MMEngine Runner saves beside the weights: saved as plain data, and checked when read.
 
-A file may come from anywhere. Its text is never executed as a config, and no path that it names is ever followed: of
-the best checkpoint only the file's name is kept, for a Runner to look for in its own work dir.
+A file may come from anywhere. The config inside is never executed, and no path inside is ever followed: of the path of
+the best checkpoint only the file name is kept, and a Runner looks for it in its own work dir.
 """
 
 import re
@@ -22,14 +22,14 @@ from cada_plugin.errors import CheckpointError
 _PARTS = {"meta", "state_dict", "optimizer", "message_hub"}
 _HISTORY_KEYS = {"log_history", "count_history", "max_length"}
 BEST, SAVED_BEST = "best_ckpt", "saved_best_ckpt"
-"""Beginnings of the keys of ``runtime_info`` under which ``CheckpointHook`` keeps the path of its best checkpoint, and
-under which :func:`clean` puts that file's name."""
-_NUMBERS, SAVED_NUMBERS = "keep_ckpt_ids", "saved_keep_ckpt_ids"  # the same for the epochs that it has kept
+"""Prefixes of keys of ``runtime_info``. Under the first, ``CheckpointHook`` keeps the path of its best checkpoint;
+under the second, :func:`clean` puts the name of that file."""
+_NUMBERS, SAVED_NUMBERS = "keep_ckpt_ids", "saved_keep_ckpt_ids"  # the same for the numbers of the kept epochs
 _BEST_FILE = re.compile(r"best_[^/\\\0]{1,200}")
 
 
 def to_plain(value: Any) -> Any:
-    """A checkpoint without numpy and without MMEngine's log buffers: any reader of tensors can read it then."""
+    """A checkpoint without numpy and without MMEngine's log buffers, so that any reader of tensors can read it."""
     if isinstance(value, HistoryBuffer):
         numbers = (torch.from_numpy(np.ascontiguousarray(part, float)) for part in value.data)
         return {**dict(zip(("log_history", "count_history"), numbers, strict=True)), "max_length": value.max_length}
@@ -45,10 +45,10 @@ def to_plain(value: Any) -> Any:
 
 
 def clean(checkpoint: dict) -> dict:
-    """A checkpoint that was read from a file, made safe to resume from; in place.
+    """Make a checkpoint that was read from a file safe to resume from, in place.
 
-    Log buffers are made of the plain data that :func:`to_plain` wrote. ``meta['config']``, which MMEngine would execute
-    as Python, is removed, and so is every path.
+    Log buffers are rebuilt from the plain data that :func:`to_plain` wrote. ``meta['config']``, which MMEngine would
+    execute as Python, is removed, and so is every path.
     """
     meta = checkpoint.get("meta")
     if isinstance(meta, dict):
@@ -63,7 +63,7 @@ def clean(checkpoint: dict) -> dict:
             scalars[key] = make_history(*(value[part] for part in ("log_history", "count_history", "max_length")))
     for key in [key for key, value in resumed.items() if type(value) is not bool]:
         del resumed[key]
-    for key in [key for key in info if str(key).startswith((SAVED_BEST, SAVED_NUMBERS))]:  # ours alone to write
+    for key in [key for key in info if str(key).startswith((SAVED_BEST, SAVED_NUMBERS))]:  # set below alone
         info.pop(key), resumed.pop(key, None)
     for key in [key for key in info if str(key).startswith((BEST, "last_ckpt"))]:
         path, _ = info.pop(key), resumed.pop(key, None)
@@ -72,7 +72,7 @@ def clean(checkpoint: dict) -> dict:
         suffix = str(key).removeprefix(BEST)
         if isinstance(path, str) and _BEST_FILE.fullmatch(file_name(path)):
             info[SAVED_BEST + suffix] = file_name(path)
-        else:  # the best is looked for again
+        else:  # the best epoch will be determined anew
             for other in (f"best_score{suffix}", "validated_epoch"):
                 info.pop(other, None), resumed.pop(other, None)
     kept, _ = info.pop(_NUMBERS, None), resumed.pop(_NUMBERS, None)
@@ -82,15 +82,15 @@ def clean(checkpoint: dict) -> dict:
 
 
 def file_name(path: str) -> str:
-    """The last part of a path of any system."""
+    """The last part of a path, whether it was written on Windows or on another system."""
     return PurePosixPath(PureWindowsPath(path).name).name
 
 
 def check_training_state(path: Path) -> None:
-    """Refuse to resume from a file that is damaged, holds weights alone, or has numbers that are not finite.
+    """Check that training can resume from a file. Cost: the file is read once.
 
     Raises:
-        CheckpointError: that is so. It costs one reading of the file.
+        CheckpointError: the file is damaged, holds weights alone, or has numbers that are not finite.
     """
     state = read_checkpoint(path)
     if not state.keys() >= _PARTS:
@@ -113,7 +113,7 @@ def check_training_state(path: Path) -> None:
 
 
 def _are_schedulers(states: Any) -> bool:
-    """One list of states, or one for each of several optimizers."""
+    """Whether this is a list of scheduler states, or a dict with such a list for each of several optimizers."""
     lists = list(states.values()) if isinstance(states, dict) else [states]
     counters = ("last_step", "_global_step", "begin", "end")
     return all(
@@ -124,7 +124,7 @@ def _are_schedulers(states: Any) -> bool:
 
 
 def not_finite(value: Any, name: str = "", seen: set[int] | None = None) -> list[str]:
-    """Names of the floating-point tensors that hold a NaN or an infinite number; each is looked at once."""
+    """Names of the floating-point tensors that hold a NaN or an infinite number. Each tensor is checked only once."""
     seen = set() if seen is None else seen
     if id(value) in seen:
         return []

@@ -1,4 +1,4 @@
-"""The ``cada`` command: one module for each sub-command, which reads the command line and does nothing else."""
+"""The ``cada`` command: one module for each sub-command. It reads the command line; the work is done elsewhere."""
 
 from .main import main
 

@@ -1,13 +1,13 @@
-"""Train and test several configs with several seeds, measure their cost, and say what is more than noise.
+"""Train and test several configs with several seeds, measure their cost, and tell real differences from noise.
 
 cada benchmark cada_procedural blip_procedural clip_procedural --seeds 0 1 2 --out runs/bench
 cada benchmark cada_cuhk --test-only cada.pth --cross cada_icfg --out runs/transfer
 cada benchmark cada_procedural --vary "k4: test_cfg.rerank_topk=4" grids/procedural --out runs/ablations
 
-Every run is a process of its own: the failure of one is reported and the others go on. The same command started again
-goes on where it was stopped and tries again what failed. In the folder of --out: results.md (tables; grows while it
-runs), results.json (everything, per run as well), results.csv, accuracy.png, cost.png, and the work dir and log of each
-run. Exit status: 0 all done, 1 something failed, 2 the request is wrong or was interrupted.
+Every run is a process of its own: if one fails, this is reported and the others go on. If you start the same command
+again, it continues where it was stopped and repeats what failed. The folder of --out then holds results.md (tables,
+which grow during the runs), results.json (everything, also for each run), results.csv, accuracy.png, cost.png, and the
+work dir and log of each run. Exit status: 0 all done, 1 something failed, 2 the request is wrong or was interrupted.
 """
 
 import argparse
@@ -69,10 +69,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _read_vary(word: str) -> list[Variant]:
-    """The variant that a word of ``--vary`` spells, or those of the file that it names.
+    """The variants of one word of ``--vary``: the one that is written out in it, or those of a grid file.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: the word is neither a variant nor a grid.
     """
     name, colon, settings = word.partition(":")
     if not colon:

@@ -25,7 +25,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def format_counts(report) -> str:
-    """Counts per split as a table; the published ones beside them where there are any."""
+    """Counts per split as a table, beside the published counts if there are any."""
     header = ["split", "ids", "images", "captions"]
     if report.published:
         header += ["published: ids", "images", "captions"]

@@ -1,4 +1,4 @@
-"""What the commands share: the arguments of OpenMMLab's tools, reading a config of any kind, errors and signals."""
+"""What the commands share: the arguments of OpenMMLab's tools, reading configs, handling errors and signals."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ class _Overrides(DictAction):
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """What all commands share that run a config."""
+    """Add the arguments of all commands that run a config."""
     parser.add_argument(
         "config", help="a config: a path, or the name of one that ships with the plugin (cada_procedural)"
     )
@@ -42,7 +42,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_yaml_arguments(parser: argparse.ArgumentParser) -> None:
-    """For YAML configs, after all other words of a command: parse with ``parse_intermixed_args``."""
+    """Add the arguments for YAML configs. Add them last, and parse with ``parse_intermixed_args``."""
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="KEY VALUE", help="for a YAML config: SOLVER.MAX_EPOCH 1"
     )
@@ -64,30 +64,30 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE words, read as ``--cfg-options`` reads them.
+    """Parse KEY=VALUE words as ``--cfg-options`` does.
 
     Raises:
-        ValueError: one of them is none.
+        ValueError: a word is no KEY=VALUE pair, or its brackets do not match.
     """
     if wrong := [pair for pair in pairs if "=" not in pair]:
         raise ValueError(f"expected KEY=VALUE pairs, got {wrong[0]!r}")
     parsed = argparse.Namespace()
     try:
         DictAction(["--cfg-options"], "options")(argparse.ArgumentParser(), parsed, list(pairs))
-    except AssertionError as error:  # MMEngine counts brackets
+    except AssertionError as error:  # MMEngine asserts that brackets match
         raise ValueError(str(error)) from error
     return parsed.options
 
 
 def run_command(command: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
-    """Run a command and return its exit status. An error that the user can act on becomes one message and status 2, and
-    not a traceback."""
+    """Run a command and return its exit status. For an error that the user can act on, this prints one message instead
+    of a traceback and returns 2."""
     quiet_dependencies()
     try:
         with interruptible(), signals_first():
             status = command(args)
     except (CADAError, KeyboardInterrupt) as error:
-        # every process of a job gets the signal that ends it, but one of them is enough to say so
+        # the signal reaches every process of a job, but one message is enough
         if not isinstance(error, KeyboardInterrupt) or os.environ.get("RANK", "0") == "0":
             write_above_bars(f"error: {_message(error)}\n")
         return 2
@@ -99,12 +99,12 @@ def run_command(command: Callable[[argparse.Namespace], int | None], args: argpa
 def _message(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return str(error) if isinstance(error, Interrupted) else "interrupted"
-    # the loader puts the traceback of its worker before the message
+    # for an error in a loader's worker, torch puts the worker's traceback before the message
     return str(error).split(f"{type(error).__module__}.{type(error).__qualname__}: ")[-1].strip()
 
 
 def read_job(args: argparse.Namespace, job: str) -> Config:
-    """The config of a command line with its overrides, fit for ``job`` (train, test)."""
+    """Read the config of a command line, apply its overrides, and prepare it for ``job`` (train, test)."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     config = read_any_config(args.config, args.overrides, args.ignore_unknown, args.launcher)
     override(config, args.cfg_options or {})

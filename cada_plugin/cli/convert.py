@@ -4,9 +4,10 @@ cada convert model_base.pth blip.safetensors
 cada convert blip-itm-base-coco/ start.pth
 cada convert work_dirs/cada_cuhk/epoch_30.pth pytorch_model.bin --to hf-blip
 
-SRC is a file (.pth, .pt, .bin, .safetensors) or a Hugging Face folder; its format is recognised. Training reads all of
-them directly and fits image and text positions to the model; this tool changes names, never sizes.
-Exit status: 0 converted, 2 SRC cannot be read or converted, or DST not written.
+SRC is a file (.pth, .pt, .bin, .safetensors) or a Hugging Face folder; its format is recognised. You need not convert
+weights for training: it reads all these formats directly, and also fits image and text positions to the model. This
+tool only changes names, never sizes.
+Exit status: 0 converted, 2 SRC cannot be read or converted, or DST cannot be written.
 """
 
 import argparse

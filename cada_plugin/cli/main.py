@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-# Imported when they are asked for: torch takes seconds.
+# The module of a command is imported when the command is called, because importing torch takes seconds.
 COMMANDS = {
     "train": "train a model by a config, then test its best epoch",
     "test": "test a checkpoint",
@@ -17,7 +17,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit status: 0 done, 1 the command found problems, 2 it could not be done."""
+    """Run a command line and return its exit status: 0 done, 1 the command found problems, 2 it could not be done."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(_help())

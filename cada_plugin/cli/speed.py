@@ -1,12 +1,12 @@
-"""Measure speed on synthetic inputs: both sides of a comparison in turn, several rounds after a warm-up.
+"""Measure speed on synthetic inputs. The sides of a comparison are timed in turn, in several rounds after a warm-up.
 
 cada speed train --batch-size 16                  # a training step, against the plain path
 cada speed rank                                   # metrics, against torchreid's evaluate_rank
 cada speed train --device cuda --amp --batch-size 64
 cada speed curves --out runs/curves
 
-WORK is train, encode, rerank, rank, load, evaluate or curves; `WORK --help` shows its options. The plain path is the
-same mathematics on the same weights, without what makes ours fast.
+WORK is train, encode, rerank, rank, load, evaluate or curves; `WORK --help` shows its options. The plain path computes
+the same with the same weights, but without our optimisations.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
 
 
 def _add_works(parser: argparse.ArgumentParser) -> None:
-    """One subcommand for each work."""
+    """Add one subcommand for each kind of work."""
     commands = parser.add_subparsers(dest="work", required=True, metavar="WORK")
 
     def command(name: str, about: str, model: bool = True, rounds: int | None = 5) -> argparse.ArgumentParser:
@@ -89,11 +89,11 @@ def _add_works(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    """Measure what the command line says, print a table, write the files.
+    """Run the measurement of the command line, print a table, and write the files.
 
     Raises:
-        ConfigError: the command line asks for what cannot be.
-        CADAError: the two sides of a comparison do not compute the same.
+        ConfigError: an option is impossible.
+        CADAError: the two sides of a comparison give different results.
     """
     _check(args)
     if args.work == "curves":
@@ -150,7 +150,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _builds(args: argparse.Namespace) -> list[partial]:
-    """What is measured, each to be built anew in the processes that measure memory."""
+    """Functions that build what is measured. Processes that measure memory call them again, to build it anew."""
     if args.work == "rank":
         sizes = {args.items: ("ours",)}
         if args.against == "torchreid":

@@ -1,4 +1,4 @@
-"""Test a checkpoint: both stages' metrics, a table, and a ranked-gallery sheet in the work dir.
+"""Test a checkpoint: print the metrics of both stages, and save a picture of ranked galleries in the work dir.
 
 cada test cada_procedural work_dirs/cada_procedural/epoch_2.pth --out metrics.json
 """

@@ -1,4 +1,4 @@
-"""Train a model of the plugin, then test its best epoch and draw what it found.
+"""Train a model of the plugin, then test its best epoch and save a picture of ranked galleries.
 
 cada train cada_procedural
 torchrun --nproc-per-node 4 -m cada_plugin train cada_cuhk --launcher pytorch --amp

@@ -1,4 +1,4 @@
-"""What a Runner of MMEngine uses of the plugin: loops and hooks."""
+"""The parts of the plugin that MMEngine runs: loops, hooks, an optimiser wrapper and a Runner."""
 
 from .checkpoint_hook import SafeCheckpointHook
 from .consensus import ConsensusDivisionHook

@@ -1,4 +1,4 @@
-"""Checkpoints in an order in which no moment leaves the work dir without a good one, and the metric of the best one."""
+"""A checkpoint hook that never leaves the work dir without a good checkpoint, and chooses the metric of the best."""
 
 import os
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ from cada_plugin.registry import HOOKS
 
 
 def settle_best(hook: MMEngineCheckpointHook, runner: Runner) -> None:
-    """Let a checkpoint hook choose the best epoch by a metric that this run's validation gives; changes are logged.
+    """Adapt ``save_best`` of a checkpoint hook to the metrics that this run's validation gives, and log the change.
 
-    One ``save_best='t2i/R1'`` then serves every model: where validation does not re-rank, the same metric of stage 1 is
-    taken, and where there is no validation split, no epoch is chosen. A validation loop of another package is left to
-    itself, because only that package knows what it measures.
+    One ``save_best='t2i/R1'`` then serves every model: if validation does not re-rank, the stage-1 metric
+    ``t2i_global/R1`` is used instead, and without a validation split no best epoch is chosen. If the validation loop
+    comes from another package, the hook is left as it is, because only that package knows its metrics.
 
     Raises:
-        ConfigError: the metric exists only with re-ranking, and stage 1 has nothing in its place.
+        ConfigError: the metric exists only with re-ranking, and stage 1 has no counterpart of it.
     """
     if not hook.save_best:
         return
@@ -52,7 +52,7 @@ def settle_best(hook: MMEngineCheckpointHook, runner: Runner) -> None:
 
 
 class _RemoveLater:
-    """A file backend that notes what is to be removed instead of removing it."""
+    """A file backend that records which files are to be removed, instead of removing them."""
 
     def __init__(self, backend: object, folder: str) -> None:
         self._backend, self._folder = backend, folder
@@ -62,21 +62,21 @@ class _RemoveLater:
         return getattr(self._backend, name)
 
     def remove(self, path: str) -> None:
-        # a checkpoint's own log says which file is outdated, and it may have been written elsewhere
+        # the path comes from the log inside a checkpoint, which a run in another folder may have written
         if os.path.dirname(os.path.abspath(path)) == self._folder:
             self.outdated.append(Path(os.path.abspath(path)))
 
     def isdir(self, path: str) -> bool:
-        """Never: MMEngine would remove a whole tree, which only DeepSpeed's checkpoints are."""
+        """Always False, because MMEngine would remove a folder with all its content. Only DeepSpeed writes folders."""
         return False
 
 
 @HOOKS.register_module(name="CheckpointHook")
 class SafeCheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's ``CheckpointHook``, which removes an outdated checkpoint only after the new one is written, and only
-    files of its own folder. A full disk or a kill in between then costs the new file and not the old one as well.
+    """MMEngine's ``CheckpointHook``, except that it removes an outdated checkpoint only after the new one is written,
+    and only from its own folder. If the disk is full or the process is killed in between, the old checkpoint remains.
 
-    ``save_best='t2i/R1'`` serves models that do not re-rank, and runs without validation, too: see :func:`settle_best`.
+    ``save_best='t2i/R1'`` also works for models that do not re-rank, and without validation: see :func:`settle_best`.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -85,7 +85,7 @@ class SafeCheckpointHook(MMEngineCheckpointHook):
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         note = Path(runner.work_dir) / "last_checkpoint"
-        if is_main_process() and note.is_symlink():  # MMEngine would write through it
+        if is_main_process() and note.is_symlink():  # MMEngine would overwrite the file it points to
             note.unlink()
         with self._removing_last(runner):
             super()._save_checkpoint_with_step(runner, step, meta)

@@ -1,8 +1,8 @@
-"""Reading a config so that a value which stands once is set once.
+"""Read a config so that changing one of its variables also changes all copies of it.
 
-A text config of MMEngine copies: ``dataset=dict(data_root=data_root)`` puts the value of the variable ``data_root``
-into the loader when the file is read. If a command line or another config changes the variable afterwards, the copies
-stay what they were. Here they follow.
+In a text config of MMEngine, ``dataset=dict(data_root=data_root)`` copies the value of the variable ``data_root`` into
+the loader when the file is read. If the command line or another config changes the variable afterwards, MMEngine leaves
+the copies at the old value. The functions here update them.
 """
 
 import ast
@@ -20,15 +20,15 @@ from cada_plugin.errors import CADAError, ConfigError, first_line
 from cada_plugin.registry import SCOPE
 
 SHIPPED = Path(__file__).resolve().parents[1] / ".mim" / "configs"
-"""Where OpenMMLab's convention puts the configs of an installed package; in a checkout, a link to ``configs``."""
+"""Folder of the configs of an installed package, by OpenMMLab's convention; in a checkout, a link to ``configs``."""
 
-# What a Runner reads of a config; everything else at the top of a config is a variable for the config's own use.
+# Top-level keys of a config that a Runner reads. Every other one is a variable that only the config itself uses.
 SETTINGS = {
     *set(inspect.signature(Runner.__init__).parameters) - {"self"},
     *("runner_type", "custom_imports", "find_unused_parameters", "model_wrapper_cfg"),
 } - {"cfg", "launcher"}
 _COPIED = str | int | float | dict | list | tuple
-# Settings that MMEngine reads by these names and ignores under any other.
+# All keys that MMEngine reads in these dicts. It ignores any other key without a message.
 _FIXED = {
     "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
     "env_cfg.mp_cfg": {"mp_start_method", "opencv_num_threads"},
@@ -49,33 +49,33 @@ _FIXED = {
 
 
 def shipped_configs() -> list[str]:
-    """Names of the configs that come with the plugin, such as ``cada_cuhk`` and ``baselines/clip_cuhk``; those of yacs
-    with their ending."""
+    """Names of the configs that come with the plugin, such as ``cada_cuhk`` and ``baselines/clip_cuhk``. Names of YAML
+    configs keep their ending, such as ``yacs/fastreid_cuhk.yml``."""
     return sorted(_configs())
 
 
 def find_config(config: str | Path) -> Path:
-    """The file of a config: a path, or the name of one that comes with the plugin (``cada_cuhk``, ``clip_cuhk``).
+    """The file of a config, given by its path or by the name of a shipped config (``cada_cuhk``, ``clip_cuhk``).
 
     Raises:
-        ConfigError: there is none, or a name without its folder stands for several.
+        ConfigError: there is no such config, or a name without its folder fits several.
     """
     return _find(config, ".py", _configs(), "config", "configs/my_config.py or cada_procedural")
 
 
 def find_grid(grid: str | Path) -> Path:
-    """The file of a grid of variants for ``cada benchmark --vary``, found as configs are: a path, or the name of one
-    that comes with the plugin (``grids/procedural``).
+    """The file of a grid of variants for ``cada benchmark --vary``, given by its path or by the name of a shipped grid
+    (``grids/procedural``).
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such grid.
     """
     grids = {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in SHIPPED.glob("grids/*.yml")}
     return _find(grid, ".yml", grids, "grid", "my_grid.yml or grids/procedural")
 
 
 def _configs() -> dict[str, Path]:
-    """The files that come with the plugin by their names; grids of variants and the metafile are no configs."""
+    """The files of the shipped configs by name; ``_base_`` files, grids of variants and the metafile do not count."""
     python = [path for path in SHIPPED.rglob("*.py") if "_base_" not in path.parts]
     return {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in python} | {
         path.relative_to(SHIPPED).as_posix(): path for path in SHIPPED.glob("yacs/*.yml")
@@ -102,7 +102,9 @@ def _find(source: str | Path, ending: str, known: dict[str, Path], what: str, ex
 
 
 def read_config(config: str | Path) -> Config:
-    """The config of a Python file, in which copies of a variable follow the last file that sets the variable.
+    """Read a Python config, in which copies of a variable follow the last file that sets the variable.
+
+    For example, a config that sets ``data_root`` changes it in the loaders that a ``_base_`` file defines, too.
 
     Args:
         config: a path, or the name of a config that comes with the plugin.
@@ -129,8 +131,8 @@ def read_config(config: str | Path) -> Config:
 
 
 def _drop_scope(node: Any) -> None:
-    """Remove the scope that MMEngine adds to every typed dict of a base named ``cada_plugin::...``: where ours is the
-    default scope it says nothing, and makes copies of a variable differ from the variable."""
+    """Remove the ``_scope_`` that MMEngine adds to every typed dict of a base named ``cada_plugin::...``. If ours is
+    the default scope, ``_scope_`` has no effect, but it makes copies of a variable differ from the variable."""
     for value in node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ():
         _drop_scope(value)
     if isinstance(node, dict) and node.get("_scope_") == SCOPE:
@@ -138,21 +140,21 @@ def _drop_scope(node: Any) -> None:
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """What a Runner reads of a config, in plain dicts and lists: two configs with the same settings make the same run,
-    whatever their variables are."""
+    """The part of a config that a Runner reads, as plain dicts and lists. Two configs with the same settings make the
+    same run, even if their variables differ."""
     return {key: _plain(value) for key, value in config.to_dict().items() if key in SETTINGS}
 
 
 def override(config: Config, options: dict[str, Any], said_by: str = "--cfg-options") -> None:
-    """Apply ``--cfg-options``, in place: ``{'train_cfg.max_epochs': 3, 'data_root': 'my_people'}``.
+    """Apply ``--cfg-options`` in place, such as ``{'train_cfg.max_epochs': 3, 'data_root': 'my_people'}``.
 
-    An option that names a variable of the config sets every copy of it.
+    If an option sets a variable of the config, every copy of the variable changes too.
 
     Args:
-        said_by: what the command line calls these options; it begins the messages of errors.
+        said_by: name of these options on the command line; error messages begin with it.
 
     Raises:
-        ConfigError: an option reaches nothing that a Runner reads; the message says where such a setting stands.
+        ConfigError: an option changes nothing that a Runner reads; the message says where such a setting is found.
     """
     variables = _variables(config)
     twins = {name: _twins(config, name) for name in variables}
@@ -186,8 +188,8 @@ def _check_fixed(option: str, said_by: str) -> None:
 
 def _merge(config: Config, options: dict[str, Any], said_by: str) -> None:
     try:
-        config.merge_from_dict(copy.deepcopy(options))  # MMEngine takes _delete_ out of what it is given
-    except Exception as error:  # MMEngine: TypeError, KeyError, IndexError ... of a path that is none
+        config.merge_from_dict(copy.deepcopy(options))  # a copy, as MMEngine removes _delete_ from its argument
+    except Exception as error:  # MMEngine raises TypeError, KeyError, IndexError ... for a wrong path
         raise ConfigError(
             f"{said_by} {' '.join(options)}: {first_line(error)}: give the path of a setting, such as "
             "train_dataloader.batch_size=32"
@@ -195,20 +197,20 @@ def _merge(config: Config, options: dict[str, Any], said_by: str) -> None:
 
 
 def _variables(config: Config) -> list[str]:
-    """Names of what stands at the top of a config and only its other parts refer to."""
+    """Names of the variables: top-level values that no Runner reads, and only other parts of the config refer to."""
     return [name for name in config if name not in SETTINGS and isinstance(config[name], _COPIED)]
 
 
 def _twins(config: Config, name: str) -> list[str]:
-    """Other variables of the same value: copies of one cannot be told from those of the other."""
+    """Other variables of the same value, whose copies cannot be told from copies of this variable by the value."""
     return [one for one in _variables(config) if one != name and _plain(config[one]) == _plain(config[name])]
 
 
 def _follow(config: Config, name: str, old: Any, twins: list[str]) -> int:
-    """Replace copies of the ``old`` value of a variable by its present one; the number of those that a Runner reads.
+    """Replace copies of a variable's ``old`` value by its present one, and count the copies that a Runner reads.
 
-    Copies stand under the name of the variable or its end (``clip_image_size``: ``image_size``, ``size``); where there
-    are ``twins``, only under its whole name.
+    A copy has the old value, and as its key the name of the variable or the end of that name (``clip_image_size``:
+    ``image_size``, ``size``). If the variable has ``twins``, the key must be the whole name.
     """
     new, count, plain = config[name], 0, _plain(old)
     parts = name.split("_")
@@ -220,7 +222,7 @@ def _follow(config: Config, name: str, old: Any, twins: list[str]) -> int:
 
 
 def _replace(parent: Any, key: Any, names: set[str], old: Any, new: Any) -> int:
-    """Replace ``old`` in ``parent[key]`` and below, where it stands under one of the names."""
+    """Replace ``old`` in ``parent[key]`` and below, wherever its key is one of the names; returns how often."""
     node = parent[key]
     if key in names and _plain(node) == old and type(_plain(node)) is type(old):
         value = tuple(new) if isinstance(node, tuple) and isinstance(new, list) else new
@@ -233,7 +235,7 @@ def _replace(parent: Any, key: Any, names: set[str], old: Any, new: Any) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """For comparisons in which a tuple is a list."""
+    """The value with lists in place of tuples, so that a list and a tuple compare as equal."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
@@ -255,7 +257,7 @@ def _nowhere(config: Config, option: str, head: str, said_by: str) -> str:
 
 
 def _paths(node: Any, path: str, last: str) -> Iterator[str]:
-    """Dotted paths at which a key stands."""
+    """Dotted paths at which the key ``last`` occurs."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         if key == last:
@@ -264,7 +266,7 @@ def _paths(node: Any, path: str, last: str) -> Iterator[str]:
 
 
 def _bases(path: Path) -> Iterator[Path]:
-    """The files that a config builds on, directly or not, as far as their names are written out."""
+    """The Python files that a config is based on, directly or through other bases. Missing files are skipped."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "_base_" for target in node.targets):
             names = ast.literal_eval(node.value)

@@ -1,4 +1,4 @@
-"""CCD, confident consensus division (RDE; Qin et al., CVPR 2024, section 3.3): which training pairs to believe."""
+"""CCD, confident consensus division (RDE; Qin et al., CVPR 2024, section 3.3): which training pairs to trust."""
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ def _mixture_model() -> type:
 
 
 def plausible(losses: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Which of N pairs belong to the component of small losses, bool (N,): a mixture of two Gaussians on the losses
-    scaled to 0..1. All do where the losses do not differ."""
+    """Which of N pairs are probably right, bool (N,). A mixture of two Gaussians is fitted to the losses, scaled to
+    0..1; pairs of the component with the smaller mean count as right. If all losses are equal, all pairs do."""
     spread = np.ptp(losses)
     if spread == 0:
         return np.ones(len(losses), bool)
@@ -33,22 +33,22 @@ def plausible(losses: np.ndarray, threshold: float = 0.5) -> np.ndarray:
 
 
 def divide(by_global: np.ndarray, by_selection: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pairs to keep, bool (N,): those that both embeddings find plausible, and each other one that only one of them
-    does with probability one half."""
+    """Pairs to keep, bool (N,): all that are plausible by both embeddings, and a pair that is plausible by only one of
+    them with probability one half."""
     first, second = plausible(by_global), plausible(by_selection)
     return np.where(first == second, first, rng.random(len(first)) < 0.5)
 
 
 @HOOKS.register_module()
 class ConsensusDivisionHook(Hook):
-    """Before every epoch, finds the losses of all training pairs and tells the model which to keep.
+    """Before every epoch, computes the losses of all training pairs and tells the model which pairs to keep.
 
-    Costs one more forward pass over the training split, in batches of its own loader; pairs that the loader leaves out
-    are kept. Depends on (seed, epoch) alone.
+    Cost: one more forward pass over the training split, in batches of the training loader. Pairs that the loader leaves
+    out are kept. The random choices depend on (seed, epoch) alone.
     """
 
     def before_train(self, runner: Runner) -> None:
-        _mixture_model()  # missing, it is missed before the first epoch
+        _mixture_model()  # so that a missing scikit-learn is reported before the first epoch
 
     def before_train_epoch(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -64,13 +64,13 @@ class ConsensusDivisionHook(Hook):
         clean = torch.ones(losses.shape[1], dtype=torch.bool)
         rng = np.random.default_rng((runner.seed or 0, runner.epoch))
         clean[seen] = torch.from_numpy(divide(*losses[:, seen], rng))
-        broadcast(clean)  # processes may differ in the last bit of a loss
+        broadcast(clean)  # losses may differ in the last bit between processes
         model.clean = clean
         runner.logger.info(f"consensus division keeps {int(clean.sum()):,} of {len(clean):,} training pairs")
 
     @torch.no_grad()
     def _losses(self, runner: Runner, model: RDE) -> np.ndarray:
-        """(2, pairs of the split), NaN where the loader left a pair out."""
+        """Losses (2, N) of the N pairs of the split by both embeddings, NaN where the loader left a pair out."""
         losses = np.full((2, len(runner.train_dataloader.dataset)), np.nan)
         model.eval()
         bar = progress_bar(

@@ -19,13 +19,14 @@ _META = ("sample_index", "person_id", "captions", "img_path", "is_twin")
 
 
 class EncodedItems:
-    """What evaluation keeps of the items of one process.
+    """What evaluation keeps of the items that one process has encoded.
 
-    Embeddings stay on the model's device. Patch tokens go to the host, as those of a gallery do not fit on most GPUs.
+    Embeddings stay on the model's device. Patch tokens are moved to host memory, because those of a whole gallery do
+    not fit on most GPUs.
 
     Args:
-        keep_tokens: there will be a second stage.
-        amp: keep tokens in bf16, to which products under autocast would round them anyway.
+        keep_tokens: keep patch tokens, which a second stage needs.
+        amp: keep tokens in bf16. Matrix products under autocast would round them to bf16 anyway.
         capacity: number of items of this process.
     """
 
@@ -38,9 +39,9 @@ class EncodedItems:
         self._tokens: Tensor | None = None
 
     def add(self, batch: dict, images: ImageFeatures, texts: TextFeatures) -> None:
-        """One batch of the loader with its features."""
+        """Add one batch of the loader with its features."""
         if self._keep_tokens:
-            if self._tokens is None:  # allocated once: a list of batches to concatenate would hold everything twice
+            if self._tokens is None:  # allocated once, because concatenating batches would need twice the memory
                 dtype = torch.bfloat16 if self._amp else images.tokens.dtype
                 self._tokens = torch.empty((self._capacity, *images.tokens.shape[1:]), dtype=dtype)
             begin = len(self._meta)
@@ -52,16 +53,16 @@ class EncodedItems:
         self._text_embed.append(texts.embed)
 
     def gathered(self, size: int) -> "EncodedSplit":
-        """The items of all processes, each of the ``size`` items of the data set once, ordered by ``sample_index``.
+        """The joined items of all processes, each of the ``size`` items once, ordered by ``sample_index``.
 
         Raises:
-            ConfigError: an item is missing, or one process has it twice.
+            ConfigError: an item is missing, or a run of a single process has one twice.
         """
         parts = all_gather_object((self._meta, self._captions))
         meta = [one for part, _ in parts for one in part]
         captions = [ids for _, part in parts for ids in part]
-        mine = sum(len(part) for part, _ in parts[: get_rank()]), len(self._meta)  # where my items stand in meta
-        # A sampler gives all processes equally many items and repeats some for that: the first copy counts.
+        mine = sum(len(part) for part, _ in parts[: get_rank()]), len(self._meta)  # my items: start, number
+        # A sampler repeats some items so that all processes get the same number; the first copy counts.
         first: dict[int, int] = {}
         for place, item in enumerate(meta):
             first.setdefault(item["sample_index"], place)
@@ -82,20 +83,20 @@ class EncodedItems:
 
 
 class EncodedSplit:
-    """All items of a split, the same in all processes but for the image tokens.
+    """All items of a split. They are the same in all processes, except that each process holds its own image tokens.
 
     Args:
-        meta: G dicts, of the annotation.
-        images: embeddings (G, D), and the tokens that this process holds.
-        texts: of all Q captions.
-        token_rows: (G,) long, the row of the tokens of each image, -1 where another process holds them.
+        meta: G dicts with the annotation of each image.
+        images: embeddings (G, D) of all images, and the tokens that this process holds.
+        texts: features of all Q captions.
+        token_rows: (G,) long, for each image the row of its tokens, or -1 where another process holds them.
     """
 
     def __init__(self, meta: list[dict], images: ImageFeatures, texts: TextFeatures, token_rows: Tensor) -> None:
         self.meta, self.images, self.texts, self.token_rows = meta, images, texts, token_rows
 
     def result(self, scores: TwoStageScores) -> RetrievalResult:
-        """The scores with what the annotation says of queries and gallery."""
+        """The scores together with the annotation of queries and gallery."""
         counts = torch.tensor([len(item["captions"]) for item in self.meta])
         images = torch.arange(len(self.meta)).repeat_interleave(counts)  # (Q,)
         gallery_ids = torch.tensor([item["person_id"] for item in self.meta])
@@ -119,7 +120,7 @@ def _check_complete(meta: Sequence[dict], first: dict[int, int], size: int) -> N
 
 
 def _gather_rows(x: Tensor) -> Tensor:
-    """(n, D) of each process, n differing -> (N, D) of all, in rank order."""
+    """(n, D) of each process -> (N, D) of all, in rank order; n may differ between processes."""
     if get_world_size() == 1:
         return x
     sizes = torch.cat(all_gather(torch.tensor([len(x)], device=x.device))).tolist()

@@ -1,4 +1,4 @@
-"""A training whose numbers are no longer finite ends at once, and leaves its last good checkpoint as it is."""
+"""Stop a training at once when its numbers are no longer finite, and keep its last good checkpoint as it is."""
 
 import math
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ _ADVICE = (
 
 @HOOKS.register_module()
 class FiniteCheckHook(Hook):
-    """Stops a run whose loss or weights are NaN or infinite, before anything of it is saved. ``CalmRunner`` always has
+    """Stops a run whose loss or weights are NaN or infinite, before such weights are saved. ``CalmRunner`` always has
     this hook.
 
-    Losses are looked at after every iteration, in the log that ``RuntimeInfoHook`` has fetched from the device already;
-    weights before they are validated or saved.
+    Losses are checked after every iteration, in the log that ``RuntimeInfoHook`` has already fetched from the device.
+    Weights are checked before they are validated or saved.
 
     Raises:
-        TrainingError: with step, loss terms and learning rate, the last good checkpoint, and what to try.
+        TrainingError: the message has the step, loss terms, learning rate, last good checkpoint, and what to try.
     """
 
     priority = "HIGH"  # before CheckpointHook, after RuntimeInfoHook
@@ -52,7 +52,7 @@ class FiniteCheckHook(Hook):
         self._check_weights(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        self._check_weights(runner)  # the best epoch is saved now
+        self._check_weights(runner)  # before CheckpointHook saves the best epoch
 
     def _check_weights(self, runner: Runner) -> None:
         if broken := broken_tensors(runner):
@@ -60,8 +60,8 @@ class FiniteCheckHook(Hook):
 
 
 def broken_tensors(runner: Runner) -> list[str]:
-    """Names of what is not finite in the model and in the state of its optimizer. An infinite second moment stops all
-    learning, although weights and losses stay finite."""
+    """Names of the tensors of the model and of its optimizer's state that are not finite. The optimizer counts because
+    an infinite second moment stops all learning, although weights and losses stay finite."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     optimizer = runner.optim_wrapper  # a config, or None, until a training has begun
     state = optimizer.state_dict() if hasattr(optimizer, "state_dict") else {}
@@ -70,8 +70,8 @@ def broken_tensors(runner: Runner) -> list[str]:
 
 @contextmanager
 def divergence_first(runner: Runner) -> Iterator[None]:
-    """An error in the block gives way to that of a diverged model, if the model has diverged: NaN breaks an operation
-    here and there before it reaches the loss.
+    """If the block fails and the model has diverged, raise the error of a diverged model instead: NaN may make some
+    operation fail before it reaches the loss.
 
     Raises:
         TrainingError: see :class:`FiniteCheckHook`.
@@ -88,7 +88,7 @@ def divergence_first(runner: Runner) -> Iterator[None]:
 
 
 def _saves_now(hook: Hook, runner: Runner) -> bool:
-    """Whether a CheckpointHook that counts iterations writes after this one."""
+    """Whether ``hook`` is a CheckpointHook that counts iterations and saves a checkpoint after this one."""
     return (
         isinstance(hook, CheckpointHook)
         and not hook.by_epoch

@@ -1,4 +1,4 @@
-"""Hooks: random state by epoch, progress of the run for the model and as a bar, the ranked-gallery sheet."""
+"""Hooks: random state by epoch, progress of the run (told to the model, shown as a bar), the ranked-gallery picture."""
 
 import random
 from collections.abc import Iterator
@@ -23,7 +23,8 @@ from cada_plugin.visualization import RankedQuery, draw_ranked_galleries
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Random state follows (seed, epoch, process): a run resumed at an epoch continues as if never interrupted."""
+    """Sets the random state of every epoch from (seed, epoch, process), so that a resumed run continues as if it had
+    never been interrupted."""
 
     priority = "VERY_HIGH"
 
@@ -34,19 +35,19 @@ class EpochSeedHook(Hook):
                 dataset.set_epoch(runner.epoch, runner.seed or 0)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        # Again, because a loader that starts its workers draws a number and one whose workers persist does not.
+        # Seed again: a loader that starts its workers consumes a random number, one with persistent workers does not.
         if batch_idx == 0:
             self._seed(runner)
 
     def _seed(self, runner: Runner) -> None:
         mixed = mix_seed(runner.seed or 0, runner.epoch, get_rank())
         torch.manual_seed(mixed)
-        np.random.seed(mixed % 2**32)  # noqa: NPY002 - samplers of other codebases draw from the global state
+        np.random.seed(mixed % 2**32)  # noqa: NPY002 - samplers of other codebases use the global state
         random.seed(mixed)
 
 
 def _all_datasets(dataset: object) -> Iterator[object]:
-    """A data set and those inside MMEngine's wrappers (RepeatDataset, ConcatDataset, ...)."""
+    """A data set, and those inside it if it is a wrapper of MMEngine (RepeatDataset, ConcatDataset, ...)."""
     yield dataset
     inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
     for one in inner:
@@ -56,10 +57,11 @@ def _all_datasets(dataset: object) -> Iterator[object]:
 
 @HOOKS.register_module()
 class PendingValidationHook(Hook):
-    """Validates at the start of a resumed run if the first one was stopped between its checkpoint and the validation.
+    """Validates at the start of a resumed run if the first run was stopped between a checkpoint and its validation.
 
-    MMEngine writes the checkpoint of an epoch first and, resumed, goes on with the next one, so that an epoch that was
-    never validated could not become the best. Repeats a validation whose end is in no checkpoint: that changes nothing.
+    MMEngine saves the checkpoint of an epoch before it validates the epoch, and a resumed run goes on with the next
+    one. Without this hook, the epoch in between would never be validated and could not become the best one. A
+    validation that ended but is recorded in no checkpoint is repeated, which changes nothing.
     """
 
     priority = "LOWEST"  # after CheckpointHook has found the best checkpoint of the first run
@@ -82,10 +84,10 @@ class PendingValidationHook(Hook):
 
 @HOOKS.register_module()
 class TrainingProgressHook(Hook):
-    """Tells the model before every training iteration how much of the run is done, for schedules inside the model.
+    """Tells the model before every training iteration which share of the run is done, for schedules inside the model.
 
-    Some settings need it, such as ``negatives='drawn'`` of CADA with a temperature that rises. A model that is not told
-    refuses to train.
+    Some settings need it, such as ``negatives='sampled'`` of CADA with a ``negative_scale`` that rises. Without this
+    hook such a model refuses to train.
     """
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
@@ -96,8 +98,8 @@ class TrainingProgressHook(Hook):
 
 @HOOKS.register_module()
 class ProgressHook(TrainingProgressHook):
-    """Shows a bar with the time left, and tells the model like :class:`TrainingProgressHook`: a config that has this
-    hook alone keeps its schedules."""
+    """Shows a progress bar with the time left. It also does what :class:`TrainingProgressHook` does, so that schedules
+    work in a config that has this hook alone."""
 
     priority = "LOW"
 
@@ -123,13 +125,15 @@ class ProgressHook(TrainingProgressHook):
 
 @HOOKS.register_module()
 class RankedGalleryHook(Hook):
-    """After a test, draws ``ranked_gallery.png`` in the work dir: captions, their best images, green and red frames.
+    """After a test, saves ``ranked_gallery.png`` in the work dir: captions with their best images, in a green frame if
+    the person is right and a red one if not.
 
     The picture also goes to the runner's visualizer, so that TensorBoard and the like show it. The score beneath an
-    image is match logit + weight * cosine; ``cos`` stands before the cosine of an image beyond the shortlist.
+    image is match logit + weight * cosine. An image beyond the shortlist has no match logit; its score is the cosine
+    alone, written as ``cos 0.123``.
 
     Args:
-        num_queries: captions shown, spread evenly over the split so that nobody picked them.
+        num_queries: number of captions, spread evenly over the split so that they are not hand-picked.
         topk: images per caption.
     """
 
@@ -148,7 +152,7 @@ class RankedGalleryHook(Hook):
         path = draw_ranked_galleries(rows, Path(runner.work_dir) / "ranked_gallery.png", topk=self.topk, title=title)
         runner.logger.info(f"ranked gallery drawn: {path}")
         with Image.open(path) as picture:
-            # asked for its iteration, a Runner that only tests would read the training data
+            # in a Runner that only tests, runner.iter would read the training data
             trained = isinstance(getattr(runner, "_train_loop", None), BaseLoop)
             step = runner.iter if trained else 0
             runner.visualizer.add_image("ranked_gallery", np.asarray(picture.convert("RGB")), step=step)
@@ -168,7 +172,7 @@ def ranked_rows(result: RetrievalResult, num_queries: int, topk: int) -> list[Ra
 
 
 def _label(found: RankedImage, result: RetrievalResult) -> float | str:
-    """The final score; beyond the shortlist there is none, so the cosine, named because it is on another scale."""
+    """The final score. Beyond the shortlist there is none: the cosine is used, marked ``cos`` for its other scale."""
     if result.shortlist is None:
         return found.cosine
     if found.match is None:

@@ -1,8 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGHUP as one exception that is never lost.
+"""Turn Ctrl-C, SIGTERM and SIGHUP into one exception that is never lost.
 
 Python raises ``KeyboardInterrupt`` wherever the main thread happens to be. If that is inside a destructor or a callback
-of C code, the exception is printed and dropped, and the run goes on. The signal is therefore remembered too, and a
-Runner asks for it before every hook.
+of C code, the exception is printed and dropped, and the run goes on. The signal is therefore also remembered, and a
+Runner checks for it before every hook.
 """
 
 import os
@@ -18,7 +18,7 @@ _pending: int | None = None
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to end. ``advice`` says how to go on."""
+    """A signal ended the run. ``advice`` says how to go on."""
 
     def __init__(self, number: int, advice: str = "") -> None:
         super().__init__(number)
@@ -31,25 +31,25 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside the block the three signals raise :class:`Interrupted`. A signal that the caller ignores stays ignored, as
-    SIGHUP does under ``nohup``."""
+    """Make the three signals raise :class:`Interrupted` inside the block. A signal that was ignored before stays
+    ignored, such as SIGHUP under ``nohup``."""
     global _pending
     owner = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
         global _pending
-        if os.getpid() != owner:  # a worker that was forked with this handler
+        if os.getpid() != owner:  # this is a worker that inherited the handler by fork
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
         again, _pending = _pending is not None, number
-        if not again or number == signal.SIGINT:  # launchers repeat theirs; a person who repeats Ctrl-C means it
+        if not again or number == signal.SIGINT:  # launchers repeat their signals; only a repeated Ctrl-C counts
             raise Interrupted(number)
 
     report = sys.unraisablehook
 
     def report_others(lost: "sys.UnraisableHookArgs") -> None:
-        if not issubclass(lost.exc_type, Interrupted):  # it is raised again by raise_if_interrupted
+        if not issubclass(lost.exc_type, Interrupted):  # raise_if_interrupted will raise it again
             report(lost)
 
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
@@ -67,15 +67,15 @@ def interruptible() -> Iterator[None]:
 
 
 def raise_if_interrupted() -> None:
-    """Raise the exception of a signal that came, and whose own exception was lost on its way."""
+    """Raise :class:`Interrupted` if a signal came whose own exception was lost."""
     if _pending is not None:
         raise Interrupted(_pending)
 
 
 @contextmanager
 def signals_first() -> Iterator[None]:
-    """An error inside the block gives way to a signal that came with it: what ends a whole job also ends its loader
-    workers and the other processes, and their loss may be noticed first."""
+    """If an error in the block comes with a signal, raise the signal's exception instead. A signal that ends a whole
+    job also ends its loader workers and other processes, and the loss of those may be noticed first."""
     try:
         yield
     except Exception:

@@ -20,16 +20,16 @@ from cada_plugin.retrieval import reranks, retrieve
 
 
 class _RetrievalLoop(BaseLoop):
-    """Shared body of both loops.
+    """What the validation and the test loop share.
 
     The evaluator gets one ``RetrievalResult`` of the whole split, the same in all processes.
 
     Args:
         runner, dataloader, evaluator: given by the Runner. The data set must be in ``test_mode``: one item per image.
-        rerank_topk: shortlist length k; 0 evaluates stage 1 alone, as does a model that cannot match. More than the
-            gallery holds means all of it, which is logged.
-        cosine_weight: of the cosine beside the match logit in the final score; the released code adds it with weight 1.
-        amp: encode and match under bf16 autocast where the device has it.
+        rerank_topk: length k of the shortlist that stage 2 re-ranks. With 0, or a model that cannot match, only stage 1
+            is evaluated. If k exceeds the gallery, the whole gallery is re-ranked, and this is logged.
+        cosine_weight: weight of the cosine that is added to the match logit in the final score; 1 in the released code.
+        amp: encode and match under bf16 autocast where the device supports it.
     """
 
     mode: str
@@ -62,7 +62,7 @@ class _RetrievalLoop(BaseLoop):
         self.rerank_topk, self.cosine_weight, self.amp = rerank_topk, cosine_weight, amp
 
     def run(self) -> dict[str, float]:
-        """Metrics of the whole split."""
+        """Evaluate the whole split and return its metrics."""
         self.runner.call_hook(f"before_{self.mode}")
         self.runner.call_hook(f"before_{self.mode}_epoch")
         model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
@@ -80,7 +80,7 @@ class _RetrievalLoop(BaseLoop):
 
     @torch.no_grad()
     def try_first_item(self) -> None:
-        """Encode the first item, so that a model or pipeline that evaluation cannot use is named before training."""
+        """Encode the first item, so that a model or pipeline that evaluation cannot use is reported before training."""
         model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
         training = model.training
         model.eval()
@@ -93,7 +93,7 @@ class _RetrievalLoop(BaseLoop):
         stages = f"re-ranked with k = {self.rerank_topk}" if self.reranks(model) else "stage 1 only"
         meta = getattr(dataset, "metainfo", {})
         name = f"{meta.get('dataset_name', type(dataset).__name__)} {meta.get('split', '')}".strip()
-        if not isinstance(dataset, TextPersonDataset):  # a host's own
+        if not isinstance(dataset, TextPersonDataset):  # a data set of another package
             return f"{name}: gallery {len(dataset):,} images, {stages}"
         return (
             f"{name}: gallery {dataset.num_images:,} images of {dataset.num_ids:,} people, "
@@ -101,11 +101,11 @@ class _RetrievalLoop(BaseLoop):
         )
 
     def reranks(self, model: TextImageRetriever) -> bool:
-        """Whether there is a second stage."""
+        """Whether ``model`` is evaluated with a second stage."""
         return reranks(model, self.rerank_topk)
 
     def _retrieve(self, model: TextImageRetriever) -> RetrievalResult:
-        """The result over the whole split, the same in all processes."""
+        """Encode and rank the whole split; the result is the same in all processes."""
         encoded = self._encode(model).gathered(len(self.dataloader.dataset))
         scores = retrieve(
             model,
@@ -119,7 +119,7 @@ class _RetrievalLoop(BaseLoop):
         return encoded.result(scores)
 
     def _encode(self, model: TextImageRetriever) -> EncodedItems:
-        """The items of this process."""
+        """Encode the items of this process."""
         encoded = EncodedItems(keep_tokens=self.reranks(model), amp=self.amp, capacity=len(self.dataloader.sampler))
         bar = progress_bar(
             self.dataloader, desc=f"encoding {self.mode} split", delay=2, disable=not is_main_process(), leave=False

@@ -12,7 +12,8 @@ from cada_plugin.registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class BF16OptimWrapper(OptimWrapper):
-    """bf16 autocast on GPU and CPU. With fp32's range nothing is scaled; MMEngine's AmpOptimWrapper needs CUDA."""
+    """bf16 autocast on GPU and CPU. bf16 has the range of fp32, so losses need no scaling. MMEngine's AmpOptimWrapper
+    would need CUDA."""
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

@@ -14,7 +14,7 @@ ROWS = (
 
 
 def retrieval_table(metrics: dict[str, float], caption: str) -> str:
-    """Metrics in percent as a text table; rows that were not measured are left out."""
+    """Metrics in percent as a text table, with a row for every stage that was measured."""
     head = ["", *(name.replace("R", "R@") if name[1].isdigit() else name for name in COLUMNS)]
     rows = []
     for prefix, suffix, title in ROWS:

@@ -1,4 +1,4 @@
-"""What a training starts with: nothing, weights, or the state of an earlier one."""
+"""Choose what a training starts from: scratch, weights, or the checkpoint of an earlier training."""
 
 import os
 import re
@@ -15,26 +15,26 @@ from cada_plugin.errors import CheckpointError, ConfigError
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run keeps its checkpoints: ``last_checkpoint`` in the work dir, the files in ``folder``."""
+    """Where a run keeps its checkpoints: the files in ``folder``, and the note ``last_checkpoint`` in the work dir."""
 
     work_dir: Path
     folder: Path
-    pattern: str = r"(?:epoch|iter)_(\d+)\.pth"  # of the numbered ones
+    pattern: str = r"(?:epoch|iter)_(\d+)\.pth"  # file names of numbered checkpoints
 
     @classmethod
     def of(cls, config: Config) -> "Place":
-        """As the CheckpointHook of a config will have it, in the way of MMEngine's."""
+        """The place that the CheckpointHook of a config will use, by MMEngine's rules."""
         hook = (config.get("default_hooks") or {}).get("checkpoint") or {}
         return cls._made(config.work_dir, hook.get("out_dir"), hook.get("filename_tmpl"))
 
     @classmethod
     def of_runner(cls, runner: Runner) -> "Place":
-        """As the CheckpointHook of a Runner has it."""
+        """The place that the CheckpointHook of a Runner uses."""
         hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
         if hook is None:
             return cls._made(runner.work_dir, None, None)
         place = cls._made(runner.work_dir, hook.out_dir, hook.filename_tmpl)
-        # once the training has begun, the hook's folder is the final one
+        # after its before_train, the hook's out_dir is the final folder
         return replace(place, folder=Path(hook.out_dir)) if hasattr(hook, "file_backend") else place
 
     @classmethod
@@ -47,7 +47,7 @@ class Place:
         return cls(own, folder, r"(\d+)".join(map(re.escape, re.split(r"\{[^{}]*\}", template))))
 
     def numbered(self) -> list[Path]:
-        """The checkpoints of single epochs or iterations, the latest first."""
+        """The checkpoints numbered by epoch or iteration, the latest first."""
         if not self.folder.is_dir():
             return []
         matches = [(re.fullmatch(self.pattern, path.name), path) for path in self.folder.iterdir() if path.is_file()]
@@ -55,8 +55,8 @@ class Place:
         return [path for _, path in sorted(found, reverse=True)]
 
     def last(self) -> Path | None:
-        """What ``last_checkpoint`` names, also where the whole folder was moved since; without such a note, the
-        checkpoint with the highest number."""
+        """The checkpoint that ``last_checkpoint`` refers to, even if the whole folder was moved since. Without such a
+        note, the checkpoint with the highest number."""
         try:
             name = file_name((self.work_dir / "last_checkpoint").read_text(encoding="utf-8").strip())
         except (OSError, ValueError):
@@ -67,13 +67,13 @@ class Place:
 
 
 def choose_start(config: Config, resume: str | None) -> tuple[str | None, list[str]]:
-    """Set what the Runner resumes from, or return the weights to start with (None: from scratch).
+    """Set the checkpoint that the Runner resumes from, or return the weights to start with (None: from scratch).
 
-    ``resume`` is a path or ``auto``: the last good checkpoint of the work dir if there is one, else a first start. A
-    config may say the same with ``resume`` and ``load_from``.
+    ``resume`` is a path, or ``auto`` for the last good checkpoint of the work dir; if there is none, the training
+    starts from the beginning. A config may say the same with its keys ``resume`` and ``load_from``.
 
     Returns:
-        The weights, and what the user should know about the choice.
+        The weights, and notes on the choice that the user should see.
     """
     weights, notes = config.pop("load_from", None), []
     if resume is None and config.get("resume"):
@@ -103,15 +103,15 @@ def _check(path: Path) -> None:
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:
-    """:meth:`Place.last` of a work dir that holds its checkpoints itself, under MMEngine's names."""
+    """:meth:`Place.last` of a work dir that holds the checkpoints itself, under MMEngine's file names."""
     return Place(work_dir, work_dir).last()
 
 
 def last_good_checkpoint(place: Place) -> tuple[Path | None, list[str]]:
-    """The latest checkpoint of a run that a training can go on from, and notes on those that were passed over.
+    """The latest checkpoint of a run from which training can go on, and notes on the checkpoints that were skipped.
 
     Raises:
-        CheckpointError: there are checkpoints, but none is usable. Starting afresh would overwrite them.
+        CheckpointError: there are checkpoints, but none is usable. Starting from scratch would overwrite them.
     """
     candidates = list(dict.fromkeys([path for path in (place.last(), *place.numbered()) if path]))
     problems: list[str] = []

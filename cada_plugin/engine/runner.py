@@ -1,4 +1,4 @@
-"""MMEngine's Runner with a calm console, and with checkpoints and errors that do not let a user down."""
+"""MMEngine's Runner with a quiet console, checkpoints that are never incomplete, and errors that say what to do."""
 
 import contextlib
 import logging
@@ -30,9 +30,9 @@ from cada_plugin.progress import write_above_bars
 from cada_plugin.registry import OPTIMIZERS
 
 _MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
-# What of a checkpoint must be finite.
+# Parts of a checkpoint that must hold finite numbers only.
 _FINITE = ("state_dict", "ema_state_dict", "optimizer")
-# Records for the file alone: long dumps, and one-line metrics that the retrieval table shows better.
+# Log records that only the log file gets: long dumps, and one-line metrics that the retrieval table shows better.
 _FILE_ONLY = (
     "\n----",
     "Config:",
@@ -48,7 +48,11 @@ _FILE_ONLY = (
 
 @contextmanager
 def config_errors() -> Iterator[None]:
-    """What goes wrong while parts are built from a config is the config's error; the traceback goes to the log file."""
+    """Turn errors that occur while parts are built from a config into ConfigError; the traceback goes to the log file.
+
+    Raises:
+        ConfigError: a part cannot be built.
+    """
     try:
         yield
     except CADAError:
@@ -59,7 +63,7 @@ def config_errors() -> Iterator[None]:
 
 
 class _AboveTheBar:
-    """A stream for log handlers that keeps a progress bar on the last line of the terminal."""
+    """A stream for log handlers that writes above the progress bar on the last line of the terminal."""
 
     def write(self, text: str) -> None:
         write_above_bars(text)
@@ -70,10 +74,10 @@ class _AboveTheBar:
 
 @RUNNERS.register_module()
 class CalmRunner(Runner):
-    """A Runner whose console says what a person acts on; everything else stands in the log file of the work dir.
+    """A Runner whose console shows only what a person can act on; everything else is in the log file of the work dir.
 
-    Its checkpoints appear whole or not at all, whenever the process is killed; resuming runs nothing that a checkpoint
-    holds, and takes the data in the order of the checkpoint's seed.
+    A checkpoint file is complete or does not exist, whenever the process is killed. Resuming executes nothing that a
+    checkpoint contains, and reads the data in the order that the checkpoint's seed gives.
     """
 
     def build_logger(self, *args: object, **kwargs: object) -> MMLogger:
@@ -124,7 +128,7 @@ class CalmRunner(Runner):
         unfinished = Path(out_dir) / f".{filename}.unfinished"
         try:
             if is_main_process():
-                unfinished.unlink(missing_ok=True)  # a link would be written through
+                unfinished.unlink(missing_ok=True)  # torch.save would follow a link
             super().save_checkpoint(out_dir, unfinished.name, *args, **kwargs)
             if is_main_process():
                 os.replace(unfinished, Path(out_dir) / filename)
@@ -137,7 +141,7 @@ class CalmRunner(Runner):
     def dump_config(self) -> None:
         if is_main_process() and self.cfg.filename:
             target = Path(self.work_dir) / Path(self.cfg.filename).name
-            if target.is_symlink():  # it would be written through
+            if target.is_symlink():  # the dump would follow the link
                 target.unlink()
         super().dump_config()
 
@@ -150,7 +154,7 @@ class CalmRunner(Runner):
             self._follow_config(configured)
         except CADAError:
             raise
-        except Exception as error:  # the state of another model, optimiser or MMEngine fails in any way
+        except Exception as error:  # the state of another model, optimiser or MMEngine can fail in any way
             raise CheckpointError(
                 f"cannot resume from {filename}: its training state does not fit this config ({first_line(error)}). "
                 "Resume with the config that it was trained with, or start from its weights with load_from"
@@ -160,11 +164,11 @@ class CalmRunner(Runner):
             sampler.seed = self.seed
 
     def _find_best(self, filename: str) -> None:
-        """The best checkpoint that the resumed one knows of, if it lies in this run's folder or beside the resumed one,
-        from where it is copied. A work dir may have been moved or copied, and a checkpoint may be another run's:
-        whatever lies elsewhere is not this run's to remove or to test."""
+        """Find the best checkpoint that the resumed one records. It is used if it lies in this run's folder, or copied
+        there if it lies beside the resumed one. A file anywhere else is neither tested nor removed, because a work dir
+        may have been moved or copied, and the resumed checkpoint may belong to another run."""
         info, place = self.message_hub.runtime_info, Place.of_runner(self)
-        kept = info.pop(SAVED_NUMBERS, [])  # of epochs that this run's hook wrote and will remove in their turn
+        kept = info.pop(SAVED_NUMBERS, [])  # epochs whose files the hook wrote and will remove later
         if Path(filename).resolve().parent == place.folder.resolve():
             own = {path.name for path in place.numbered() if not path.is_symlink()}
             hooks = [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]
@@ -184,8 +188,8 @@ class CalmRunner(Runner):
             info.pop("validated_epoch", None)
 
     def _follow_config(self, configured: dict[str, list[dict]]) -> None:
-        """Give the restored optimizers the learning rate and weight decay of the config, where the checkpoint has other
-        ones: whoever resumes with a lower rate means it. What schedulers did to a rate is kept, in proportion."""
+        """Let the config's learning rate and weight decay replace those of the checkpoint, because whoever resumes with
+        a lower rate means it. The effect of schedulers is kept: a rate that they had halved is half of the new one."""
         changed: dict[str, str] = {}
         schedulers = self.param_schedulers if isinstance(self.param_schedulers, dict) else {"": self.param_schedulers}
         for name, groups in _param_groups(self).items():
@@ -211,7 +215,7 @@ class CalmRunner(Runner):
 
 
 def _param_groups(runner: Runner) -> dict[str, list[dict]]:
-    """Of one optimizer under the name "", of several under theirs; empty until they are built."""
+    """Parameter groups by the name of their optimizer; a single one has the name "". Empty until they are built."""
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, OptimWrapperDict):
         return {name: one.optimizer.param_groups for name, one in wrapper.items()}
@@ -219,7 +223,11 @@ def _param_groups(runner: Runner) -> dict[str, list[dict]]:
 
 
 def _check_optimizer(runner: Runner, configured: dict[str, list[dict]]) -> None:
-    """What torch takes without a look, and fails on in the first step."""
+    """Check what torch loads without checking and would fail on in the first step: settings and shapes of moments.
+
+    Raises:
+        ValueError: the restored state does not fit the optimizer of this run.
+    """
     for name, groups in _param_groups(runner).items():
         for group, wanted in zip(groups, configured.get(name, groups), strict=True):
             for key, value in wanted.items():
@@ -248,7 +256,7 @@ def _is_weights(path: Path) -> bool:
 
 
 def _copy_weights(source: Path, target: Path) -> None:
-    """Copy a checkpoint, if it is one."""
+    """Copy a checkpoint, if ``source`` is one."""
     if _is_weights(source):
         with replacing(target) as unfinished:
             shutil.copyfile(source, unfinished)

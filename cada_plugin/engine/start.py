@@ -1,4 +1,4 @@
-"""From a config to a run: what ``cada train`` and ``cada test`` do once their command line is read."""
+"""From a config to a run: what ``cada train`` and ``cada test`` do after they have read their command line."""
 
 import contextlib
 import os
@@ -27,16 +27,16 @@ from cada_plugin.files import only_writer, replacing, writable_file, write_json
 
 
 def prepare(config: Config, job: str, source: str, work_dir: str | None = None, launcher: str = "none") -> Config:
-    """Make a config fit for a job, in place; ``work_dir`` is always set afterwards.
+    """Prepare a config for a job, in place. Afterwards ``work_dir`` is always set.
 
     Args:
         job: ``train`` or ``test``.
-        source: what the config was read from; it names the default work dir, and the config in errors.
-        work_dir: in place of the config's own.
-        launcher: of several processes, see MMEngine.
+        source: file or name that the config was read from, used for the default work dir and in errors.
+        work_dir: replaces the config's own.
+        launcher: how several processes are started, see MMEngine.
 
     Raises:
-        ConfigError: the config has nothing for this job, or was started in another way than its launcher needs.
+        ConfigError: the config has no data for this job, or the processes were not started as the launcher needs.
     """
     if f"{job}_dataloader" not in config:
         raise ConfigError(f"{source} has no {job}_dataloader, so there is nothing to {job}")
@@ -55,7 +55,7 @@ def prepare(config: Config, job: str, source: str, work_dir: str | None = None, 
 
 
 def run_training(config: Config, resume: str | None = None, amp: bool = False, auto_scale_lr: bool = False) -> None:
-    """Train by a prepared config, then test the epoch that was best on the validation split; without such, the last.
+    """Train by a prepared config, then test the best epoch on the validation split, or the last one if none was chosen.
 
     Args:
         resume: a checkpoint, or ``auto`` for the work dir's last good one.
@@ -79,7 +79,7 @@ def run_training(config: Config, resume: str | None = None, amp: bool = False, a
 
 
 def process_rank(launcher: str) -> int:
-    """Rank of this process before MMEngine has asked the launcher."""
+    """Rank of this process, from the environment, as MMEngine has not set up its processes yet."""
     names = {"slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}
     return int(os.environ.get("RANK") or os.environ.get(names.get(launcher, ""), 0))
 
@@ -104,7 +104,7 @@ def _train_and_test(config: Config, resume: str | None) -> None:
         raise Interrupted(getattr(error, "number", signal.SIGINT), advice) from error
     if runner.test_loop is None:
         return
-    barrier()  # the first process may still be writing it
+    barrier()  # the main process may still be writing the checkpoint
     best = runner.message_hub.runtime_info.get("best_ckpt")
     chosen = Path(best) if best else place.last()
     if chosen is None:
@@ -118,8 +118,8 @@ def _train_and_test(config: Config, resume: str | None) -> None:
 
 
 def fresh_hooks(runner: Runner, config: Config) -> None:
-    """Hooks as a new Runner has them. Those that trained may keep other weights, as EMAHook does, and would put them in
-    the place of the checkpoint's: the test would not be that of the file."""
+    """Replace the hooks by new ones. Hooks that were used in training may hold other weights (EMAHook does) and would
+    test those in place of the checkpoint's."""
     runner._hooks = []
     runner.register_hooks(config.get("default_hooks"), config.get("custom_hooks"))
 
@@ -127,8 +127,8 @@ def fresh_hooks(runner: Runner, config: Config) -> None:
 def run_test(
     config: Config, checkpoint: str, out: str | None = None, queries: str | None = None, amp: bool = False
 ) -> None:
-    """Test one checkpoint by a prepared config; ``out`` is a file for its metrics, ``queries`` one for what every query
-    contributes to them."""
+    """Test one checkpoint by a prepared config. The metrics are written to the file ``out``, and the contribution of
+    every query to the file ``queries``, see :func:`write_queries`."""
     for path, option in ((out, "--out"), (queries, "--queries")):
         if path:
             writable_file(Path(path), option)
@@ -150,7 +150,7 @@ def run_test(
 
 
 def use_amp(config: Config) -> None:
-    """Train under bf16 autocast; a GPU without bf16 is refused and not given fp16, whose range the losses exceed."""
+    """Train under bf16 autocast. A GPU without bf16 is refused; fp16 is not used instead: losses exceed its range."""
     if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError("--amp needs a device with bf16: leave the flag out")
     config.optim_wrapper.type = "cada_plugin.BF16OptimWrapper"  # whatever the default scope is
@@ -158,7 +158,7 @@ def use_amp(config: Config) -> None:
 
 def build_runner(config: Config) -> Runner:
     """The Runner of a config, ready for this machine's devices."""
-    if config.launcher != "none" and not torch.cuda.is_available():  # MMEngine would ask CUDA for its device
+    if config.launcher != "none" and not torch.cuda.is_available():  # MMEngine would look for a CUDA device
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")
         config.model_wrapper_cfg = {
@@ -175,7 +175,8 @@ def build_runner(config: Config) -> Runner:
 
 
 def build_early(runner: Runner) -> None:
-    """Build what MMEngine builds late: a wrong setting or file of any split ends the run before its first step."""
+    """Build now what MMEngine builds late, so that a wrong setting or file of any split ends the run before its first
+    step."""
     with config_errors():
         loops = runner.train_loop, runner.val_loop, runner.test_loop
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -183,15 +184,16 @@ def build_early(runner: Runner) -> None:
         if isinstance(loop, RetrievalValLoop | RetrievalTestLoop):
             loop.try_first_item()
     for hook in runner.hooks:
-        if isinstance(hook, CheckpointHook):  # MMEngine's own too: a host's config may name that
+        if isinstance(hook, CheckpointHook):  # also MMEngine's own, which a host's config may use
             settle_best(hook, runner)
 
 
 def write_queries(path: Path, metric: TextToImageRetrieval) -> None:
-    """What each of the Q queries of an evaluation contributes to its metrics, as an ``.npz`` of (Q,) arrays.
+    """Write what each of the Q queries of an evaluation contributes to its metrics, as an ``.npz`` of (Q,) arrays.
 
-    ``person_ids``; ``caption_crc32``, by which two files can be seen to hold the same queries; and for each stage that
-    was evaluated ``t2i_global/first_rank``, ``/ap``, ``/inp``, see :func:`~cada_plugin.evaluation.rank_queries`.
+    The arrays are ``person_ids``; ``caption_crc32``, which shows whether two files hold the same queries; and for each
+    evaluated stage ``first_rank``, ``ap`` and ``inp``, such as ``t2i_global/ap``. See
+    :func:`~cada_plugin.evaluation.rank_queries`.
     """
     arrays = {
         "person_ids": metric.result.query_ids.numpy(),

@@ -1,4 +1,4 @@
-"""Attribute decoder: a second BERT with cross-attention that names masked words from an image (ARA)."""
+"""Attribute decoder: a second BERT with cross-attention, which predicts masked words from text and image (ARA)."""
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ class _Transform(nn.Module):
 
 
 class _Predictions(nn.Module):
-    """BERT's masked-language-model head; its matrix is the word embedding's."""
+    """BERT's masked-language-model head. Its output matrix is tied to the word embedding."""
 
     def __init__(self, word_embeddings: nn.Embedding) -> None:
         super().__init__()
@@ -46,9 +46,9 @@ class AttributeDecoder(nn.Module):
     """BERT with cross-attention and a vocabulary head, under the released names ``bert.*`` and ``cls.predictions.*``.
 
     Args:
-        causal: each token sees only the tokens before it. The released code kept BLIP's causal decoder, so a masked
-            word is predicted from the words before it and the image; False lets it see the whole caption, as the paper
-            says.
+        causal: let each token attend only to itself and the tokens before it. The released code kept BLIP's causal
+            decoder, so a masked word is predicted from the words before it and the image. With False it is predicted
+            from the whole caption, as the paper says.
         bert: arguments of :class:`CrossModalBert`.
     """
 
@@ -66,9 +66,9 @@ class AttributeDecoder(nn.Module):
         Args:
             input_ids: (B, T) with ``[MASK]`` in place of attribute words.
             attention_mask: (B, T) bool.
-            memory: of the B images, from ``self.bert.image_memory``.
-            positions: (B, T) bool, True where to predict: scores only these M positions, giving (M, V); None scores all
-                of them, (B, T, V).
+            memory: keys and values of the B images, from ``self.bert.image_memory``.
+            positions: (B, T) bool, True where to predict. Only these M positions get logits, (M, V). None gives logits
+                for all positions, (B, T, V).
         """
         every = positions is None
         states = self.bert(input_ids, attention_mask, memory, causal=self.causal, compute_padding=every)  # (B, T, C)

@@ -1,4 +1,5 @@
-"""Tensors of all processes in one, with gradient. Every function is the identity where there is one process."""
+"""Gather tensors of all processes, with gradient, and reduce numbers over them. With a single process, every function
+returns its input."""
 
 import torch
 import torch.distributed as torch_dist
@@ -7,10 +8,11 @@ from torch import Tensor
 
 
 class _GatherWithGradient(torch.autograd.Function):
-    """Concatenate along dim 0; the gradient of this process's part is summed over what every process made of it.
+    """Concatenate the tensors of all processes along dim 0. In the backward pass, each process gets the gradient of its
+    own part, summed over all processes.
 
-    With a loss computed alike on all processes and gradients averaged over them (DDP), parameters then get exactly the
-    gradient of one process holding the whole batch.
+    If all processes compute the same loss and DDP averages their gradients, the parameters get exactly the gradient
+    that a single process would compute for the whole batch.
     """
 
     @staticmethod
@@ -33,7 +35,7 @@ def gather(x: Tensor) -> Tensor:
 
 
 def mean_over_processes(x: Tensor) -> Tensor:
-    """Mean of a number over processes, without gradient."""
+    """Mean of a number over all processes, without gradient."""
     if get_world_size() == 1:
         return x
     x = x.detach().float().clone()

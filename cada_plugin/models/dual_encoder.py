@@ -1,7 +1,7 @@
-"""Models of two encoders and one embedding each: what the baselines without a matching stage share.
+"""Dual encoders: models that embed images and captions separately and have no matching stage. Base of the baselines.
 
-Shape letters: B pairs of this process, A pairs of all processes, Q captions, T text tokens, S image tokens, D size of
-the embedding.
+Shape letters: B pairs of this process, A pairs of all processes, Q captions, T text tokens, S image tokens, C width,
+D embedding.
 """
 
 import torch
@@ -16,16 +16,16 @@ from cada_plugin.registry import MODELS, TASK_UTILS, build_part
 
 
 class DualEncoder(TextImageRetriever):
-    """Image and text encoder, each with a linear projection to the common space. Subclasses write ``loss``.
+    """An image encoder and a text encoder, each with a linear projection to a common space. Subclasses write ``loss``.
 
     Args:
-        visual_encoder: gives tokens (B, S, C_image), the pooled one first, and has ``width``: ``ViTEncoder``,
-            ``CLIPVisionEncoder``, ``TorchreidEncoder``.
-        text_encoder: gives the pooled state (Q, C) and states (Q, T, C), and has ``width``: ``BertTextEncoder``,
-            ``CLIPTextEncoder``, ``BiLSTMEncoder``. ``vocab_size`` comes from the tokenizer.
-        tokenizer: see ``CaptionTokenizer`` and ``CLIPCaptionTokenizer``; the data pipeline uses the same.
+        visual_encoder: returns tokens (B, S, C_image), the pooled one first, and has an attribute ``width``, such as
+            ``ViTEncoder``, ``CLIPVisionEncoder`` or ``TorchreidEncoder``.
+        text_encoder: returns the pooled state (Q, C) and all states (Q, T, C), and has an attribute ``width``, such as
+            ``BertTextEncoder``, ``CLIPTextEncoder`` or ``BiLSTMEncoder``. ``vocab_size`` comes from the tokenizer.
+        tokenizer: see ``CaptionTokenizer`` and ``CLIPCaptionTokenizer``; the data pipeline must use the same one.
         embed_dim: size D of the common space.
-        projection_bias: CLIP's projections have none.
+        projection_bias: give the projections a bias. Those of CLIP have none.
         data_preprocessor: see ``PersonDataPreprocessor``.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` or None.
     """
@@ -66,15 +66,15 @@ class DualEncoder(TextImageRetriever):
 
 
 def person_ids(data_samples: list, device: torch.device) -> Tensor:
-    """(B,) persons of a batch."""
+    """(B,) person ids of a batch."""
     return torch.tensor([sample.person_id for sample in data_samples]).to(device, non_blocking=True)
 
 
 def class_labels(data_samples: list, num_classes: int, device: torch.device) -> Tensor:
-    """(B,) identities of a batch, numbered from 0 for a classifier.
+    """(B,) class labels of a batch: the identities, numbered from 0.
 
     Raises:
-        ConfigError: there are more of them than classes.
+        ConfigError: a label is ``num_classes`` or larger.
     """
     labels = torch.tensor([sample.label for sample in data_samples])
     if int(labels.max()) >= num_classes:
@@ -106,8 +106,8 @@ class CLIPRetriever(DualEncoder):
 
 @MODELS.register_module()
 class CMPMRetriever(DualEncoder):
-    """A convolutional network and a bidirectional LSTM under CMPM and CMPC (Zhang and Lu, "Deep cross-modal projection
-    learning for image-text matching", ECCV 2018).
+    """A convolutional network and a bidirectional LSTM, trained with CMPM and CMPC (Zhang and Lu, "Deep cross-modal
+    projection learning for image-text matching", ECCV 2018).
 
     Args:
         num_classes: identities of the training split.
@@ -127,5 +127,5 @@ class CMPMRetriever(DualEncoder):
         labels = class_labels(data_samples, self.num_classes, image.device)
         return {
             "loss_cmpm": self.loss_cmpm(gather(image), gather(text), gather(labels)),
-            "loss_cmpc": self.loss_cmpc(image, text, labels),  # per pair: the mean over processes is DDP's
+            "loss_cmpc": self.loss_cmpc(image, text, labels),  # on the own pairs; DDP averages over processes
         }

@@ -1,4 +1,4 @@
-"""Batches on the device: moved without waiting, images normalised there and not in the loader."""
+"""Move batches to the device without waiting, and normalise images there, which saves the loader the work."""
 
 import torch
 from mmengine.model import BaseDataPreprocessor
@@ -8,10 +8,10 @@ from cada_plugin.registry import MODELS
 
 @MODELS.register_module()
 class PersonDataPreprocessor(BaseDataPreprocessor):
-    """uint8 images (B, 3, H, W) RGB -> float, ``(x - mean) / std``; all other tensors are only moved.
+    """Turns uint8 RGB images (B, 3, H, W) into floats ``(x - mean) / std``; all other tensors are only moved.
 
     Args:
-        mean, std: per RGB channel in 0..255.
+        mean, std: one number per RGB channel, on the scale 0..255.
     """
 
     def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:

@@ -1,4 +1,4 @@
-# What every run shares. Pure data in MMEngine's text style: string types, no code.
+# Settings that all runs share. This is pure data in MMEngine's text style: types are strings, and there is no code.
 default_scope = 'cada_plugin'
 custom_imports = dict(imports=['cada_plugin'], allow_failed_imports=False)
 runner_type = 'CalmRunner'
@@ -7,17 +7,17 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=True),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    # Two checkpoints are kept: a run killed while writing one can still resume from the other. Where validation does not
-    # re-rank, the best epoch is that of t2i_global/R1; without a validation split, none is chosen.
+    # Two checkpoints are kept, so that a run killed while it writes one can resume from the other. If validation does
+    # not re-rank, t2i_global/R1 chooses the best epoch; without a validation split, none is chosen.
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='t2i/R1', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 custom_hooks = [
     dict(type='EpochSeedHook'),
-    dict(type='SyncBuffersHook'),  # batch norm's statistics, which each process keeps on its own
+    dict(type='SyncBuffersHook'),  # averages batch norm's statistics, which differ between processes
     dict(type='PendingValidationHook'),
     dict(type='TrainingProgressHook'),  # for schedules inside a model
-    dict(type='ProgressHook'),  # the bar
+    dict(type='ProgressHook'),  # progress bar
     dict(type='RankedGalleryHook'),
 ]
 

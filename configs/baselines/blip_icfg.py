@@ -1,4 +1,4 @@
-# BLIP fine-tuned: ITC and ITM, re-ranked.
+# BLIP, fine-tuned with ITC and ITM; the ITM head re-ranks.
 _base_ = [
     '../_base_/datasets/icfg_pedes.py',
     '../_base_/models/blip_base.py',

@@ -1,4 +1,4 @@
-# CLIP fine-tuned with InfoNCE at a fixed temperature, IRRA's baseline.
+# CLIP, fine-tuned with InfoNCE at a fixed temperature: the baseline of the IRRA paper.
 _base_ = [
     '../_base_/datasets/rstpreid.py',
     '../_base_/pipelines/clip.py',

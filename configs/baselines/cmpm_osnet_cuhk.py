@@ -1,4 +1,4 @@
-# OSNet of torchreid and a bidirectional LSTM under CMPM and CMPC.
+# OSNet of torchreid and a bidirectional LSTM, trained with CMPM and CMPC.
 _base_ = [
     '../_base_/datasets/cuhk_pedes.py',
     '../_base_/models/cmpm.py',

@@ -1,5 +1,6 @@
-# The smallest OSNet of torchreid and a bidirectional LSTM under CMPM and CMPC, from nothing: ImageNet's weights need a
-# download. So it trains longer and faster than the baselines that have start weights.
+# The smallest OSNet of torchreid and a bidirectional LSTM, trained with CMPM and CMPC. It starts from scratch, because
+# ImageNet weights need a download, and therefore trains for more epochs and with a higher learning rate than the
+# baselines that have start weights.
 _base_ = [
     '../_base_/datasets/procedural_pedes.py',
     '../_base_/models/cmpm.py',

@@ -1,5 +1,6 @@
-# ResNet-50 of torchreid and a bidirectional LSTM under CMPM and CMPC, from nothing: ImageNet's weights need a
-# download. Two epochs are what two CPU cores can give it: they show that it runs and learns, and measure no method.
+# ResNet-50 of torchreid and a bidirectional LSTM, trained with CMPM and CMPC. It starts from scratch, because ImageNet
+# weights need a download. Two CPU cores manage only two epochs: they show that it runs and learns, but say nothing
+# about the method.
 _base_ = [
     '../_base_/datasets/procedural_pedes.py',
     '../_base_/models/cmpm.py',

@@ -1,4 +1,4 @@
-# IRRA: SDM, identity loss and implicit relation reasoning.
+# IRRA: similarity distribution matching (SDM), identity loss and implicit relation reasoning.
 _base_ = [
     '../_base_/datasets/procedural_pedes.py',
     '../_base_/models/dual_tiny.py',

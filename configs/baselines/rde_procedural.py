@@ -1,4 +1,4 @@
-# RDE: token-selection embedding, triplet alignment loss, consensus division.
+# RDE: token-selection embedding, triplet alignment loss (TAL) and confident consensus division (CCD).
 _base_ = [
     '../_base_/datasets/procedural_pedes.py',
     '../_base_/models/dual_tiny.py',

@@ -1,4 +1,4 @@
-"""Encoders of one modality."""
+"""Encoders of a single modality: images or text."""
 
 from .clip import CLIPTextEncoder, CLIPVisionEncoder
 from .text import BertTextEncoder, BiLSTMEncoder

@@ -1,4 +1,4 @@
-"""One row of a layer's attention weights, recomputed beside the fused kernel, which does not give its weights away."""
+"""One row of a layer's attention weights. It is recomputed, because the fused kernel does not return its weights."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that receives the states which ``module`` is called with inside the block."""
+    """A list that receives the hidden states with which ``module`` is called inside the block."""
     seen: list[Tensor] = []
 
     def remember(_: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -31,13 +31,14 @@ def attention_row(
     heads: int,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Attention weights (B, T) of one token of each sequence, mean over heads, without gradient.
+    """Attention weights (B, T) from one query token of each sequence to all its tokens, averaged over heads, without
+    gradient.
 
     Args:
-        states: (B, T, C), what the layer projects.
-        asking: (B,) long, the position of that token.
+        states: (B, T, C), the input of the layer's projections.
+        asking: (B,) long, position of the query token.
         query, key: the layer's projections.
-        mask: (B, T) bool, True where a token may be attended to; None: everywhere.
+        mask: (B, T) bool, True where a token may be attended to; None allows all.
     """
     B, T, _ = states.shape
     q = query(states[torch.arange(B, device=states.device), asking]).view(B, heads, 1, -1)

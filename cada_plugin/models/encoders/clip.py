@@ -1,7 +1,7 @@
-"""CLIP's image and text transformer (Radford et al., ICML 2021), through transformers.
+"""CLIP's image and text transformer (Radford et al., ICML 2021), based on transformers.
 
-The image tower differs from transformers' in one thing: its positions have any number of rows and columns, so that it
-takes the tall images of people.
+The image encoder differs from that of transformers in one thing: its position embeddings form a grid with any number of
+rows and columns, so that it takes the tall images of people.
 """
 
 import torch
@@ -16,7 +16,7 @@ from cada_plugin.registry import MODELS
 
 @MODELS.register_module()
 class CLIPVisionEncoder(nn.Module):
-    """Images to tokens, the class token first, after CLIP's last LayerNorm.
+    """Encodes images to tokens, the class token first, after CLIP's last LayerNorm.
 
     Args:
         image_size: (H, W) in pixels, multiples of ``patch_size``.
@@ -63,7 +63,7 @@ class CLIPVisionEncoder(nn.Module):
         return self.model.post_layernorm(tokens)
 
     def with_attention(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens, and how much the class token attends to each in the last layer (B, 1+N), mean over heads."""
+        """Tokens, and the attention (B, 1+N) of the class token to each token in the last layer (mean over heads)."""
         attention = self.model.encoder.layers[-1].self_attn
         with inputs_of(attention) as seen:
             tokens = self(images)
@@ -74,7 +74,7 @@ class CLIPVisionEncoder(nn.Module):
 
 @MODELS.register_module()
 class CLIPTextEncoder(nn.Module):
-    """Captions to states after CLIP's last LayerNorm, pooled at the end-of-text token. Attention is causal.
+    """Encodes captions to states after CLIP's last LayerNorm, pooled at the end-of-text token. Attention is causal.
 
     Args:
         vocab_size: number of byte-pair pieces.
@@ -99,7 +99,10 @@ class CLIPTextEncoder(nn.Module):
         self.width, self.max_positions, self.vocab_size = width, max_positions, vocab_size
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids and mask (Q, T) -> pooled (Q, C), states (Q, T, C). Padding follows the text, where no token sees it."""
+        """Ids and mask (Q, T) -> pooled (Q, C), states (Q, T, C).
+
+        The transformer needs no mask: attention is causal and padding follows the text, so no text token attends to it.
+        """
         if input_ids.shape[1] > self.max_positions:
             raise ConfigError(
                 f"a text has {input_ids.shape[1]} tokens, the text encoder only {self.max_positions} positions"
@@ -108,7 +111,8 @@ class CLIPTextEncoder(nn.Module):
         return states[torch.arange(len(states), device=states.device), attention_mask.sum(1) - 1], states
 
     def with_attention(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Also how much the end-of-text token attends to each token in the last layer (Q, T), mean over heads."""
+        """Like ``forward``, and the attention (Q, T) of the end-of-text token to each token in the last layer, averaged
+        over heads."""
         attention = self.model.encoder.layers[-1].self_attn
         with inputs_of(attention) as seen:
             pooled, states = self(input_ids, attention_mask)

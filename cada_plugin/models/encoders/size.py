@@ -1,4 +1,4 @@
-"""The image size of an encoder, checked where the encoder is built."""
+"""Check the image size of an encoder when it is built."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ def checked_size(image_size: Sequence[int], patch_size: int) -> tuple[int, int]:
     """``image_size`` as (H, W) in pixels.
 
     Raises:
-        ConfigError: it is no pair of numbers from 1, or no multiple of ``patch_size``.
+        ConfigError: it is not a pair of positive integers, or not a multiple of ``patch_size``.
     """
     if type(patch_size) is not int or patch_size < 1:
         raise ConfigError(f"patch_size={patch_size!r}: expected the side of a patch in pixels, an integer from 1")

@@ -12,7 +12,8 @@ from cada_plugin.registry import MODELS
 
 @MODELS.register_module()
 class BertTextEncoder(CrossModalBert):
-    """BERT, pooled at ``[CLS]``. Names are those of CADA's text encoder, whose weights it takes.
+    """BERT, pooled at ``[CLS]``. It loads the weights of CADA's text encoder, because its parameters have the same
+    names.
 
     Args:
         bert: arguments of :class:`CrossModalBert`.
@@ -27,7 +28,8 @@ class BertTextEncoder(CrossModalBert):
         return states[:, 0], states
 
     def with_attention(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Also how much ``[CLS]`` attends to each token in the last layer (Q, T), mean over heads."""
+        """Like ``forward``, and the attention (Q, T) of ``[CLS]`` to each token in the last layer, averaged over
+        heads."""
         attention = self.encoder.layer[-1].attention
         with inputs_of(attention) as seen:
             states = super().forward(input_ids, attention_mask, compute_padding=True)
@@ -39,13 +41,13 @@ class BertTextEncoder(CrossModalBert):
 
 @MODELS.register_module()
 class BiLSTMEncoder(nn.Module):
-    """Words to a bidirectional LSTM, pooled by the maximum over time (Zhang and Lu, ECCV 2018, section 3.1).
+    """A bidirectional LSTM over word embeddings, max-pooled over time (Zhang and Lu, ECCV 2018, section 3.1).
 
     Args:
         vocab_size: number of word pieces.
-        word_width: of the word embedding.
-        hidden: of each direction; the states are twice as wide.
-        dropout: of the word embedding.
+        word_width: width of the word embedding.
+        hidden: width of each direction; the states are twice as wide.
+        dropout: rate for the word embedding.
     """
 
     def __init__(self, vocab_size: int, word_width: int = 512, hidden: int = 512, dropout: float = 0.0) -> None:
@@ -57,7 +59,7 @@ class BiLSTMEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Ids and mask (Q, T) -> pooled (Q, C), states (Q, T, C)."""
         words = F.dropout(self.word_embeddings(input_ids), self.dropout, self.training)
-        # packed, so that the backward direction starts at the last word and not in the padding
+        # packed, so that the backward direction starts at the last word and not at the padding
         packed = pack_padded_sequence(words, attention_mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=input_ids.shape[1])
         return states.masked_fill(~attention_mask[..., None], -torch.inf).amax(1), states

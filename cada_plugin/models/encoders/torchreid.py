@@ -1,4 +1,4 @@
-"""Convolutional image encoders from torchreid's model factory, for models trained there or to be trained here."""
+"""Convolutional image encoders from torchreid's model factory, with weights from torchreid or to be trained here."""
 
 import os
 
@@ -13,15 +13,15 @@ from cada_plugin.registry import MODELS
 
 @MODELS.register_module()
 class TorchreidEncoder(nn.Module):
-    """Images to their average feature, followed by the positions of the feature map.
+    """Encodes images to their average feature, followed by the feature at each position of the feature map.
 
     Args:
-        name: of torchreid's factory, such as ``osnet_x1_0`` or ``resnet50``.
-        pretrained: ImageNet weights, which torchreid downloads at the first use.
-        weights: checkpoint of this model trained with torchreid (``model.pth.tar-60``), or any of its weights.
+        name: name of the model in torchreid's factory, such as ``osnet_x1_0`` or ``resnet50``.
+        pretrained: start from ImageNet weights, which torchreid downloads when they are first used.
+        weights: checkpoint of this model trained with torchreid (``model.pth.tar-60``), or any file of its weights.
 
     Raises:
-        ConfigError: torchreid has no such model, or one that gives no feature map.
+        ConfigError: torchreid has no such model, or the model gives no feature map.
         CheckpointError: ``weights`` do not belong to this model.
     """
 
@@ -34,7 +34,7 @@ class TorchreidEncoder(nn.Module):
             raise ConfigError(f"torchreid has no model {name!r}: {error.args[0]}") from error
         if not hasattr(model, "featuremaps"):
             raise ConfigError(f"torchreid's {name} gives no feature map: use one that does, such as osnet_x1_0")
-        for head in ("fc", "classifier"):  # of torchreid's own losses; unused parameters stop distributed training
+        for head in ("fc", "classifier"):  # for torchreid's losses; unused parameters stop distributed training
             if isinstance(getattr(model, head, None), nn.Module):
                 setattr(model, head, None)
         self.model = model

@@ -17,9 +17,11 @@ from cada_plugin.registry import MODELS
 
 class ConvStem(nn.Module):
     """Patch embedding as a stack of stride-2 3x3 convolutions with batch norm (Xiao et al., "Early convolutions help
-    transformers see better", NeurIPS 2021). Learns from little data where one large linear patch projection does not.
+    transformers see better", NeurIPS 2021). With little training data it learns where one large linear patch projection
+    does not.
 
-    Takes timm's ``embed_layer`` arguments; ``patch_size`` must be a power of two, the stride of the stack.
+    The arguments are those of timm's ``embed_layer``. ``patch_size`` is the stride of the whole stack, and must be a
+    power of two from 4.
     """
 
     def __init__(self, img_size: tuple[int, int], patch_size: int, in_chans: int, embed_dim: int, **_: object) -> None:
@@ -43,15 +45,15 @@ class ConvStem(nn.Module):
 
 @MODELS.register_module()
 class ViTEncoder(VisionTransformer):
-    """timm ViT that returns all its tokens; parameter names are timm's, hence BLIP's ``visual_encoder.*``.
+    """timm's ViT, which returns all its tokens. Its parameter names are timm's, which BLIP uses as well.
 
     Args:
         image_size: (H, W) in pixels, multiples of ``patch_size``.
         patch_size: side of a patch in pixels.
         width, depth, heads: of the transformer; the feed-forward is four times ``width``.
         stem: ``patch`` (one strided convolution, BLIP's) or ``conv`` (:class:`ConvStem`).
-        drop_path: stochastic depth rate of the last layer, rising linearly from 0.
-        checkpointing: recompute activations in the backward pass: less memory, about a third more time.
+        drop_path: stochastic depth rate of the last layer; the rate rises linearly from 0 over the layers.
+        checkpointing: recompute activations in the backward pass, which takes less memory and about a third more time.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class ViTEncoder(VisionTransformer):
         return self.forward_features(images)
 
     def with_attention(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens, and how much the class token attends to each in the last layer (B, 1+N), mean over heads."""
+        """Tokens, and the attention (B, 1+N) of the class token to each token in the last layer (mean over heads)."""
         attention = self.blocks[-1].attn
         with inputs_of(attention) as seen:
             tokens = self(images)

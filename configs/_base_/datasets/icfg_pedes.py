@@ -3,7 +3,7 @@ data_root = 'data/ICFG-PEDES'
 __dataset = dict(type='ICFGPEDES', data_root=data_root)
 train_dataloader = dict(dataset=__dataset)
 test_dataloader = dict(dataset=__dataset)
-# There is no validation split: the last epoch is tested, and no epoch is chosen on the test split.
+# There is no validation split, so the last epoch is tested. No epoch is chosen by results on the test split.
 val_dataloader = None
 val_evaluator = None
 val_cfg = None

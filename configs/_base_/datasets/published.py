@@ -1,4 +1,4 @@
-# A published set, read as the released recipe does.
+# What the published data sets share: the pipelines of the released code.
 _base_ = ['text_person.py', '../pipelines/published.py']
 train_dataloader = dict(dataset=dict(pipeline={{_base_.train_pipeline}}))
 val_dataloader = dict(dataset=dict(pipeline={{_base_.test_pipeline}}))

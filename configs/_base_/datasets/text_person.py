@@ -1,4 +1,4 @@
-# Loaders and protocol of every set. The sets' own files say type, data_root and pipelines.
+# Loaders and evaluation protocol of all data sets. The file of each data set adds its type, data_root and pipelines.
 __loader = dict(num_workers=8, pin_memory=True, collate_fn=dict(type='person_collate'))
 __evaluation = dict(
     batch_size=64,

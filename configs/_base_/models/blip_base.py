@@ -1,7 +1,7 @@
-# BLIP at the sizes of its base model, for fine-tuning. What a config sets beside it: tokenizer and image size.
+# BLIP at the sizes of its base model, for fine-tuning. A config that uses this file also sets tokenizer and image size.
 model = dict(
     type='BLIP',
-    # CLIP's mean and deviation, in 0..255
+    # CLIP's mean and standard deviation, on the scale 0..255
     data_preprocessor=dict(
         type='PersonDataPreprocessor',
         mean=(122.7709383, 116.7460125, 104.09373615),
@@ -12,6 +12,6 @@ model = dict(
     embed_dim=256,
     loss_itc=dict(type='InfoNCELoss'),
     loss_itm=dict(type='MatchingLoss'),
-    # BLIP's 129M weights (BLIP's release, "model_base.pth"); a Hugging Face folder of BLIP does as well
+    # BLIP's release, pre-trained on 129M images ("model_base.pth"); a Hugging Face folder of BLIP works as well
     init_cfg=dict(type='Pretrained', checkpoint='checkpoints/model_base.pth'),
 )

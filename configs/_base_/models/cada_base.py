@@ -1,9 +1,10 @@
-# CADA at BLIP-base sizes, as released. What a config sets beside it: tokenizer and image size, those of its data set.
+# CADA at the sizes of BLIP base, as released. A config that uses this file also sets the tokenizer and image size
+# of its data set.
 __bert = dict(width=768, depth=12, heads=12, max_positions=512, dropout=0.1)
 
 model = dict(
     type='CADA',
-    # CLIP's mean and deviation, in 0..255
+    # CLIP's mean and standard deviation, on the scale 0..255
     data_preprocessor=dict(
         type='PersonDataPreprocessor',
         mean=(122.7709383, 116.7460125, 104.09373615),
@@ -11,7 +12,7 @@ model = dict(
     ),
     visual_encoder=dict(type='ViTEncoder', patch_size=16, width=768, depth=12, heads=12),
     text_encoder=dict(type='CrossModalBert', **__bert),
-    # the released code kept BLIP's causal decoder; the paper's text reads as bidirectional
+    # the released code kept BLIP's causal decoder; the paper describes a bidirectional one
     text_decoder=dict(type='AttributeDecoder', causal=True, **__bert),
     embed_dim=256,
     loss_global=dict(type='GlobalAssociationLoss', scale=50.0),
@@ -19,6 +20,6 @@ model = dict(
     loss_ara=dict(type='MaskedAttributeLoss', weight=0.1),
     grouping=dict(type='PositionGroups', num_groups=2),
     negatives='hardest',
-    # BLIP's 129M weights (BLIP's release, "model_base.pth"); a Hugging Face folder of BLIP does as well
+    # BLIP's release, pre-trained on 129M images ("model_base.pth"); a Hugging Face folder of BLIP works as well
     init_cfg=dict(type='Pretrained', checkpoint='checkpoints/model_base.pth'),
 )

@@ -1,4 +1,4 @@
-# CLIP ViT-B/16 by name and size; weights and tokenizer come from one Hugging Face folder.
+# The encoders of CLIP ViT-B/16. Weights and tokenizer come from the same Hugging Face folder.
 model = dict(
     data_preprocessor=dict(
         type='PersonDataPreprocessor',

@@ -1,5 +1,5 @@
-# The encoders of cada_tiny.py without cross-attention: at procedural scale all transformer baselines have the same ones
-# and start from the same weights, so that the table compares methods and not backbones.
+# The encoders of cada_tiny.py without cross-attention. On drawn pedestrians all transformer baselines have these
+# encoders and start from the same weights, so that the table compares methods and not backbones.
 model = dict(
     data_preprocessor=dict(
         type='PersonDataPreprocessor',

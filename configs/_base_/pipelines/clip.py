@@ -1,5 +1,5 @@
-# How IRRA and the CLIP baselines of the field read people: 384x128, CLIP's tokenizer of the folder with the weights.
-# The names begin with clip_, because a data set's own pipelines stand beside them.
+# Pipelines of IRRA, which are common for CLIP baselines: 384x128 images, and the tokenizer from the folder of CLIP's
+# weights. The names begin with clip_, because a config also has the pipelines of its data set.
 clip_image_size = (384, 128)  # (H, W)
 clip_tokenizer = dict(type='CLIPCaptionTokenizer', vocab='checkpoints/clip-vit-base-patch16')
 __image = [
@@ -11,7 +11,7 @@ __train = [
     dict(type='torchvision/RandomHorizontalFlip', p=0.5),
     dict(type='torchvision/Pad', padding=10),
     dict(type='torchvision/RandomCrop', size=clip_image_size),
-    # filled with CLIP's mean, which the preprocessor turns into zeros
+    # erased parts get CLIP's mean, which the preprocessor turns into zeros
     dict(type='torchvision/RandomErasing', scale=(0.02, 0.4), value=(123, 117, 104)),
     dict(type='EncodeCaptions', tokenizer=clip_tokenizer),
 ]

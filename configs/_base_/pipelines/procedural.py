@@ -1,5 +1,5 @@
-# How drawn pedestrians are read: small images, a small vocabulary, and no erasing. With a few hundred identities to
-# learn from, a matcher needs to see what the caption names.
+# Pipelines for drawn pedestrians: small images and a small vocabulary. There is no random erasing: with so few
+# identities, a match head learns only if the image shows what the caption describes.
 image_size = (96, 48)  # (H, W)
 tokenizer = dict(type='CaptionTokenizer', vocab='procedural', max_words=72, max_length=56)
 __image = [
@@ -25,7 +25,7 @@ plain_pipeline = [
     *__train,
     dict(type='PackPersonInputs'),
 ]
-# any word is masked, as BERT and IRRA do
+# for models that mask any word, as BERT and IRRA do
 random_pipeline = [
     *__train,
     dict(type='MaskTokens', tokenizer=tokenizer, probability=0.15),

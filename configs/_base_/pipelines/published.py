@@ -1,5 +1,6 @@
-# How the released recipe reads the published sets (see README for the differences): 224x224, BERT's word pieces.
-image_size = (224, 224)  # (H, W), resized, not cropped
+# Pipelines for the published sets, as in the released code: 224x224 images, BERT's word pieces. docs/differences.md
+# lists what differs from it.
+image_size = (224, 224)  # (H, W); images are resized without keeping their aspect ratio
 tokenizer = dict(type='CaptionTokenizer', vocab='bert-base-uncased', max_words=72, max_length=73)
 __image = [
     dict(type='LoadPersonImage'),
@@ -10,7 +11,7 @@ __train = [
     dict(type='torchvision/RandomHorizontalFlip', p=0.5),
     dict(type='torchvision/Pad', padding=10),
     dict(type='torchvision/RandomCrop', size=image_size),
-    # filled with CLIP's mean, which the preprocessor turns into zeros
+    # erased parts get CLIP's mean, which the preprocessor turns into zeros
     dict(type='torchvision/RandomErasing', scale=(0.02, 0.4), value=(123, 117, 104)),
     dict(type='EncodeCaptions', tokenizer=tokenizer),
 ]
@@ -21,7 +22,7 @@ train_pipeline = [
     dict(type='MaskAttributes', tokenizer=tokenizer, unit='words', probability=0.4),
     dict(type='PackPersonInputs'),
 ]
-# for models that mask nothing: no caption has to be tagged
+# for models that mask nothing, so that no caption has to be tagged
 plain_pipeline = [
     *__train,
     dict(type='PackPersonInputs'),

@@ -1,5 +1,5 @@
-# As published.py reads the published sets, for captions of about 81 words: they need about 168 tokens.
-image_size = (224, 224)  # (H, W), resized, not cropped
+# The pipelines of published.py for longer captions: about 81 words, which need up to about 168 tokens.
+image_size = (224, 224)  # (H, W); images are resized without keeping their aspect ratio
 tokenizer = dict(type='CaptionTokenizer', vocab='bert-base-uncased', max_words=168, max_length=168)
 __image = [
     dict(type='LoadPersonImage'),
@@ -10,7 +10,7 @@ train_pipeline = [
     dict(type='torchvision/RandomHorizontalFlip', p=0.5),
     dict(type='torchvision/Pad', padding=10),
     dict(type='torchvision/RandomCrop', size=image_size),
-    # filled with CLIP's mean, which the preprocessor turns into zeros
+    # erased parts get CLIP's mean, which the preprocessor turns into zeros
     dict(type='torchvision/RandomErasing', scale=(0.02, 0.4), value=(123, 117, 104)),
     dict(type='EncodeCaptions', tokenizer=tokenizer),
     dict(type='TagAttributes', tagger=dict(type='NLTKTagger'), tokenizer=tokenizer),

@@ -1,5 +1,5 @@
-# IRRA's recipe, which the CLIP baselines of the field share: Adam 1e-5 (what is new learns five times as fast, biases
-# twice as fast and without decay), weight decay 4e-5, batch 64 on one device, 5 epochs of warm-up, cosine, 60 epochs.
+# IRRA's recipe, which is common for CLIP baselines: Adam with learning rate 1e-5 (new layers: five times that; biases:
+# twice that and no decay), weight decay 4e-5, batch 64 on one device, 60 epochs: 5 of warm-up, then cosine.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='Adam', lr=1e-5, weight_decay=4e-5, fused=True),

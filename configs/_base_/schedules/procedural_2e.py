@@ -1,4 +1,4 @@
-# From the start weights, in minutes on two CPU cores.
+# Two epochs from the start weights, which take minutes on two CPU cores.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.05, fused=True),
