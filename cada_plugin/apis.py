@@ -7,7 +7,7 @@ retriever = load_retriever('configs/cada_procedural.py')
 gallery = retriever.encode_image('my_photos')
 for hit in retriever.search('a woman in a red coat with a black backpack', gallery)[0]:
     print(hit.rank, hit.path, hit.match, hit.cosine)
-gallery.save('my_photos.safetensors')  # Gallery.load reads it
+gallery.save('my_photos.safetensors')  # EncodedImages.load reads it
 ```
 """
 
@@ -37,12 +37,11 @@ from cada_plugin.datasets.transforms import (
 )
 from cada_plugin.engine.config import read_config
 from cada_plugin.errors import ConfigError, GalleryError, ImageError
-from cada_plugin.gallery import Gallery
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
-from cada_plugin.retrieval import match_shortlists, reranks, retrieve
+from cada_plugin.retrieval import EncodedImages, match_shortlists, reranks, retrieve
 
-__all__ = ["Gallery", "Hit", "Retriever", "load_retriever"]
+__all__ = ["EncodedImages", "Hit", "Retriever", "load_retriever"]
 
 ImageInput = str | os.PathLike | Image.Image | np.ndarray | Tensor
 # Steps of a test pipeline that have no part in encoding an image: reading the file, captions, packing.
@@ -87,8 +86,8 @@ class Retriever:
         return next(self.model.parameters()).device
 
     @torch.no_grad()
-    def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> Gallery:
-        """Encode one or many images into a :class:`Gallery` on the CPU.
+    def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> EncodedImages:
+        """Encode one or many images into :class:`EncodedImages` on the CPU.
 
         Args:
             images: paths, PIL images, uint8 arrays (H, W, 3) or uint8 tensors (3, H, W), all in RGB; or the path of a
@@ -112,7 +111,7 @@ class Retriever:
         raise_for_bad_images(bad, len(images), "mend or remove them. None is left out silently.")
         tokens = torch.cat([b.tokens for b in batches]) if self.model.can_match else None
         paths = [os.fspath(image) if isinstance(image, str | os.PathLike) else None for image in images]
-        return Gallery(torch.cat([b.embed for b in batches]), tokens, paths)
+        return EncodedImages(torch.cat([b.embed for b in batches]), tokens, paths)
 
     def _encode_batch(self, images: list[Tensor]) -> ImageFeatures:
         sizes = sorted({tuple(image.shape) for image in images})
@@ -174,7 +173,7 @@ class Retriever:
         ]
         return TextFeatures(torch.cat(embeds), ids, mask)
 
-    def match(self, texts: TextFeatures, images: Gallery | ImageFeatures, pairs: Tensor | None = None) -> Tensor:
+    def match(self, texts: TextFeatures, images: EncodedImages | ImageFeatures, pairs: Tensor | None = None) -> Tensor:
         """Raw match logits: (Q, I) of every sentence with every image, or (P,) of the given pairs alone.
 
         Args:
@@ -197,7 +196,7 @@ class Retriever:
         return logits if pairs is None else logits.squeeze(1)
 
     def search(
-        self, captions: str | Iterable[str], gallery: Gallery | ImageFeatures, topk: int = 10
+        self, captions: str | Iterable[str], gallery: EncodedImages | ImageFeatures, topk: int = 10
     ) -> list[list[Hit]]:
         """Find the ``topk`` best images of the gallery for each sentence, best first.
 
@@ -221,7 +220,7 @@ class Retriever:
             self._tell_clamp(num_images)
         images = ImageFeatures(gallery.embed, gallery.tokens)
         scores = retrieve(self.model, texts, images, self.rerank_topk, self.cosine_weight)
-        paths = gallery.paths if isinstance(gallery, Gallery) else [None] * num_images
+        paths = gallery.paths if isinstance(gallery, EncodedImages) else [None] * num_images
         return [
             [Hit(i, paths[i], rank, cosine, match) for rank, (i, cosine, match) in enumerate(found, 1)]
             for found in scores.ranked(topk)

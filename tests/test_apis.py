@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from PIL import Image, ImageOps
 
-from cada_plugin.apis import Gallery, load_retriever
+from cada_plugin.apis import EncodedImages, load_retriever
 from cada_plugin.checkpoints import write_weights
 from cada_plugin.errors import CheckpointError, ConfigError, GalleryError, ImageError
 from cada_plugin.models import CADA, ImageFeatures
@@ -160,7 +160,7 @@ def test_all_bad_images_of_a_folder_are_named_at_once(retriever, images):
 def test_galleries_joined_and_saved_are_searched_as_one(retriever, images, tmp_path):
     whole = retriever.encode_image(images)
     joined = retriever.encode_image(images[:2]) + retriever.encode_image(images[2:])
-    loaded = Gallery.load(joined.save(tmp_path / "people.safetensors"))
+    loaded = EncodedImages.load(joined.save(tmp_path / "people.safetensors"))
     texts = retriever.encode_text("a man")
     torch.testing.assert_close(retriever.match(texts, loaded), retriever.match(texts, whole))
     found = [[hit.path for hit in retriever.search("a man", gallery)[0]] for gallery in (whole, joined, loaded)]
@@ -169,9 +169,9 @@ def test_galleries_joined_and_saved_are_searched_as_one(retriever, images, tmp_p
 
 def test_a_gallery_of_another_model_is_refused(retriever):
     with pytest.raises(GalleryError, match=r"of 17 numbers.*embeddings of 16"):
-        retriever.search("a man", Gallery(torch.ones(3, 17), None))
+        retriever.search("a man", EncodedImages(torch.ones(3, 17), None))
     with pytest.raises(GalleryError, match="one image at least"):
-        retriever.search("a man", Gallery(torch.ones(0, 16), None))
+        retriever.search("a man", EncodedImages(torch.ones(0, 16), None))
 
 
 def test_plain_features_are_searched_too(retriever, images):
@@ -261,7 +261,7 @@ def test_bad_input_is_named(retriever, tmp_path):
     with pytest.raises(ConfigError, match="non-empty"):
         retriever.encode_text(["a man", "  "])
     with pytest.raises(ConfigError, match="topk=0"):
-        retriever.search("a man", Gallery(torch.ones(3, 16), None), topk=0)
+        retriever.search("a man", EncodedImages(torch.ones(3, 16), None), topk=0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A gallery: encoded images with the paths they came from. It can be searched, joined, saved and loaded."""
+"""Encoded images in memory, with the paths they came from: to search in, to join, to save and to load again."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from cada_plugin.files import replacing
 _FORMAT = "cada_plugin.gallery.1"
 
 
-class Gallery:
+class EncodedImages:
     """G encoded images. ``len(gallery)`` is G; ``gallery[3]``, ``gallery[:9]`` and ``gallery[[4, 2]]`` are galleries of
     some of the images; ``a + b`` joins two galleries.
 
@@ -37,18 +37,18 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.embed)
 
-    def __getitem__(self, rows: int | slice | Sequence[int]) -> "Gallery":
+    def __getitem__(self, rows: int | slice | Sequence[int]) -> "EncodedImages":
         index = torch.arange(len(self))[rows].reshape(-1)
         tokens = None if self.tokens is None else self.tokens[index]
-        return Gallery(self.embed[index], tokens, [self.paths[i] for i in index.tolist()])
+        return EncodedImages(self.embed[index], tokens, [self.paths[i] for i in index.tolist()])
 
-    def __add__(self, other: "Gallery") -> "Gallery":
+    def __add__(self, other: "EncodedImages") -> "EncodedImages":
         """A gallery of the images of both, first those of ``self``.
 
         Raises:
             GalleryError: the shapes of embeddings or tokens differ, so that different models encoded them.
         """
-        if not isinstance(other, Gallery):
+        if not isinstance(other, EncodedImages):
             return NotImplemented
         if self._row_shapes() != other._row_shapes():
             raise GalleryError(
@@ -56,10 +56,10 @@ class Gallery:
                 "images with one"
             )
         tokens = None if self.tokens is None else torch.cat([self.tokens, other.tokens])
-        return Gallery(torch.cat([self.embed, other.embed]), tokens, self.paths + other.paths)
+        return EncodedImages(torch.cat([self.embed, other.embed]), tokens, self.paths + other.paths)
 
     def __repr__(self) -> str:
-        return f"Gallery({len(self)} images, {self._kind()})"
+        return f"EncodedImages({len(self)} images, {self._kind()})"
 
     def _row_shapes(self) -> tuple[torch.Size, torch.Size | None]:
         return self.embed.shape[1:], None if self.tokens is None else self.tokens.shape[1:]
@@ -87,7 +87,7 @@ class Gallery:
         return path
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Gallery":
+    def load(cls, path: str | os.PathLike) -> "EncodedImages":
         """Read a file that :meth:`save` wrote.
 
         Raises:

@@ -9,17 +9,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cada_plugin.errors import GalleryError
-from cada_plugin.gallery import Gallery
+from cada_plugin.retrieval import EncodedImages
 
 
-def gallery(images: int = 5, width: int = 4, tokens: int | None = 3, seed: int = 0) -> Gallery:
+def gallery(images: int = 5, width: int = 4, tokens: int | None = 3, seed: int = 0) -> EncodedImages:
     generator = torch.Generator().manual_seed(seed)
     embed = torch.randn(images, width, generator=generator)
     memory = None if tokens is None else torch.randn(images, tokens, 6, generator=generator)
-    return Gallery(embed, memory, [None if i == 1 else f"folder {seed}/ä{i}.jpg" for i in range(images)])
+    return EncodedImages(embed, memory, [None if i == 1 else f"folder {seed}/ä{i}.jpg" for i in range(images)])
 
 
-def assert_same(one: Gallery, other: Gallery) -> None:
+def assert_same(one: EncodedImages, other: EncodedImages) -> None:
     assert torch.equal(one.embed, other.embed)
     assert one.paths == other.paths
     assert (one.tokens is None) == (other.tokens is None)
@@ -30,21 +30,21 @@ def assert_same(one: Gallery, other: Gallery) -> None:
 def test_what_is_saved_is_loaded(tmp_path, tokens):
     saved = gallery(tokens=tokens)
     path = saved.save(tmp_path / "people.safetensors")
-    assert_same(Gallery.load(path), saved)
+    assert_same(EncodedImages.load(path), saved)
     assert [file.name for file in tmp_path.iterdir()] == ["people.safetensors"]
 
 
 def test_paths_that_are_no_utf_8_survive(tmp_path):
-    saved = Gallery(torch.ones(1, 2), None, ["a\udcff.jpg"])
-    assert Gallery.load(saved.save(tmp_path / "g")).paths == saved.paths
+    saved = EncodedImages(torch.ones(1, 2), None, ["a\udcff.jpg"])
+    assert EncodedImages.load(saved.save(tmp_path / "g")).paths == saved.paths
 
 
 def test_a_part_of_a_gallery_can_be_saved(tmp_path):
     """Also rows that are views of larger tensors."""
     part = gallery()[1:3]
-    assert_same(Gallery.load(part.save(tmp_path / "g")), part)
-    shared = Gallery(torch.ones(1, 4).expand(3, 4), None)
-    assert len(Gallery.load(shared.save(tmp_path / "g"))) == 3
+    assert_same(EncodedImages.load(part.save(tmp_path / "g")), part)
+    shared = EncodedImages(torch.ones(1, 4).expand(3, 4), None)
+    assert len(EncodedImages.load(shared.save(tmp_path / "g"))) == 3
 
 
 def test_parts_keep_images_and_paths_together():
@@ -90,7 +90,7 @@ def test_only_galleries_are_joined():
 )
 def test_parts_that_do_not_fit_are_refused(embed, tokens, paths):
     with pytest.raises(GalleryError, match="expected"):
-        Gallery(embed, tokens, paths)
+        EncodedImages(embed, tokens, paths)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
@@ -101,7 +101,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         file.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("cada_plugin.gallery.save_file", half_written)
+    monkeypatch.setattr("cada_plugin.retrieval.encoded_images.save_file", half_written)
     with pytest.raises(GalleryError, match="disk full"):
         gallery(seed=1).save(path)
     assert path.read_bytes() == before
@@ -115,20 +115,20 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 def test_other_files_are_named(tmp_path):
     with pytest.raises(GalleryError, match="no gallery file"):
-        Gallery.load(tmp_path / "absent")
+        EncodedImages.load(tmp_path / "absent")
     with pytest.raises(GalleryError, match="no gallery file"):
-        Gallery.load(tmp_path / ("x" * 300))
+        EncodedImages.load(tmp_path / ("x" * 300))
     with pytest.raises(GalleryError, match="no gallery file"):
-        Gallery.load(tmp_path)
+        EncodedImages.load(tmp_path)
     (tmp_path / "text").write_text("a list of people")
     torch.save({"embed": torch.ones(2, 2)}, tmp_path / "pickle.pth")
     (tmp_path / "empty").write_bytes(b"")
     for name in ("text", "pickle.pth", "empty"):
         with pytest.raises(GalleryError, match="not a saved gallery"):
-            Gallery.load(tmp_path / name)
+            EncodedImages.load(tmp_path / name)
     save_file({"weight": torch.ones(2, 2)}, tmp_path / "weights.safetensors", {"format": "pt"})
     with pytest.raises(GalleryError, match="no gallery that this version saves"):
-        Gallery.load(tmp_path / "weights.safetensors")
+        EncodedImages.load(tmp_path / "weights.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -143,17 +143,17 @@ def test_other_files_are_named(tmp_path):
 )
 def test_tensors_that_are_no_gallery_are_named(tmp_path, change, words):
     path = gallery().save(tmp_path / "g")
-    save_file(load_file(path) | change, path, {"format": "cada_plugin.gallery.1", "paths": json.dumps([None] * 5)})
+    save_file(load_file(path) | change, path, {"format": "cada_plugin.retrieval.encoded_images.1", "paths": json.dumps([None] * 5)})
     with pytest.raises(GalleryError, match=words):
-        Gallery.load(path)
+        EncodedImages.load(path)
 
 
 @pytest.mark.parametrize("paths", ["", "{}", "[1, 2, 3, 4, 5]", '["a"]', "[" * 100_000])
 def test_damaged_paths_are_named(tmp_path, paths):
     path = gallery().save(tmp_path / "g")
-    save_file(load_file(path), path, {"format": "cada_plugin.gallery.1", "paths": paths})
+    save_file(load_file(path), path, {"format": "cada_plugin.retrieval.encoded_images.1", "paths": paths})
     with pytest.raises(GalleryError):
-        Gallery.load(path)
+        EncodedImages.load(path)
 
 
 def test_any_damage_is_either_harmless_or_named(tmp_path):
@@ -166,7 +166,7 @@ def test_any_damage_is_either_harmless_or_named(tmp_path):
             spoiled[generator.randrange(len(spoiled))] = generator.randrange(256)
         (tmp_path / "g").write_bytes(spoiled[: generator.choice([len(spoiled), generator.randrange(len(spoiled))])])
         try:
-            Gallery.load(tmp_path / "g")
+            EncodedImages.load(tmp_path / "g")
         except GalleryError:
             refused += 1
     assert 150 < refused < 300
