@@ -143,7 +143,7 @@ def test_other_files_are_named(tmp_path):
 )
 def test_tensors_that_are_no_gallery_are_named(tmp_path, change, words):
     path = gallery().save(tmp_path / "g")
-    save_file(load_file(path) | change, path, {"format": "cada_plugin.retrieval.encoded_images.1", "paths": json.dumps([None] * 5)})
+    save_file(load_file(path) | change, path, {"format": "cada_plugin.gallery.1", "paths": json.dumps([None] * 5)})
     with pytest.raises(GalleryError, match=words):
         EncodedImages.load(path)
 
@@ -151,7 +151,7 @@ def test_tensors_that_are_no_gallery_are_named(tmp_path, change, words):
 @pytest.mark.parametrize("paths", ["", "{}", "[1, 2, 3, 4, 5]", '["a"]', "[" * 100_000])
 def test_damaged_paths_are_named(tmp_path, paths):
     path = gallery().save(tmp_path / "g")
-    save_file(load_file(path), path, {"format": "cada_plugin.retrieval.encoded_images.1", "paths": paths})
+    save_file(load_file(path), path, {"format": "cada_plugin.gallery.1", "paths": paths})
     with pytest.raises(GalleryError):
         EncodedImages.load(path)
 
