@@ -1,7 +1,7 @@
 """Part-of-speech taggers, which separate attribute words (adjectives and nouns) from the rest of a caption.
 
-Each tagger has ``tag(words) -> Penn tags``, a ``name``, which is part of the key of cached tags, and ``cacheable``, False
-for a tagger that is faster than a cache.
+Each tagger has ``tag(words) -> Penn tags``, a ``name``, which is part of the key of cached tags, and ``cacheable``. The
+latter is False for a tagger that is faster than a cache.
 """
 
 import json
