@@ -46,7 +46,7 @@ _LIGHTER = "#56B4E9"  # the colour of our second line in one panel
 
 
 def measure_curves(device: str, rounds: int) -> list[dict]:
-    """Panels, each with ``title``, ``x`` and ``y`` (axis labels) and ``series`` (by name, the points ``x`` and
+    """Panels, each with ``title``, axis labels ``x`` and ``y``, and ``series`` (by name, the points ``x`` and
     ``y``)."""
     common = {"size": "tiny", "device": device, "amp": None}
 

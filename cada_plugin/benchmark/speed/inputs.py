@@ -91,8 +91,8 @@ def image_size(model: CADA) -> tuple[int, int]:
 
 
 def training_batch(model: CADA, words: Tensor) -> tuple[dict[str, Tensor], list[PersonDataSample]]:
-    """The arguments of ``CADA.loss`` for B people, each with one normalised image and a caption of ``words[b]``
-    words."""
+    """The arguments of ``CADA.loss`` for B people, with one normalised image and a caption of ``words[b]`` words
+    each."""
     ids, mask = random_captions(words, model.tokenizer)
     inside = mask & mask.roll(-1, 1)  # all but the last token
     inside[:, 0] = False

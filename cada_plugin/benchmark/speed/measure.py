@@ -28,8 +28,7 @@ _MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 
 @dataclass
 class Side:
-    """One side of a comparison. A call of ``action`` does ``amount`` units of work, its matrix products in
-    ``dtype``."""
+    """One side of a comparison. A call of ``action`` does ``amount`` units of work, with products in ``dtype``."""
 
     action: Callable[[], object]
     amount: int
