@@ -1,5 +1,6 @@
-"""Compare models: train and test several configs with several seeds, measure their cost, say what is more than noise.
+"""Compares models: trains and tests several configs with several seeds, measures their cost, tests significance.
 
-``plan`` is what a command line asks for, with all its checks; ``run`` does it, in subprocesses that ``jobs`` looks
-after; ``cost`` measures one config; ``report`` and ``charts`` write what is known so far. ``cada benchmark`` starts it.
+``plan`` checks a command line and turns it into a plan; ``run`` executes the plan in subprocesses, which ``jobs``
+manages; ``cost`` measures one config; ``report`` and ``charts`` write the results so far. The command is ``cada
+benchmark``.
 """

@@ -1,5 +1,5 @@
-"""Two pictures of a benchmark: accuracy with error bars, and accuracy against cost. Colours are Okabe and Ito's, which
-colour-blind readers tell apart; each stage has its own marker as well."""
+"""Draws two charts of a benchmark: accuracy with error bars, and accuracy against cost. Colours are from Okabe and
+Ito's palette, which colour-blind readers can distinguish; each stage also has its own marker."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from cada_plugin.files import replacing
 
 COLORS = {STAGE_ONE: "#0072B2", FINAL: "#E69F00"}
 MARKERS = {STAGE_ONE: "o", FINAL: "D"}
-_BAR = 0.38  # of the distance between two rows
-_REACHES = (10, 16, 24, 34, 46, 60, 80)  # of a label from its point, in typographic points
+_BAR = 0.38  # thickness of a bar, as a fraction of the distance between two rows
+_REACHES = (10, 16, 24, 34, 46, 60, 80)  # distances of a label from its point to try, in typographic points
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 def draw_accuracy(results: dict, path: Path) -> None:
-    """R@1 of both stages as bars, the first config on top, deviation over seeds as error bars."""
+    """Bars of the R@1 of both stages, the first config on top; error bars are the standard deviation over seeds."""
     rows = [row for row in results["rows"] if f"{final_stage(row['metrics'])}/R1" in row["metrics"]]
     if not rows:
         return
@@ -54,14 +54,14 @@ def draw_accuracy(results: dict, path: Path) -> None:
 
 
 def draw_cost(results: dict, path: Path) -> None:
-    """R@1 against the latency of a query; a line joins the two stages of a model."""
+    """Chart of R@1 against the latency of a query; a line joins the two stages of a model."""
     rows = [row for row in results["rows"] if row["cost"] and f"{final_stage(row['metrics'])}/R1" in row["metrics"]]
     if not rows:
         return
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.add_subplot()
     labels: list[tuple[str, float, float]] = []
-    lines: list[list[tuple[float, float]]] = []  # what labels keep clear of
+    lines: list[list[tuple[float, float]]] = []  # what labels must not cover
     for row in rows:
         latency = {STAGE_ONE: row["cost"]["query_ms"], FINAL: row["cost"]["query_reranked_ms"]}
         stages = [stage for stage in STAGES if f"{stage}/R1" in row["metrics"] and latency[stage] is not None]
@@ -83,7 +83,9 @@ def draw_cost(results: dict, path: Path) -> None:
     _log_axis(axes, [x for line in lines for x, _ in line])
     axes.margins(y=0.15)
     bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom - max(0, 4 - top + bottom) / 2, top + max(0, 4 - top + bottom) / 2)  # 4 points at least
+    axes.set_ylim(
+        bottom - max(0, 4 - top + bottom) / 2, top + max(0, 4 - top + bottom) / 2
+    )  # at least 4 percentage points
     axes.set_xlabel("latency of one query, ms (logarithmic)")
     axes.set_ylabel(f"R@1, %{_spread(rows)}")
     axes.grid(color="#dddddd")
@@ -99,7 +101,7 @@ def _spread(rows: Sequence[dict]) -> str:
 
 def _log_axis(axes: Axes, values: Sequence[float]) -> None:
     low, high = min(values), max(values)
-    room = max(1.6, (4 * low / high) ** 0.5)  # at least a factor of four is shown, so that it has ticks
+    room = max(1.6, (4 * low / high) ** 0.5)  # the axis spans at least a factor of four, so that it has ticks
     axes.set_xscale("log")
     axes.set_xlim(low / room, high * room)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -110,9 +112,9 @@ def _log_axis(axes: Axes, values: Sequence[float]) -> None:
 def _label(
     figure: Figure, axes: Axes, labels: Sequence[tuple[str, float, float]], lines: Sequence[list[tuple[float, float]]]
 ) -> None:
-    """Names beside their points, each in the nearest place that is free of names, points and lines."""
+    """Write each name beside its point, at the nearest place that is free of other names, points and lines."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # lays the axes out, and labels shall not move them again
+    canvas.draw()  # lays out the axes; labels must not move them afterwards
     figure.set_layout_engine("none")
     inside = axes.get_window_extent()
     taken = []
@@ -135,8 +137,8 @@ def _label(
                 arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.7} if reach > _REACHES[0] else None,
             )
             text.update_positions(canvas.get_renderer())
-            box = Text.get_window_extent(text)  # without the line to its point
-            way = np.linspace(point, (box.p0 + box.p1) / 2, 20)  # of the line to its point
+            box = Text.get_window_extent(text)  # without the line that joins the label to its point
+            way = np.linspace(point, (box.p0 + box.p1) / 2, 20)  # points on that line
             crossed = sum(other.count_contains(way) > 0 for other in names)
             clashes = 9 * sum(box.overlaps(other) for other in names) + 3 * sum(box.overlaps(other) for other in taken)
             clashes += crossed + 99 * (not _contains(inside, box))

@@ -1,13 +1,13 @@
-"""What a model costs: parameters, arithmetic, speed and memory, on batches of its config's own loaders.
+"""Measures the cost of a model: parameters, FLOP, speed and memory, on batches of its config's own loaders.
 
     cada cost cada_procedural --out cost.json
 
-Needs no checkpoint: no number depends on what the weights are.
+No checkpoint is needed, because the cost does not depend on the values of the weights.
 
-*GFLOPs* are counted as :mod:`cada_plugin.benchmark.resources` says. *Images/s* are of the model alone, with its batches
-in memory. *Query latency* is what one ``search`` of :mod:`cada_plugin.apis` takes: tokenising, encoding, the cosine
-with a gallery as large as the test split's, and with re-ranking the matching of the best k images. Times are medians
-after warm-up.
+*GFLOPs* are counted by :mod:`cada_plugin.benchmark.resources`. *Images/s* are those of the model alone, with its
+batches in memory. *Query latency* is the time of one ``search`` of :mod:`cada_plugin.apis`: tokenising, encoding, the
+cosine with a gallery as large as that of the test split, and for a model that re-ranks the matching of the best k
+images. Times are medians after warm-up.
 """
 
 import itertools
@@ -31,16 +31,17 @@ from cada_plugin.errors import ConfigError
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 
 _BATCHES = 3
-_WARM_UP, _LEAST, _MOST, _SECONDS = 2, 3, 50, 3.0  # repetitions of what is timed: at least, at most, while time is left
+_WARM_UP, _LEAST, _MOST, _SECONDS = 2, 3, 50, 3.0  # repetitions: warm-up, at least, at most; seconds to spend
 
 
 def measure_cost(config: Config) -> dict:
-    """The cost of one config, ready for JSON; None where there is nothing to measure.
+    """The cost of one config, ready for JSON. A number that does not apply or cannot be measured is None.
 
-    ``parameters`` (all) and ``parameters_trained``; ``gflops_image``, ``gflops_caption`` (of ``caption_tokens``, a
-    caption of about mean length) and ``gflops_pair`` (re-ranking one image for one query, with what is made of the
-    image alone); ``train_images_per_s`` (forward, backward, optimiser step), ``gallery_images_per_s``; ``query_ms`` and
-    ``query_reranked_ms`` over ``gallery_images``; ``peak_memory_mb`` of all that, see ``peak_memory_of``.
+    The keys are ``parameters`` (all) and ``parameters_trained``; ``gflops_image``, ``gflops_caption`` (of a caption of
+    about mean length, with ``caption_tokens`` tokens) and ``gflops_pair`` (re-ranking one image for one query,
+    including the keys and values of the image); ``train_images_per_s`` (forward, backward, optimiser step) and
+    ``gallery_images_per_s``; ``query_ms`` and ``query_reranked_ms`` with a gallery of ``gallery_images``;
+    ``peak_memory_mb`` of all these measurements, where ``peak_memory_of`` says what was measured.
     """
     where = machine()
     runner = build_runner(config)
@@ -114,8 +115,8 @@ def count_gflops(model: TextImageRetriever, image: Tensor, ids: Tensor, reranks:
 def _latency(
     model: TextImageRetriever, sentences: list[str], image: ImageFeatures, gallery_images: int, rerank_topk: int
 ) -> float:
-    """Milliseconds of one search in a gallery of the right size that need not be encoded: its embeddings are drawn, and
-    one image's tokens stand for all."""
+    """Milliseconds of one search in a gallery of the given size. To save encoding that gallery, its embeddings are
+    random, and all images share the tokens of one."""
     embed = F.normalize(torch.randn(gallery_images, image.embed.shape[1]), dim=-1)
     tokens = image.tokens[:1].cpu().expand(gallery_images, -1, -1) if rerank_topk else None
     gallery = ImageFeatures(embed, tokens)
@@ -124,7 +125,7 @@ def _latency(
 
 
 def _training(runner: Runner, config: Config) -> float:
-    """Images per second of full training steps."""
+    """Training speed in images per second, over full training steps."""
     with config_errors():
         batches = _first(Runner.build_dataloader(config.train_dataloader, seed=0))
         optim_wrapper = runner.build_optim_wrapper(config.optim_wrapper)
@@ -137,12 +138,12 @@ def _training(runner: Runner, config: Config) -> float:
 
 
 def _rate(sizes: list[int], times: list[float]) -> float:
-    """Images per second of batches of ``sizes`` taken in turn."""
+    """Median images per second, given that batches of ``sizes`` were used in turn."""
     return statistics.median(sizes[i % len(sizes)] / time for i, time in enumerate(times))
 
 
 def repeat(action: Callable[[int], object]) -> list[float]:
-    """Seconds of ``action(0)``, ``action(1)``, ... after a warm-up."""
+    """Seconds of each of the calls ``action(0)``, ``action(1)``, ... after a warm-up."""
     times: list[float] = []
     for i in range(-_WARM_UP, _MOST):
         if i >= _LEAST and math.fsum(times) > _SECONDS:

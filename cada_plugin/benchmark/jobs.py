@@ -1,6 +1,6 @@
-"""Looks after subprocesses: so many at once, each with its log, its device or threads, and a common end.
+"""Runs subprocesses, a limited number at once. Each gets its own log and its device or threads; all end together.
 
-A crash, a kill or a lack of memory of one cannot take the others along.
+If one crashes, is killed or runs out of memory, the others go on.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ import torch
 from cada_plugin.errors import ConfigError
 from cada_plugin.progress import progress_bar
 
-_PATIENCE = 10.0  # seconds between asking a child to end and killing it
-_LOG_END = 65536  # bytes at the end of a log, in which a bar that is written twice a minute is found
-_TRAINING = re.compile(rb"training: +(\d+)%")  # of ``ProgressHook``
+_PATIENCE = 10.0  # seconds between SIGTERM and SIGKILL
+_LOG_END = 65536  # bytes at the end of a log to search for the progress bar, which is written twice a minute
+_TRAINING = re.compile(rb"training: +(\d+)%")  # written by ``ProgressHook``
 
 
 class JobError(Exception):
-    """A child failed; the message is the last that it said."""
+    """A child failed. The message is the last error or line of its output, or the signal that killed it."""
 
     def __init__(self, message: str, log: Path) -> None:
         super().__init__(message)
@@ -37,13 +37,13 @@ class JobError(Exception):
 
 
 class _Stopped(Exception):
-    """The benchmark is ending: no result, and no failure either."""
+    """The benchmark is ending, so that a job has neither result nor failure."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """``work`` starts children with the function that it is given, :meth:`Children.call`. ``folder`` is where its files
-    are; a ``train.log`` there shows how far it is."""
+    """A unit of work. ``work`` gets :meth:`Children.call` as its argument and starts its children with it. ``folder``
+    holds the files of the job; a ``train.log`` there shows its progress."""
 
     label: str
     folder: Path
@@ -52,11 +52,11 @@ class Job:
 
 @contextlib.contextmanager
 def sole_user(folder: Path) -> Iterator[int]:
-    """A lock on a folder as a file descriptor. Children inherit it: trainings that a killed benchmark left behind hold
-    it until they end.
+    """Lock a folder; yields the lock as a file descriptor. Children inherit it, so trainings that outlive a killed
+    benchmark keep the folder locked until they end.
 
     Raises:
-        ConfigError: another benchmark holds it.
+        ConfigError: another benchmark holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+") as file:
@@ -75,13 +75,13 @@ def sole_user(folder: Path) -> Iterator[int]:
 
 
 class Children:
-    """Starts subprocesses, ``at_once`` at most, and ends them all when the block is left.
+    """Starts at most ``at_once`` subprocesses at a time, and ends them all at the end of the ``with`` block.
 
-    Where there are several CUDA devices, each place has its own; without CUDA the threads are divided among the places.
+    Several CUDA devices are distributed over the subprocesses; without CUDA, the threads are divided among them.
 
     Args:
-        at_once: number of places.
-        lock: see :func:`sole_user`.
+        at_once: the most subprocesses at a time.
+        lock: the file descriptor of :func:`sole_user`.
     """
 
     def __init__(self, at_once: int, lock: int) -> None:
@@ -106,13 +106,13 @@ class Children:
         for child in living:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(max(0.0, deadline - time.monotonic()))
-            _signal_group(child, signal.SIGKILL)  # also workers that outlived it
+            _signal_group(child, signal.SIGKILL)  # also ends workers that outlived the child
 
     def call(self, command: Sequence[object], log: Path) -> None:
-        """Run to the end, with all output appended to ``log``.
+        """Run a command to its end and append all its output to ``log``.
 
         Raises:
-            JobError: it failed or was killed.
+            JobError: the command failed or was killed.
         """
         environment = self._places.get()
         try:
@@ -137,7 +137,7 @@ class Children:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
-                start_new_session=True,  # Ctrl-C reaches us alone, and its workers can be ended with it
+                start_new_session=True,  # Ctrl-C reaches only us; a child can be ended with its workers
                 pass_fds=(self._lock,),
             )
             self._living.add(child)
@@ -177,24 +177,24 @@ def _last_words(log: Path, begin: int, status: int) -> str:
 def run_all(
     jobs: Sequence[Job], at_once: int, lock: int, title: str, ended: Callable[[Job, JobError | None], str]
 ) -> None:
-    """Run the jobs under a bar with the time left.
+    """Run the jobs and show a progress bar with the remaining time.
 
     Args:
         at_once, lock: see :class:`Children`.
-        title: of the bar.
-        ended: called after each job, in this thread; gives the line that is shown for it.
+        title: text of the bar.
+        ended: called in this thread after each job; returns the line to print for it.
     """
     if not jobs:
         return
     bar = progress_bar(
         total=len(jobs),
-        initial=_progress(jobs),  # of earlier starts, which took none of the time of this one
+        initial=_progress(jobs),  # progress of earlier starts, which is no part of the time of this one
         desc=title,
         smoothing=0,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]{postfix}",
     )
     pause = 2.0 if sys.stderr.isatty() else 60.0
-    # the pool waits for its threads, so the children must have ended before it is left
+    # On leaving, the pool waits for its threads, so the children must have ended before.
     with ThreadPoolExecutor(at_once) as pool, Children(at_once, lock) as children, bar:
         running: dict[Future, Job] = {}
         waiting = list(jobs)
@@ -217,12 +217,12 @@ def run_all(
 
 
 def _progress(jobs: Sequence[Job]) -> float:
-    """How many of them are done, in fractions of trainings."""
+    """How many of the jobs' trainings are done, counted in fractions."""
     return sum(_fraction(job.folder / "train.log") for job in jobs)
 
 
 def _fraction(log: Path) -> float:
-    """How much of a training is done."""
+    """The fraction of a training that is done, at most 0.99, read from its log."""
     if not log.is_file():
         return 0.0
     with log.open("rb") as file:

@@ -1,4 +1,4 @@
-"""On what machine and with what versions numbers were made."""
+"""The machine and the package versions with which numbers were measured."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from cada_plugin import __version__
 
 
 def machine() -> dict[str, str | int | None]:
-    """Processor, cores of this process, threads of torch, GPU."""
+    """Name of the processor, number of cores of this process, number of threads of torch, name of the GPU or None."""
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

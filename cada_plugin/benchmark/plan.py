@@ -1,4 +1,4 @@
-"""What a benchmark is to run, and every check of the request that needs no training.
+"""Turns the request for a benchmark into a plan of its runs, with every check that is possible before training.
 
 The folder of a benchmark::
 
@@ -30,10 +30,11 @@ from cada_plugin.integrations.any_config import read_any_config
 
 @dataclass(frozen=True)
 class Run:
-    """One training and its test, or the test of a ``given`` checkpoint (then ``seed`` is None), or the test of the
-    checkpoint of another run, ``trained_as``, whose training is the same.
+    """One training with its test, or only a test: of a ``given`` checkpoint (then ``seed`` is None), or of the
+    checkpoint of another run with the same training, ``trained_as``.
 
-    The children read ``config``, a copy: an edit of its source during a benchmark must not reach the later seeds.
+    The children read ``config``, which is a copy, so that editing its source during a benchmark does not affect the
+    later seeds.
     """
 
     row: str
@@ -53,7 +54,7 @@ class Run:
 
 @dataclass(frozen=True)
 class CrossTest:
-    """The checkpoint of ``run`` on the test set of another config, ``target``."""
+    """A test of the checkpoint of ``run`` on the test set of another config, ``target``."""
 
     run: Run
     target: str
@@ -70,8 +71,8 @@ class CrossTest:
 
 @dataclass(frozen=True)
 class Row:
-    """One config, or a variant of it: a row of the tables. Its ``name`` is the stem of the file, and for a variant
-    ``<stem>-<variant>``."""
+    """One row of the tables: a config or a variant of it. Its ``name`` is the stem of the config file, or
+    ``<stem>-<variant>`` for a variant."""
 
     name: str
     source: str
@@ -87,8 +88,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """``cross`` maps the names of the configs of ``--cross`` to their test sets; ``configs`` are the files that the
-    children read, with their content."""
+    """Everything that a benchmark runs. ``cross`` maps the name of each config of ``--cross`` to its test set;
+    ``configs`` maps the files that the children read to their content."""
 
     out: Path
     rows: tuple[Row, ...]
@@ -99,7 +100,7 @@ class Plan:
         """Make the folders and write the configs.
 
         Raises:
-            ConfigError: ``--out`` or a folder in it cannot be written to. Nobody shall train for hours to learn that.
+            ConfigError: ``--out`` or a folder in it cannot be written to. This is checked before hours of training.
         """
         for name in ("results.json", "results.csv", "results.md", "accuracy.png", "cost.png"):
             writable_file(self.out / name, "--out")
@@ -113,7 +114,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Request:
-    """What a benchmark is asked for; see the arguments of ``cada benchmark``. ``vary`` are variants of each config."""
+    """The request for a benchmark; see the arguments of ``cada benchmark``. ``vary`` holds variants of the configs."""
 
     configs: Sequence[str]
     out: str
@@ -127,11 +128,11 @@ class Request:
 
 
 def make_plan(request: Request) -> Plan:
-    """The plan of a request; nothing is written.
+    """The plan for a request. Nothing is written.
 
     Raises:
-        ConfigError: the request is impossible, contradicts itself, or contradicts what ``--out`` holds already.
-        CheckpointError: a given checkpoint is not there.
+        ConfigError: the request is impossible, contradicts itself, or contradicts the results already in ``--out``.
+        CheckpointError: a given checkpoint does not exist.
     """
     out = Path(request.out)
     if out.exists() and not out.is_dir():
@@ -164,7 +165,7 @@ def make_plan(request: Request) -> Plan:
             test_set = _test_set(config, source)
             cross_tests = []
             for target, dataset in cross.items():
-                if dataset != test_set:  # its own needs no second test
+                if dataset != test_set:  # the config's own test set needs no second test
                     path = folder / f"cross_{target}.py"
                     configs[path] = _with_test_set(config, dataset)
                     cross_tests += [CrossTest(run, target, path, run.folder / f"cross_{target}") for run in runs]
@@ -177,12 +178,12 @@ def make_plan(request: Request) -> Plan:
 
 
 def checkpoint_note(path: Path) -> dict:
-    """By which a checkpoint is recognised without reading it."""
+    """Path and modification time, which identify a checkpoint without reading it."""
     return {"checkpoint": str(path.resolve()), "modified_ns": path.stat().st_mtime_ns}
 
 
 def set_name(test_set: dict) -> str:
-    """For titles."""
+    """A name of a test set for titles."""
     return f"{str(test_set['type']).rpartition('.')[2]} {test_set.get('split', '')}".strip()
 
 
@@ -215,7 +216,7 @@ def _check_seeds(request: Request) -> list[int]:
 
 
 def _check_rows(request: Request) -> None:
-    """No two rows of the tables have the same name, by whatever config and variant."""
+    """Check that no two rows of the tables have the same name, whether from a config or a variant."""
     names = [Path(source).stem for source in request.configs]
     names += [variant.row(Path(source).stem) for source in request.configs for variant in _variants(source, request)]
     for name, times in Counter(names).items():
@@ -231,10 +232,10 @@ def _variants(source: str, request: Request) -> list[Variant]:
 
 
 def _read_versions(source: str, request: Request) -> dict[str, Config]:
-    """A config and its variants, each by the name of its row.
+    """A config and its variants by the names of their rows.
 
     Raises:
-        ConfigError: one of them cannot be run, or two of them are the same.
+        ConfigError: one of them cannot be run, or two of them have the same settings.
     """
     versions = {Path(source).stem: _read_row(source, request)}
     for variant in _variants(source, request):
@@ -250,14 +251,14 @@ def _read_versions(source: str, request: Request) -> dict[str, Config]:
 
 
 def _trains_alike(config: Config, other: Config) -> bool:
-    """Whether two configs differ in nothing that training reads."""
+    """Whether two configs agree in all settings that affect training, so that one training serves both."""
     tested = {"test_cfg", "test_dataloader", "test_evaluator"}
     one, two = ({k: v for k, v in settings_of(some).items() if k not in tested} for some in (config, other))
     return one == two
 
 
 def _load(source: str, *jobs: str, options: dict | None = None, variant: Variant | None = None) -> Config:
-    """A config that is fit for ``jobs``, without what the command line of a run adds to it."""
+    """A config that was checked for ``jobs`` (train, test), without the settings that the command of a run adds."""
     config = read_any_config(source)
     _override(config, source, options or {}, variant)
     for job in jobs:
@@ -270,8 +271,8 @@ def _load(source: str, *jobs: str, options: dict | None = None, variant: Variant
 
 
 def _override(config: Config, source: str, options: dict, variant: Variant | None) -> None:
-    """Apply ``--cfg-options`` and a variant, which wins over them. Variables of the config come last: an image size
-    must reach the pipeline of a variant as well."""
+    """Apply ``--cfg-options`` and a variant, which has priority. Options that set variables of the config are applied
+    last, because an image size, for example, must reach the pipeline of a variant as well."""
     own = variant.options if variant else {}
     override(config, {key: value for key, value in options.items() if key.partition(".")[0] in SETTINGS})
     if variant:
@@ -283,7 +284,7 @@ def _override(config: Config, source: str, options: dict, variant: Variant | Non
 
 
 def _read_row(source: str, request: Request, variant: Variant | None = None) -> Config:
-    """A config with all that the command line changes in it."""
+    """A config with all changes from the command line."""
     jobs = ["test"] if request.test_only else ["train", "test"]
     config = _load(source, *jobs, options=request.options, variant=variant)
     if request.amp:
@@ -292,7 +293,7 @@ def _read_row(source: str, request: Request, variant: Variant | None = None) -> 
             use_amp(config)
     try:
         same = Config.fromstring(config.pretty_text, ".py").to_dict() == config.to_dict()
-    except Exception:  # what is no text can fail in any way when it is read as such
+    except Exception:  # a config that holds objects can raise anything when its text is read back
         same = False
     if not same:
         raise ConfigError(
@@ -317,7 +318,7 @@ def _with_test_set(config: Config, dataset: dict) -> Config:
 
 
 def _check_same_config(path: Path, config: Config) -> None:
-    """Results are resumed only where they are of the same config; one that has none yet may be mended."""
+    """Raise if the folder has results of a different config. A config without results yet may be changed."""
     folder, cross = path.parent, path.stem != path.parent.name
     made = [f"{path.stem}/metrics.json"] if cross else ["last_checkpoint", "metrics.json", "cost.json"]
     if not path.is_file() or not any(any(folder.glob(f"*/{name}")) for name in made):
@@ -343,7 +344,7 @@ def _check_same_config(path: Path, config: Config) -> None:
 
 
 def _settings(value: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """Settings by their full names; an empty dict is one."""
+    """All settings by their full dotted names. An empty dict counts as a setting."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _settings(inner, f"{name}.{key}" if name else str(key))

@@ -1,7 +1,7 @@
-"""The files by which a benchmark knows what is done: read whole and right, or not at all.
+"""Reads the files that tell a benchmark which runs are done. A file is either fully valid or not used at all.
 
-A file can be cut off by a full disk, edited, or copied from somewhere else. What it says then is no result: it is named
-in one line, and its run is made again.
+A file can be cut off by a full disk, edited, or copied from somewhere else. Its content is then not used as a result:
+the benchmark reports the damage in one line and repeats the run.
 """
 
 import json
@@ -17,7 +17,7 @@ import numpy as np
 from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
 
 STAGES = {STAGE_ONE: "stage 1", FINAL: "re-ranked"}
-_LARGEST = 1e15  # beyond every count, size and time of a model
+_LARGEST = 1e15  # larger than any count, size or time of a model
 _COST_NUMBERS = (
     "parameters",
     "parameters_trained",
@@ -32,24 +32,24 @@ _COST_COUNTS = ("caption_tokens", "gallery_images")
 
 @dataclass(frozen=True)
 class Queries:
-    """What Q test queries were and where they found the first right image."""
+    """Q test queries and the rank of the first relevant image of each."""
 
-    people: np.ndarray  # (Q,)
-    asked: np.ndarray  # (Q, 2), by which two files can be seen to hold the same queries
-    first_rank: np.ndarray  # (Q,), of the final list
+    people: np.ndarray  # (Q,) person ids
+    asked: np.ndarray  # (Q, 2) person id and caption checksum; equal in two files if they hold the same queries
+    first_rank: np.ndarray  # (Q,) from 0, in the final list
 
 
 @dataclass(frozen=True)
 class Records:
-    """What the files of a folder say; None for each that is missing or damaged.
+    """The content of the files in a folder. A missing or damaged file gives None, or empty ``notes``.
 
     Attributes:
-        metrics: of the test, by name.
-        queries: of the test.
-        notes: which checkpoint was tested, and how long that took.
+        metrics: test metrics by name.
+        queries: test queries.
+        notes: which checkpoint was tested, and how long training and test took.
         failure: ``error`` and ``log`` of the last attempt.
         cost: see :mod:`cada_plugin.benchmark.cost`.
-        damage: each file that cannot be used, and why.
+        damage: for each file that cannot be used, its name and the reason.
     """
 
     metrics: dict[str, float] | None
@@ -61,18 +61,18 @@ class Records:
 
     @property
     def tested(self) -> bool:
-        """The metrics are there, and nothing that belongs to them is missing or damaged."""
+        """Whether the metrics exist and no file that belongs to them is missing or damaged."""
         return self.metrics is not None and self.queries is not None and not self.damage
 
 
 def final_stage(metrics: dict) -> str:
-    """The list that a model is judged by: re-ranked where it has a second stage."""
+    """The list that a model is compared by: the re-ranked one if the model has a second stage, else that of stage 1."""
     return FINAL if any(key.startswith(f"{FINAL}/") for key in metrics) else STAGE_ONE
 
 
 def read_records(folder: Path, noted: bool = False) -> Records:
-    """The files of a run, of a test on another set, or of a cost. A run is ``noted``: its results are worth nothing
-    without ``run.json``, which says of which checkpoint they are."""
+    """Read the files of a run, of a test on another test set, or of a cost measurement. A run is ``noted``: it needs
+    ``run.json``, because otherwise nobody knows which checkpoint its results belong to."""
     damage: list[str] = []
 
     def read(name: str, reader: Callable[[Path], Any]) -> Any:
@@ -101,13 +101,13 @@ def read_records(folder: Path, noted: bool = False) -> Records:
 
 
 class _Damaged(Exception):
-    """What is wrong with a file."""
+    """A file cannot be used; the message says why."""
 
 
 def _read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair could not be written again
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # a lone surrogate could not be written again
     except (OSError, ValueError, RecursionError) as error:
         raise _Damaged(f"cannot be read as JSON ({str(error).splitlines()[0][:100]})") from error
     if not isinstance(content, dict) or not content:
@@ -175,17 +175,17 @@ def _read_cost(path: Path) -> dict[str, Any]:
     for key in _COST_OPTIONAL:
         cost[key] = None if content.get(key) is None else _number(content, key, 0.0)
     for key in ("query_ms", "query_reranked_ms"):
-        if cost[key] is not None and cost[key] < 1e-6:  # a logarithmic axis has no place for 0
+        if cost[key] is not None and cost[key] < 1e-6:  # 0 has no place on a logarithmic axis
             raise _Damaged(f"has an impossible {key}")
     return cost
 
 
 def _read_queries(path: Path, stage: str | None) -> Queries:
-    """``stage`` is None where the metrics cannot be read: then the run is made again, and only the file is checked."""
+    """``stage`` is None if the metrics cannot be read. The run is then repeated, so this only checks the file."""
     try:
         with zipfile.ZipFile(path) as archive:
             if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise _Damaged("is compressed, which ours never is")  # and could unpack to any size
+                raise _Damaged("is compressed, which ours never is")  # a compressed file could unpack to any size
             if archive.testzip() is not None:
                 raise _Damaged("is damaged")
         with np.load(path, allow_pickle=False) as file:
@@ -195,7 +195,7 @@ def _read_queries(path: Path, stage: str | None) -> Queries:
         raise _Damaged(f"lacks {error.args[0]}") from error
     except _Damaged:
         raise
-    except Exception as error:  # a damaged zip file can fail in any way
+    except Exception as error:  # a damaged zip file can raise anything
         raise _Damaged(f"is not the file of arrays that it should be ({type(error).__name__})") from error
     for name, array in (("first_rank", ranks), ("person_ids", people), ("caption_crc32", captions)):
         if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) != len(people) or not len(array):

@@ -1,9 +1,9 @@
-"""Results of a benchmark from the files of its runs: JSON with everything, CSV, and a page in Markdown.
+"""Collects the results of a benchmark from the files of its runs: JSON with everything, CSV, and a page in Markdown.
 
-*Standard deviation* is over seeds: how far a training that is repeated lands elsewhere (n - 1 in the denominator; none
-for one seed). *Difference* is a paired bootstrap over test queries, people resampled: how far another choice of test
-people would move it. The interval knows nothing of training noise: a difference can be outside the one and inside the
-other, so read both.
+The *standard deviation* is over seeds and shows training noise (n - 1 in the denominator; none for one seed). The
+interval of a *difference* is from a paired bootstrap over test people and shows how much another choice of test people
+would change the difference. It does not include training noise: a difference can be significant in one of the two
+respects and not in the other, so read both.
 """
 
 import csv
@@ -39,7 +39,7 @@ COSTS = {  # of cost.json: heading and factor
 
 
 def summary(folder: Path) -> str:
-    """One line on what a job left in its folder."""
+    """One line with the main results of a job, read from its folder."""
     records = read_records(folder)
     if records.cost is not None:
         latency = records.cost["query_reranked_ms"] or records.cost["query_ms"]
@@ -50,7 +50,7 @@ def summary(folder: Path) -> str:
 
 
 def collect(plan: Plan) -> dict:
-    """Everything that is known so far, ready for JSON."""
+    """All results so far, ready for JSON."""
     rows = [_row(row) for row in plan.rows]
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -77,7 +77,7 @@ def _row(row: Row) -> dict:
 
 
 def _outcome(made: Run | CrossTest) -> dict:
-    """``status`` is finished, failed or missing."""
+    """The result of one run or cross test. Its ``status`` is finished, failed or missing."""
     run = made.run if isinstance(made, CrossTest) else made
     records = made.records()
     status = "finished" if records.tested else "failed" if records.failure is not None else "missing"
@@ -92,7 +92,8 @@ def _outcome(made: Run | CrossTest) -> dict:
 
 
 def _aggregate(runs: list[dict]) -> dict[str, dict]:
-    """Mean and deviation of each metric over the finished runs; those of a p-value would mean nothing."""
+    """Mean and standard deviation of each metric over the finished runs. P-values are left out: a mean p-value has no
+    meaning."""
     finished = [run["metrics"] for run in runs if run["metrics"] is not None]
     keys = dict.fromkeys(key for metrics in finished for key in metrics if not key.endswith("_p"))
     result = {}
@@ -105,12 +106,12 @@ def _aggregate(runs: list[dict]) -> dict[str, dict]:
 
 def _cross(plan: Plan, row: Row, target: str) -> dict:
     tests = [test for test in row.cross_tests if test.target == target]
-    runs = [_outcome(made) for made in tests or row.runs]  # its own test set was tested already
+    runs = [_outcome(made) for made in tests or row.runs]  # the row's own test set was tested already
     return {"name": row.name, "test_set": target, "own": not tests, "runs": runs, "metrics": _aggregate(runs)}
 
 
 def _significance(plan: Plan, rows: list[dict]) -> list[dict]:
-    """Every pair of rows that were asked the same queries: the gain of ``b`` over ``a`` in R@1, in points."""
+    """For every pair of rows tested on the same queries, the gain of ``b`` over ``a`` in R@1, in percentage points."""
     hits = {row.name: _hits(row) for row in plan.rows}
     pairs = []
     for a, b in itertools.combinations([name for name, found in hits.items() if found is not None], 2):
@@ -122,8 +123,8 @@ def _significance(plan: Plan, rows: list[dict]) -> list[dict]:
 
 
 def _hits(row: Row) -> tuple[np.ndarray, Queries] | None:
-    """Share of the seeds (Q,) that put a right image first, and the queries; None where the seeds have no common ones,
-    as after files were copied together from two test sets."""
+    """For each query the share (Q,) of seeds that rank a relevant image first, and the queries. None if the seeds were
+    tested on different queries, which happens if files of two test sets were copied together."""
     found = [records.queries for run in row.runs if (records := run.records()).tested]
     if not found or not all(np.array_equal(queries.asked, found[0].asked) for queries in found):
         return None
@@ -134,7 +135,7 @@ def _hits(row: Row) -> tuple[np.ndarray, Queries] | None:
 
 
 def write_reports(out: Path, results: dict) -> None:
-    """``results.json``, ``results.csv`` and ``results.md``."""
+    """Write ``results.json``, ``results.csv`` and ``results.md``."""
     write_json(out / "results.json", results)
     with replacing(out / "results.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         _write_csv(file, results["rows"])
@@ -156,7 +157,7 @@ def _write_csv(file: object, rows: list[dict]) -> None:
 
 
 def markdown(results: dict) -> str:
-    """The page: accuracy, cost, other test sets, failures, and on what all that was made."""
+    """The Markdown page: accuracy, cost, other test sets, failures, machine and versions."""
     rows = results["rows"]
     parts = [f"# {title(results)}", _accuracy(results)]
     if any(row["cost"] for row in rows):
@@ -185,7 +186,7 @@ def markdown(results: dict) -> str:
 
 
 def title(results: dict) -> str:
-    """Test set and seeds."""
+    """The title of the page: test set and seeds."""
     sets = list(dict.fromkeys(row["test_set"] for row in results["rows"]))
     seeds = sorted({run["seed"] for row in results["rows"] for run in row["runs"] if run["seed"] is not None})
     on = sets[0] if len(sets) == 1 else "several test sets"

@@ -1,8 +1,8 @@
-"""What an action takes beside time: floating point operations, and memory at its peak.
+"""Measures floating point operations and peak memory of an action.
 
 *FLOP* are those of matrix products and convolutions, 2 for each multiply-add. Softmax, normalisation and activations
-are not counted, as in torch's counter. *Memory* is that of the tensors on a GPU, and that of the whole process on the
-CPU, which Linux alone tells.
+are not counted, as in torch's counter. *Memory* on a GPU is that of its tensors; on the CPU it is that of the whole
+process, which can be measured on Linux only.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_flop(action: Callable[[], object]) -> int:
-    """FLOP of one call of ``action``, with the backward passes that it runs."""
+    """FLOP of one call of ``action``, including the backward passes in it."""
     with _countable(), FlopCounterMode(display=False) as counter:
         action()
     return counter.get_total_flops()
@@ -23,7 +23,7 @@ def count_flop(action: Callable[[], object]) -> int:
 
 @contextmanager
 def _countable() -> Iterator[None]:
-    """Switch off fused kernels, of which torch's counter sees nothing: those of attention, of recurrent layers, and of
+    """Switch off the fused kernels that torch's counter does not see: those of attention, of recurrent layers, and of
     transformer layers in eval mode."""
     backends = torch.backends.mkldnn, torch.backends.cudnn
     enabled = [backend.enabled for backend in backends]
@@ -41,15 +41,15 @@ def _countable() -> Iterator[None]:
 
 
 def peak_so_far(device: torch.device) -> int | None:
-    """Bytes at the peak since this process started; None where the system does not tell."""
+    """Peak memory in bytes since this process started; None if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # and not getrusage: its number starts with that of the process that started this one
+    # getrusage does not serve: its peak includes that of the parent process at the time of the start
     return _of_process("VmHWM")
 
 
 def peak_of(action: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that ``action`` needs at its peak beyond what is there before; None where the system does not tell."""
+    """Peak memory of ``action`` in bytes, beyond the memory in use before; None if the system does not report it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -61,14 +61,14 @@ def peak_of(action: Callable[[], object], device: torch.device) -> int | None:
     if not reset.exists():
         action()
         return None
-    reset.write_text("5")  # the kernel forgets the peak so far
+    reset.write_text("5")  # resets the kernel's record of the peak
     before = _of_process("VmRSS")
     action()
     return _of_process("VmHWM") - before
 
 
 def _of_process(key: str) -> int | None:
-    """Bytes of this process from Linux's status file."""
+    """A memory entry of this process in Linux's status file, in bytes; None on other systems."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return None

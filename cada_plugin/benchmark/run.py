@@ -1,4 +1,4 @@
-"""From a plan to results: trainings with their tests, tests on other test sets, then what each model costs."""
+"""Executes a plan: first trainings with their tests, then tests on other test sets, then cost measurements."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ COMMAND = (sys.executable, "-m", "cada_plugin")
 
 
 def benchmark(request: Request) -> int:
-    """Do what is asked for and is not done yet; the number of failures."""
+    """Run everything in the request that is not done yet; returns the number of failures."""
     plan = make_plan(request)
     writable_folder(plan.out, "--out")
     failed = []
@@ -31,7 +31,7 @@ def benchmark(request: Request) -> int:
         if error is not None:
             failed.append(job)
             write_json(job.folder / "failure.json", {"error": str(error), "log": str(error.log)})
-        write_reports(plan.out, collect(plan))  # a benchmark that is stopped shows what it has
+        write_reports(plan.out, collect(plan))  # after every job, so that a stopped benchmark shows its results so far
         return f"{job.label} FAILED: {error} (see {error.log})" if error else f"{job.label}: {summary(job.folder)}"
 
     with sole_user(plan.out) as lock:
@@ -48,7 +48,7 @@ def benchmark(request: Request) -> int:
         run_all(jobs, request.jobs, lock, "other test sets", ended)
         rows = [row for row in plan.rows if any(_is_finished(run) for run in row.runs)]
         jobs = [_cost(row) for row in rows if not _is_measured(row)]
-        run_all(jobs, 1, lock, "costs", ended)  # measurements: one at a time
+        run_all(jobs, 1, lock, "costs", ended)  # one at a time, so that measurements do not disturb each other
         results = collect(plan)
         write_reports(plan.out, results)
         draw_accuracy(results, plan.out / "accuracy.png")
@@ -59,7 +59,7 @@ def benchmark(request: Request) -> int:
 
 
 def _name_damage(plan: Plan) -> None:
-    """One line for each run whose files cannot be used."""
+    """Print one line for each run whose files cannot be used."""
     made = [made for row in plan.rows for made in (*row.runs, *row.cross_tests)]
     found = [(one.label, one.folder, one.records()) for one in made]
     found += [(f"cost of {row.name}", row.cost, read_records(row.cost)) for row in plan.rows]
@@ -73,7 +73,7 @@ def _is_finished(made: Run | CrossTest) -> bool:
 
 
 def _is_measured(row: Row) -> bool:
-    """On this machine: a table with timings of two would compare the machines."""
+    """Whether the cost was measured on this machine: timings of two machines in one table would not compare models."""
     return (read_records(row.cost).cost or {}).get("machine") == machine()
 
 
@@ -88,18 +88,18 @@ def _train_and_test(run: Run) -> Job:
             state = checkpoint_note(run.given)
         elif run.trained_as is not None:
             trained = run.trained_as.folder / run.trained_as.records().notes["checkpoint"]
-            state = {"checkpoint": os.path.relpath(trained, run.folder)}  # the folder of both may be moved
+            state = {"checkpoint": os.path.relpath(trained, run.folder)}  # both may be moved
         elif not os.path.isfile(run.folder / state.get("checkpoint", "")):
-            # tested below, by the command that tests given checkpoints as well
+            # Training skips its own test; the command below tests all checkpoints alike, trained here or given.
             untested = [f"test_{part}=None" for part in ("dataloader", "cfg", "evaluator")]
             command = [*COMMAND, "train", run.config, "--work-dir", run.folder, "--resume", "auto"]
             begin = time.monotonic()
             try:
                 call([*command, "--cfg-options", *options, *untested], run.folder / "train.log")
-            finally:  # the time of a stopped training counts as well
+            finally:  # the time of an interrupted training counts as well
                 state["train_seconds"] = state.get("train_seconds", 0.0) + time.monotonic() - begin
                 write_json(note, state)
-            state["checkpoint"] = _chosen_checkpoint(run.folder).name  # the folder may be moved
+            state["checkpoint"] = _chosen_checkpoint(run.folder).name  # relative: the folder may be moved
         write_json(note, state)
         begin = time.monotonic()
         _test(call, run.config, run.folder / state["checkpoint"], run.folder, options)
@@ -109,7 +109,7 @@ def _train_and_test(run: Run) -> Job:
 
 
 def _chosen_checkpoint(folder: Path) -> Path:
-    """The best epoch on the validation split, else the last, as ``cada train`` chooses."""
+    """The checkpoint of the best epoch on the validation split, else the last one, as in ``cada train``."""
     best = list(folder.glob("best_*.pth"))
     chosen = best[0] if len(best) == 1 else last_checkpoint(folder)
     if chosen is None:

@@ -1,6 +1,6 @@
 """Variants of a config: the same config with some settings changed, for ablations that need no config of their own.
 
-A grid is a YAML file of variants, with comments that say what each of them shows::
+A grid is a YAML file that lists variants, with a comment on each::
 
     k8:                                # re-ranks the best 8 images
       test_cfg.rerank_topk: 8
@@ -28,8 +28,8 @@ _EXAMPLE = "'test_cfg.rerank_topk: 8'"
 class Variant:
     """Settings to change in a config, by their dotted names as in ``--cfg-options``.
 
-    The ``name`` becomes a part of the name of a row of the tables, and of its folder. A name such as
-    ``cada_procedural/no_ara`` varies that config only, where the benchmark has others beside it.
+    The ``name`` becomes part of the name of a table row and of its folder. A variant with a name such as
+    ``cada_procedural/no_ara`` applies to that config only; without the prefix it applies to all configs.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Variant:
 
     @property
     def config(self) -> str | None:
-        """The name of the only config that is varied; None varies all."""
+        """The name of the only config that this variant applies to; None for all."""
         return self.name.rpartition("/")[0] or None
 
     def row(self, config: str) -> str:
-        """The name of the row of this variant of a config, which is given by its name."""
+        """The name of the table row for this variant of the config called ``config``."""
         return f"{config}-{self.name.rpartition('/')[2]}"
 
 
@@ -49,10 +49,10 @@ def read_grid(grid: str | Path) -> list[Variant]:
     """The variants of a YAML file.
 
     Args:
-        grid: a path, or the name of a grid that comes with the plugin (``grids/procedural``).
+        grid: a path, or the name of a grid that ships with the plugin (``grids/procedural``).
 
     Raises:
-        ConfigError: there is no such file, it cannot be read, or it is no mapping from names of variants to settings.
+        ConfigError: the file does not exist, cannot be read, or is not a mapping from names of variants to settings.
     """
     path = find_grid(grid)
     if path.suffix not in (".yml", ".yaml"):
@@ -69,10 +69,11 @@ def read_grid(grid: str | Path) -> list[Variant]:
 
 
 def check_variants(variants: Sequence[Variant], configs: Sequence[str]) -> None:
-    """Check what can be checked without reading a config, given the names of all ``configs``.
+    """Check variants as far as possible without reading a config. ``configs`` are the names of all configs.
 
     Raises:
-        ConfigError: a name cannot be that of a folder or stands twice, or a variant changes nothing.
+        ConfigError: a variant is for a config that is not among them, a name cannot be a folder's or occurs twice, or a
+            variant changes nothing.
     """
     for variant in variants:
         if variant.config not in (None, *configs):

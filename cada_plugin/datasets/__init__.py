@@ -1,6 +1,6 @@
-"""Data sets of text-to-image person retrieval and everything between a file and a batch.
+"""Data sets of text-to-image person retrieval, and every step from an annotation file to a batch.
 
-A new data set is one module in this folder, with a class that states its facts, and one config.
+To add a data set, write one module in this folder with a class that describes it, and one config.
 """
 
 import importlib
@@ -27,5 +27,5 @@ __all__ = [
 ]
 
 for _module in pkgutil.iter_modules(__path__):
-    if not _module.ispkg:  # so that a data set is registered by being here
+    if not _module.ispkg:  # importing every module of this folder registers its data sets
         importlib.import_module(f"{__name__}.{_module.name}")

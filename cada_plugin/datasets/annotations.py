@@ -1,6 +1,6 @@
-"""Annotation files of text-to-image person retrieval: reading, and saying everything that is wrong with them at once.
+"""Reads annotation files of text-to-image person retrieval and reports everything that is wrong with one at once.
 
-Pure functions on plain Python data; nothing here opens an image.
+These are pure functions on plain Python data; none of them opens an image.
 """
 
 import csv
@@ -19,13 +19,13 @@ from cada_plugin.datasets.problems import Problem
 from cada_plugin.errors import AnnotationError
 from cada_plugin.text import clean_caption
 
-SHOWN = 5  # offending records named per kind of problem
+SHOWN = 5  # how many offending records a message lists per kind of problem
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """Raw records of one file, in the JSON layout, and where each of them stands."""
+    """Raw records of one file, in the JSON layout, with the position of each record in that file."""
 
     source: Path
     records: list
@@ -68,9 +68,9 @@ def read_annotations(path: str | os.PathLike) -> list:
 
 
 def read_csv_annotations(path: str | os.PathLike) -> Annotation:
-    """Rows of a CSV file with the columns ``file_path, caption, id`` and, if wanted, ``split, camera_id``.
+    """Rows of a CSV file with the columns ``file_path, caption, id`` and optionally ``split, camera_id``.
 
-    One record per row, not merged; ids become integers where they are written as such.
+    Each row becomes one record: rows of the same image are not merged here. Ids written as integers become integers.
 
     Raises:
         AnnotationError: unreadable, not UTF-8, columns missing, or rows that do not fit the header.
@@ -126,7 +126,8 @@ def _read_text(path) -> str:
 def resolve_image_path(image_root: str, path: str) -> str | None:
     """Absolute normalised path of an image, or None if ``path`` is absolute or leaves ``image_root``.
 
-    Only the text is normalised: symbolic links inside the root are the user's own choice and stay allowed.
+    Only the string is normalised. A symbolic link inside the root may therefore point outside: that is the user's
+    choice.
     """
     unified = path.replace("\\", "/")
     normal = posixpath.normpath(unified)
@@ -156,15 +157,15 @@ def find_problems(
     split_optional: bool = False,
     unique_identity: bool = False,
 ) -> list[Problem]:
-    """Everything that makes records unusable, grouped by kind; an empty list if all is well.
+    """Everything that makes records unusable, one ``Problem`` per kind; the list is empty for a valid file.
 
     Args:
         image_root: folder that image paths must stay in.
         path_key: key of the image path, ``file_path`` or ``img_path``.
         splits: split names that may occur; None allows any.
-        split: split that must have at least one record; None asks for none.
-        split_optional: whether a file without any split is fine.
-        unique_identity: whether one image must not be listed with two ids or in two splits.
+        split: split that must have at least one record; None skips this check.
+        split_optional: whether a file in which no record has a split is valid.
+        unique_identity: whether it is an error to list one image with two ids, splits or cameras.
     """
     if not annotation.records:
         return [Problem("empty", "the file holds no record")]

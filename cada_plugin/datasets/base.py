@@ -1,8 +1,8 @@
 """Text-to-image person retrieval data: images of people, each with an identity and captions that describe it.
 
 A training item is one (image, caption) pair, the unit that the losses see. An evaluation item is one image with all its
-captions: the gallery is every image, the queries are every caption. Decoding, augmentation and tokenising are not done
-here but by the transforms of ``pipeline``.
+captions: all images together are the gallery, and all captions are the queries. The transforms of ``pipeline`` decode,
+augment and tokenise; this class does not.
 """
 
 import hashlib
@@ -27,59 +27,62 @@ __all__ = ["TextPersonDataset", "mix_seed", "read_annotations", "validate_record
 
 
 def mix_seed(seed: int, epoch: int, index: int) -> int:
-    """One well spread 64-bit seed from three integers: neighbouring epochs and samples share nothing."""
+    """One 64-bit seed hashed from three integers, so that neighbouring epochs and samples get unrelated seeds."""
     digest = hashlib.blake2b(struct.pack("<qqq", seed, epoch, index), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 class TextPersonDataset(BaseDataset):
-    """Base of all data sets of the plugin. Subclasses only state facts about a data set, as class attributes.
+    """Base of all data sets of the plugin. A subclass describes its data set by class attributes.
 
     Training items hold ``img_path, caption, person_id, label, image_id, camera_id, is_twin, sample_index``; evaluation
-    items hold ``captions`` (a list) instead of ``caption``. ``label`` is the rank of the person id within the split,
-    ``0..num_ids-1``; ``image_id`` the position of the image in the split.
+    items hold ``captions`` (a list) instead of ``caption``. ``label`` is the class number ``0..num_ids-1``: the
+    position of the person id among the sorted ids of the split. ``image_id`` is the position of the image in the split.
 
-    Once ``set_epoch`` was called (``EpochSeedHook`` does), what a random transform does depends only on (seed, epoch,
-    sample index), whichever worker or process runs it: the
-    CPU generator of torch is seeded from these three around the pipeline and restored after it. Transforms must
-    therefore draw from torch only. No sample is ever skipped or replaced by another one.
+    Augmentation is reproducible: after ``set_epoch`` (``EpochSeedHook`` calls it) a random transform depends only on
+    (seed, epoch, sample index), whichever worker or process runs it. To this end torch's CPU generator is seeded from
+    the three before the pipeline and restored after it, so transforms must take random numbers from torch only. No
+    sample is ever skipped or replaced by another one.
 
     Args:
         data_root: folder of the data set.
         split: one of ``SPLITS``.
-        ann_file: annotation file, absolute or relative to ``data_root``; by default the first of ``ANN_FILES`` there.
+        ann_file: annotation file, absolute or relative to ``data_root``; by default the first of ``ANN_FILES`` that
+            exists there.
         image_dir: folder that image paths are relative to, absolute or relative to ``data_root``.
         pipeline: transforms, built ones or configs, each taking and returning an item.
         test_mode: False gives one item per (image, caption), True one per image.
         captions_per_image: keep only the first n captions of each image; None keeps all. Published protocols keep all.
-        verify_images: decode every image once before the first epoch, remembered in the cache, and name all bad ones.
+        verify_images: decode every image once before the first epoch and raise if any is bad; the result is cached.
         serialize_data: keep the items in one shared byte array, so that workers do not copy them.
         lazy_init: read nothing until ``full_init`` or the first access.
 
     Raises:
-        AnnotationError: the annotation is missing or not usable; everything found is listed.
-        ImageError: with ``verify_images``, images are missing or damaged; all are counted, the first ten named.
-        ConfigError: an argument is impossible.
+        AnnotationError: the annotation is missing or unusable; the message lists everything that was found.
+        ImageError: with ``verify_images``, images are missing or damaged; the message counts all and lists ten.
+        ConfigError: an argument is invalid.
 
     Attributes:
-        NAME: the name in print, such as ``CUHK-PEDES``.
+        NAME: the name in messages and papers, such as ``CUHK-PEDES``.
         ALIAS: the short name for ``cada check-data``, such as ``cuhk``.
-        CONFIG: the config that trains on this data set: one that ships with the plugin, or the path of a file. A yacs
-            file that names the data set starts from it, and torchreid learns the folder and other arguments there.
+        CONFIG: the config that trains on this data set: the name of one that ships with the plugin, or the path of a
+            file. A yacs file for the data set is translated on top of this config, and the torchreid integration takes
+            the folder and the other arguments of the data set from it.
         TORCHREID_NAME: the name for torchreid's data manager and in torchreid-style yacs files; needs a ``CONFIG``.
-        ANN_FILES: names of the annotation file, the usual one first.
+        ANN_FILES: possible names of the annotation file, the usual one first.
         IMAGE_DIR: folder that image paths are relative to, below the data set's own.
         PATH_KEY: key of the image path in a record.
-        SPLITS: names of the splits; None allows whatever the file says.
-        SPLIT_OPTIONAL: people of a file without any split are divided by ``split_people``.
-        UNIQUE_IDENTITY: a file that lists one image with two ids is refused. The released ones are taken as they are.
-        PUBLISHED: ids, images and captions of each split, None for a number that is not published.
+        SPLITS: names of the splits; None allows any name in the file.
+        SPLIT_OPTIONAL: True accepts a file without any split; ``split_people`` then divides its people.
+        UNIQUE_IDENTITY: True refuses a file that lists one image with two ids. It is False for the released data sets,
+            which are used as published.
+        PUBLISHED: ids, images and captions of each split; None for a number that is not published.
         OUTDATED_IDS: numbers of ids per split by which an old release is recognised.
-        IMAGE_HINTS: where the images of a top folder come from.
+        IMAGE_HINTS: for each top folder of the images, where to get them.
         IMAGES_FROM: the larger data set that the images were taken from.
 
-    ``ALIAS``, ``CONFIG`` and ``TORCHREID_NAME`` stand for one class and are not inherited: empty, the default, leaves
-    the data set out of what asks for them.
+    ``ALIAS``, ``CONFIG`` and ``TORCHREID_NAME`` identify one class, so subclasses do not inherit them. A data set that
+    leaves one of them empty (the default) is not available where that name or config is needed.
     """
 
     NAME = "a text-person data set"
@@ -100,7 +103,7 @@ class TextPersonDataset(BaseDataset):
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         for fact in ("ALIAS", "CONFIG", "TORCHREID_NAME"):
-            if fact not in vars(cls):  # the name of the class above would stand for two data sets
+            if fact not in vars(cls):  # an inherited name would stand for two data sets
                 setattr(cls, fact, "")
 
     def __init__(
@@ -125,24 +128,24 @@ class TextPersonDataset(BaseDataset):
         self.captions_per_image = captions_per_image
         self.verify_images = verify_images
         self.image_root = self.image_folder(root, image_dir)
-        self._clock = torch.tensor([0, -1]).share_memory_()  # (seed, epoch), seen by running workers; -1: not told
+        self._clock = torch.tensor([0, -1]).share_memory_()  # (seed, epoch), shared with running workers; -1: not set
         self._counts = (0, 0, 0)
         super().__init__(
             ann_file=os.fspath(ann_file) if ann_file else "",
             data_root=root,
             data_prefix={},
             serialize_data=serialize_data,
-            # our registry first: a root-level Compose would find our transforms only under their full name
+            # built here from our registry: MMEngine's Compose finds our transforms only with the prefix cada_plugin.
             pipeline=[build_part(TRANSFORMS, step) if isinstance(step, dict) else step for step in pipeline],
             test_mode=test_mode,
             lazy_init=True,
         )
-        # not through the base class: it would try to read a file called "train"
+        # Set here and not through the base class, which would try to read a file called "train".
         self._metainfo.update(dataset_name=self.NAME, split=split)
         if not lazy_init:
             self.full_init()
 
-    # Facts and files, usable without an instance (the data check does)
+    # Facts and files: class methods, because the data check uses them without an instance
 
     @classmethod
     def image_folder(cls, root: str, image_dir: str | None = None) -> str:
@@ -151,13 +154,13 @@ class TextPersonDataset(BaseDataset):
 
     @classmethod
     def find_annotation(cls, root: str, ann_file: str | None = None) -> Path:
-        """The annotation file, given or by default the first of ``ANN_FILES`` in ``root``.
+        """The annotation file: ``ann_file`` if it is given, else the first of ``ANN_FILES`` that exists in ``root``.
 
         Raises:
-            AnnotationError: no such folder or file, with the candidates that are there.
+            AnnotationError: the folder or file does not exist; the message lists the .json and .csv files that do.
         """
         folder = Path(root)
-        # os.path and not Path, which raises OSError for a name that is too long
+        # os.path returns False for a name that is too long; Path would raise OSError
         if not os.path.isdir(folder):
             raise AnnotationError(f"data_root={root} is not a folder: give the folder that holds {cls.NAME}")
         names = (ann_file,) if ann_file else cls.ANN_FILES
@@ -175,13 +178,13 @@ class TextPersonDataset(BaseDataset):
 
     @classmethod
     def read_annotation(cls, path: str | os.PathLike) -> Annotation:
-        """Raw records in the JSON layout, not validated, one per image (or per row, see ``merge``)."""
+        """Raw records in the JSON layout, not validated: one per image, or one per CSV row (see ``merge``)."""
         records = read_annotations(path)
         return Annotation(Path(path), records, range(len(records)))
 
     @classmethod
     def merge(cls, records: list[dict]) -> list[dict]:
-        """Hook for layouts that spread one image over several raw records; called with valid records only."""
+        """Hook for layouts where one image has several raw records, to join them. It gets valid records only."""
         return records
 
     @classmethod
@@ -196,7 +199,7 @@ class TextPersonDataset(BaseDataset):
 
     @classmethod
     def parse_camera_id(cls, path: str) -> int | None:
-        """Camera from the image name, where the data set writes it there."""
+        """Camera number in the image's file name; None if the data set does not write it there."""
         return None
 
     @classmethod
@@ -241,7 +244,7 @@ class TextPersonDataset(BaseDataset):
                 items.extend({**item, "caption": caption} for caption in captions)
         captions = [caption for record in records for caption in record["captions"]]
         for transform in self.pipeline.transforms:
-            if hasattr(transform, "prepare"):  # such as part-of-speech tags, made once and not in the training step
+            if hasattr(transform, "prepare"):  # for example tags all captions once, before training starts
                 transform.prepare(captions)
         return items
 
@@ -269,7 +272,7 @@ class TextPersonDataset(BaseDataset):
         return item
 
     def __getitem__(self, idx: int) -> dict:
-        """Item ``idx`` after the pipeline; never another one in its place.
+        """Item ``idx`` after the pipeline. A bad item raises; it is never replaced by another one.
 
         Raises:
             IndexError: outside ``-len(self)..len(self)-1``.
@@ -281,10 +284,12 @@ class TextPersonDataset(BaseDataset):
             raise IndexError(f"sample {index} of {length}")
         index %= length
         seed, epoch = self._clock.tolist()
-        if epoch < 0:  # nobody tells the epoch: draw as other data sets do, never the same again and again
+        # Without set_epoch, random transforms use torch's generator as it is, like other data sets. Seeding with a
+        # fixed epoch instead would repeat the same augmentation in every epoch.
+        if epoch < 0:
             return self._transformed(index)
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: that reseeds CUDA too, and without workers would repeat the model's dropout masks.
+            # torch.manual_seed would reseed CUDA too, so that without workers the model's dropout masks would repeat.
             torch.default_generator.manual_seed(mix_seed(seed, epoch, index))
             return self._transformed(index)
 
@@ -299,31 +304,31 @@ class TextPersonDataset(BaseDataset):
         return item
 
     def set_epoch(self, epoch: int, seed: int | None = None) -> None:
-        """Choose the random state of the coming epoch, also for workers that already run. ``seed`` None keeps it."""
+        """Set the random state of the coming epoch, also in workers that already run. ``seed=None`` keeps the seed."""
         self._clock[1] = epoch
         if seed is not None:
             self._clock[0] = seed
 
     def _copy_without_annotation(self, memo: dict | None = None) -> "TextPersonDataset":
         other = super()._copy_without_annotation({} if memo is None else memo)
-        other._clock = self._clock.clone().share_memory_()  # a deep copy is private to its process
+        other._clock = self._clock.clone().share_memory_()  # a deep copy would not be shared
         return other
 
     @property
     def num_ids(self) -> int:
-        """Identities of the whole split: the number of classes for ``label``, also in a subset."""
+        """Number of identities, and so of classes of ``label``. A subset reports that of the whole split."""
         self.full_init()
         return self._counts[0]
 
     @property
     def num_images(self) -> int:
-        """Images of the whole split."""
+        """Number of images of the whole split."""
         self.full_init()
         return self._counts[1]
 
     @property
     def num_captions(self) -> int:
-        """Captions of the whole split that are in use."""
+        """Number of captions of the whole split, after ``captions_per_image``."""
         self.full_init()
         return self._counts[2]
 

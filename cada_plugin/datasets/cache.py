@@ -1,4 +1,4 @@
-"""Small JSON files that remember slow results between runs. A cache, never a source of truth: it may be deleted."""
+"""Small JSON files that keep slow results between runs. They may be deleted at any time: results are recomputed."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 def cache_dir() -> Path | None:
     """Folder of the plugin's caches: ``$CADA_CACHE`` if set, else ``~/.cache/cada_plugin``. It need not exist yet.
 
-    None, which is logged once, where the home folder in it is unknown: then nothing is remembered between runs.
+    The result is None if the path needs a home folder that is unknown. Nothing is then cached, which is logged once.
     """
     folder = os.environ.get("CADA_CACHE") or "~/.cache/cada_plugin"
     try:
@@ -31,7 +31,7 @@ def _warn_once(message: str) -> None:
 
 
 def read_cache(name: str) -> Any | None:
-    """Content of the cache file ``name``; None if it is absent or unreadable (it is then simply computed again)."""
+    """Content of the cache file ``name``; None if the file is absent or unreadable, so that the caller recomputes."""
     folder = cache_dir()
     if folder is None:
         return None
@@ -42,9 +42,9 @@ def read_cache(name: str) -> Any | None:
 
 
 def write_cache(name: str, content: Any) -> None:
-    """Write the cache file ``name`` in one step, so that a reader or a second process never sees half a file.
+    """Write the cache file ``name`` atomically, so that another process never reads half a file.
 
-    A cache that cannot be written (read-only home, full disk) costs time, not the run: it is logged and ignored.
+    A cache that cannot be written (read-only home, full disk) does not end the run: the failure is only logged.
     """
     folder = cache_dir()
     if folder is None:

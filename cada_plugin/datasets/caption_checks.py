@@ -1,4 +1,4 @@
-"""Captions that cannot serve as queries: shared between people, not English letters, not prose, too long."""
+"""Finds captions that make poor queries: shared by several people, with non-English letters, with code, or too long."""
 
 import re
 from collections import Counter, defaultdict
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from cada_plugin.datasets.problems import Problem
 
-CAPTION_WORD_LIMIT = 72  # the method keeps 72 words of a caption
-# Code, not prose: calls, assignments, tags, braces. Ordinary brackets as in "bag (black)" are prose.
+CAPTION_WORD_LIMIT = 72  # BLIP and CADA read the first 72 words of a caption
+# Matches code (calls, assignments, tags, braces), but not ordinary brackets as in "bag (black)".
 _CODE = re.compile(
     r"[{}\\]|==|!=|</?[a-z]\w*[^<>]*>|\b\w+\s*=\s*[\w\"'\[]|\b\w+\.\w+\(|\b[a-z]\w*\(\s*(?:[\"'\d][^)]*)?\)"
     r"|\b(?:print|elif|return)\(|\b(?:def|class)\s+\w+\s*[(:]|\bself\.\w|^\s*import\s+\w+\s*(?:$|;|as\b)"
@@ -15,7 +15,7 @@ _CODE = re.compile(
 
 
 def check_captions(records: Sequence[dict]) -> list[Problem]:
-    """Texts that cannot be fair queries: shared between people, not English letters, not prose."""
+    """Problems of captions that are not fair queries: shared by several people, non-English letters, or code."""
     owners: dict[str, set[int]] = defaultdict(set)
     uses: Counter[str] = Counter()
     foreign, code = [], []
@@ -55,7 +55,7 @@ def check_captions(records: Sequence[dict]) -> list[Problem]:
 
 
 def check_lengths(records: Sequence[dict], limit: int = CAPTION_WORD_LIMIT) -> list[Problem]:
-    """Note captions of more than ``limit`` words."""
+    """A note, not a problem, if captions have more than ``limit`` words."""
     lengths = [len(caption.split()) for record in records for caption in record["captions"]]
     long = [length for length in lengths if length > limit]
     if not long:

@@ -1,4 +1,4 @@
-"""The data sets that are registered, those of a user too, found by what their classes say about them."""
+"""Finds the registered data sets, a user's own included, by the class attributes that describe them."""
 
 from cada_plugin.datasets.base import TextPersonDataset
 from cada_plugin.errors import ConfigError
@@ -6,16 +6,16 @@ from cada_plugin.registry import DATASETS
 
 
 def data_sets() -> dict[str, type[TextPersonDataset]]:
-    """Registered classes by the name under which a config knows them."""
+    """Registered classes by the ``type`` that a config uses for them."""
     classes = {name: cls for name, cls in DATASETS.module_dict.items() if isinstance(cls, type)}
     return {name: cls for name, cls in classes.items() if issubclass(cls, TextPersonDataset)}
 
 
 def data_set_called(alias: str) -> type[TextPersonDataset]:
-    """The data set of a short name, such as ``cuhk``.
+    """The data set with a short name (``ALIAS``) such as ``cuhk``.
 
     Raises:
-        ConfigError: no registered class has this ``ALIAS``; the message lists those that there are.
+        ConfigError: no registered class has this ``ALIAS``; the message lists those that exist.
     """
     known = {cls.ALIAS: cls for cls in data_sets().values() if cls.ALIAS}
     if alias not in known:

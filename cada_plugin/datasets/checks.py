@@ -1,8 +1,8 @@
-"""Is this copy of a data set the one that papers report on? Pure functions that return findings; nothing is printed.
+"""Checks whether a copy of a data set is the one that papers report on. The functions return findings, print nothing.
 
-A problem should be mended before training; a note is worth knowing and changes no verdict. Defects that the released
-files themselves contain are notes while all counts equal the published ones: whoever mends them can no longer compare
-with published numbers.
+A problem should be fixed before training. A note is only information: a copy with notes alone counts as clean. If all
+counts equal the published ones, then defects of the content, such as a caption used for two people, are those of the
+released files. They become notes, because results on corrected files could not be compared with published numbers.
 """
 
 import os
@@ -25,7 +25,7 @@ Counts = dict[str, tuple[int, int, int]]  # split: (ids, images, captions)
 
 @dataclass(frozen=True)
 class Report:
-    """What is in a copy of a data set. ``problems`` holds notes too."""
+    """Content of a copy of a data set. ``problems`` includes the notes."""
 
     annotation: str
     counts: Counts
@@ -42,11 +42,11 @@ def check_dataset(alias: str, root: str, ann_file: str | None = None, decode: bo
 
     Args:
         alias: the ``ALIAS`` of a registered class, such as ``cuhk``.
-        decode: decode every image; False only looks whether the files exist.
+        decode: True decodes every image; False only checks that the files exist.
 
     Raises:
         ConfigError: no registered data set has this alias.
-        AnnotationError: there is nothing to check: no folder, no annotation, not JSON or CSV.
+        AnnotationError: there is nothing to check, because folder or annotation do not exist or cannot be read.
     """
     dataset = data_set_called(alias)
     root = os.path.abspath(os.path.expanduser(root))
@@ -57,7 +57,7 @@ def check_dataset(alias: str, root: str, ann_file: str | None = None, decode: bo
     image_root = dataset.image_folder(root)
 
     lacks_split = not annotation.has_split
-    optional = dataset.SPLIT_OPTIONAL or lacks_split  # the missing splits are said once, not per record
+    optional = dataset.SPLIT_OPTIONAL or lacks_split  # missing splits are reported once, not per record
     problems = find_problems(annotation, image_root, **{**dataset.rules(), "split_optional": optional})
     unusable = {index for problem in problems for index in problem.indices}
     if lacks_split and not dataset.SPLIT_OPTIONAL:
@@ -90,7 +90,8 @@ def check_dataset(alias: str, root: str, ann_file: str | None = None, decode: bo
 
 
 def derive_splits(raw: list[dict]) -> tuple[list[dict], Problem]:
-    """The records with the splits that the loader gives them; unchanged where there are too few people."""
+    """The records with the splits that the loader would give them, and a note. With too few people to divide, the
+    records are unchanged and a problem says so."""
     try:
         split_of = split_people(record["id"] for record in raw)
     except AnnotationError as error:
@@ -110,7 +111,7 @@ def as_note(problem: Problem) -> Problem:
 
 
 def wrong_json(file_name: str, dataset: type[TextPersonDataset], count: int) -> Problem:
-    """No record says to which split it belongs."""
+    """The problem that no record has a split: the user has taken the wrong annotation file."""
     return Problem(
         "wrong_json",
         f"{file_name}: no record has a 'split', so there is no training and no test set. This is the wrong JSON"
@@ -120,7 +121,7 @@ def wrong_json(file_name: str, dataset: type[TextPersonDataset], count: int) -> 
 
 
 def overlap_notes(dataset: type[TextPersonDataset]) -> list[Problem]:
-    """A note for each data set that took its images from the same larger one, and numbers the people differently."""
+    """A note for each other data set whose images come from the same larger one, under different person ids."""
     others = [other for other in data_sets().values() if other is not dataset and other.IMAGES_FROM]
     return [
         Problem(
@@ -148,7 +149,7 @@ def check_counts(
     name: str,
     outdated_ids: dict[str, int],
 ) -> list[Problem]:
-    """Compare with the published numbers; None in them means not published."""
+    """Compare the counts with the published ones. A published count of None is unknown and not compared."""
     if outdated_ids and {split: ids for split, (ids, _, _) in counts.items()} == outdated_ids:
         got = "/".join(map(str, outdated_ids.values()))
         want = "/".join(str(ids) for ids, _, _ in published.values())
@@ -179,7 +180,7 @@ def check_counts(
 
 
 def check_identities(by_split: dict[str, list[dict]]) -> list[Problem]:
-    """Ids that occur in two splits: people of the test set would be known from training."""
+    """Ids that occur in two splits: the model would have been trained on people of the test set."""
     ids = {split: {record["person_id"] for record in records} for split, records in by_split.items()}
     names = list(ids)
     problems = []
@@ -219,8 +220,8 @@ def check_images(
     """Images that are missing, grouped by top folder, or damaged (only with ``decode``).
 
     Args:
-        splits: absolute image paths of each split. The loader verifies split by split and so does this check, so that
-            a training run after it finds the result in the cache.
+        splits: absolute image paths of each split. The check verifies split by split, as the loader does, so that a
+            later training run finds the result in the cache.
     """
     splits = list(splits)
     paths = list(dict.fromkeys(path for split in splits for path in split))

@@ -1,4 +1,4 @@
-"""Items to a batch: captions are padded to the longest of the batch, never further."""
+"""Collates items to a batch. Captions are padded to the longest one of the batch."""
 
 import torch
 from mmengine.registry import FUNCTIONS
@@ -12,20 +12,21 @@ _PADDING = {"masked_ids": 0, "masked_positions": False, "phrase_index": -1}
 
 @FUNCTIONS.register_module()
 def person_collate(items: list[dict], _scope_: str | None = None) -> dict:
-    """Stack what ``PackPersonInputs`` made of B items.
+    """Stack B items that ``PackPersonInputs`` has packed.
 
     Args:
-        items: of the data set.
+        items: B items of the data set.
         _scope_: ignored. MMEngine adds it to every typed dict of a config whose ``_base_`` is ``package::config``, and
-            hands it on to the collate function as an argument.
+            passes it to the collate function as an argument.
 
     Returns:
-        ``inputs`` with ``images`` (B, 3, H, W) uint8, ``input_ids`` (Q, T) long padded with 0, ``attention_mask``
-        (Q, T) bool and in training ``masked_ids``, ``masked_positions``, ``phrase_index`` (B, T); Q = B in training,
-        else the number of all captions, image by image. ``data_samples``, a list of B.
+        A dict with ``inputs`` and ``data_samples``, a list of B. The inputs are ``images`` (B, 3, H, W) uint8,
+        ``input_ids`` (Q, T) long padded with 0, ``attention_mask`` (Q, T) bool, and in training also ``masked_ids``,
+        ``masked_positions`` and ``phrase_index`` (B, T) as far as the pipeline makes them. Q is B in training; in
+        evaluation it is the number of captions of all B images, image by image.
 
     Raises:
-        ConfigError: the items were not packed.
+        ConfigError: the pipeline did not end with ``PackPersonInputs``.
     """
     parts = {"inputs", "data_samples"}
     if lacking := [item for item in items if not isinstance(item, dict) or not item.keys() >= parts]:

@@ -10,15 +10,16 @@ from cada_plugin.registry import DATASETS
 
 @DATASETS.register_module()
 class CustomPEDES(TextPersonDataset):
-    """Own data. Paths are relative to ``image_dir``, by default the root itself. UTF-8, with or without BOM.
+    """A user's own data. Image paths are relative to ``image_dir``, by default the root itself. The annotation file is
+    UTF-8, with or without BOM.
 
     JSON (``annotations.json``): a list of ``{"file_path": "a/1.jpg", "captions": ["...", "..."], "id": 1}``, or
-    ``"caption": "..."`` for one caption. CSV (``annotations.csv``): the columns ``file_path,caption,id``; rows of the
-    same ``file_path`` are one image with several captions. Optional in both: ``split`` (any name) and ``camera_id``
-    (integer). A file without any ``split`` is divided by person into train, val and test, see
+    ``"caption": "..."`` for one caption. CSV (``annotations.csv``): the columns ``file_path,caption,id``; rows with the
+    same ``file_path`` are one image with several captions. Both may have ``split`` (any name) and ``camera_id``
+    (integer). If no record has a ``split``, people are divided into train, val and test, see
     :func:`~cada_plugin.datasets.splits.split_people`.
 
-    Unlike the released data sets, an image listed with two different ids, splits or cameras is an error.
+    It is an error to list an image with two different ids, splits or cameras; the released data sets may.
     """
 
     NAME = "the custom data set"

@@ -11,8 +11,8 @@ class ICFGPEDES(TextPersonDataset):
     """ICFG-PEDES: 4,102 people of MSMT17, one caption per image, about 37 words each; no validation split.
 
     Source: Ding et al., "Semantically Self-Aligned Network for Text-to-Image Part-aware Person Re-identification",
-    arXiv 2107.12666. Expects ``ICFG-PEDES.json`` (in some copies ``ICFG_PEDES.json``) and ``imgs/train``,
-    ``imgs/test``, which are MSMT17's folders and not the split.
+    arXiv 2107.12666. Expects ``ICFG-PEDES.json`` (in some copies ``ICFG_PEDES.json``), ``imgs/train`` and
+    ``imgs/test``. These two folders are MSMT17's; the split of an image is the one in the JSON file.
     """
 
     NAME = "ICFG-PEDES"

@@ -1,7 +1,6 @@
-"""Reading person images safely: one way from a file or a picture in memory to 8-bit RGB, and a full check
-of many files.
+"""Reads person images safely: converts a file or a Pillow image to 8-bit RGB, and checks many files completely.
 
-Not augmentation: that is ``datasets.transforms``.
+Augmentation is in ``datasets.transforms``.
 """
 
 import hashlib
@@ -22,15 +21,16 @@ from cada_plugin.errors import ImageError
 from cada_plugin.progress import progress_bar
 
 MAX_PIXELS = 64_000_000
-"""Of one image. A person crop has below 1 million; Pillow needs 4 bytes per pixel, and as much for each conversion."""
+"""Limit for one image. A person crop has fewer than 1 million pixels. Pillow needs 4 bytes per pixel, and as much again
+for each conversion."""
 MAX_PIXELS_PER_THREAD = 4_000_000
-"""Larger images are checked one at a time, so that many of them at once do not fill the memory."""
+"""Larger images are checked one at a time, because several at once could fill the memory."""
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-"""Told by the content, whatever the file is called; JPEG includes MPO. The other formats of Pillow start programs (EPS:
-ghostscript) or are read by code that few people use."""
+"""Accepted formats, recognised by content and not by file name; JPEG includes MPO. Pillow's other formats are left out
+because they start programs (EPS: ghostscript) or are read by code that few people use."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-"""Names that :func:`find_images` takes for images, in upper case too."""
-_CACHE_VERSION = 2  # raise when load_person_image accepts or refuses other files than before
+"""Endings of file names that :func:`find_images` takes for images, in lower or upper case."""
+_CACHE_VERSION = 2  # increase it when load_person_image accepts or refuses other files than before
 # `catch_warnings` edits global state, so the threads of `verify_images` must not interleave inside it.
 _OPEN_LOCK = threading.Lock()
 _BITS_PER_SAMPLE = 258  # a tag of TIFF
@@ -39,12 +39,12 @@ _NEVER_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # neith
 
 
 def load_person_image(path: str | os.PathLike) -> Image.Image:
-    """Decode an image file completely, as :func:`to_person_image` does. Of an animation, the first frame is used.
+    """Decode an image file completely and convert it with :func:`to_person_image`. An animation gives its first frame.
 
     Raises:
         ImageError: the file is missing, not a regular file, empty, truncated, not in one of ``FORMATS``, has more than
-            ``MAX_PIXELS`` pixels, or pixels of a kind that has no 8-bit RGB. The size is read from the header, before
-            anything is decoded.
+            ``MAX_PIXELS`` pixels (read from the header, before anything is decoded), or has pixels of a type that
+            cannot be converted to 8-bit RGB.
     """
     with _opened(path) as image:
         return to_person_image(image, path)
@@ -52,9 +52,9 @@ def load_person_image(path: str | os.PathLike) -> Image.Image:
 
 @contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """The image with its header read and nothing decoded. Raises ImageError."""
+    """The image with only its header read. Raises ImageError."""
     try:
-        # A pipe or a device in place of a file must not be waited for; one may also appear between a check and this.
+        # Opening a pipe or device must not block. A check before opening is not enough: the file may change meanwhile.
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NEVER_WAIT))  # noqa: SIM115
     except (OSError, ValueError) as error:
         reason = "the file is missing" if isinstance(error, FileNotFoundError) else f"cannot be opened ({error})"
@@ -71,17 +71,18 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
 
 
 def to_person_image(image: Image.Image, name: object = "the image") -> Image.Image:
-    """A picture of Pillow, decoded or not, as 8-bit RGB and upright (EXIF orientation applied).
+    """Convert a Pillow image, decoded or not, to 8-bit RGB and apply its EXIF orientation.
 
-    Grey, palette, CMYK, transparent and 16-bit grey images are converted; transparency is dropped, not composited;
-    16-bit grey keeps its upper 8 bits. Pixels of 12 or 32 bits and floating-point ones are refused: nothing says which
-    of their values is white.
+    Grey, palette, CMYK, transparent and 16-bit grey images are converted. Transparency is dropped, not composited;
+    16-bit grey keeps its upper 8 bits. Images with 12 or 32 bits per pixel or with floating-point pixels are refused,
+    because the file does not say which value is white.
 
     Args:
-        name: how error messages call it.
+        name: what error messages call the image.
 
     Raises:
-        ImageError: it has no or more than ``MAX_PIXELS`` pixels, is truncated or damaged, or cannot become 8-bit RGB.
+        ImageError: the image has no pixels or more than ``MAX_PIXELS``, is truncated or damaged, or cannot be
+            converted to 8-bit RGB.
     """
     width, height = image.size
     if not 0 < width * height <= MAX_PIXELS:
@@ -101,7 +102,7 @@ def to_person_image(image: Image.Image, name: object = "the image") -> Image.Ima
 def _open_header(file: BinaryIO, path: str | os.PathLike) -> Image.Image:
     try:
         with _OPEN_LOCK, warnings.catch_warnings():
-            # Our own limit is the stricter one and is an error, so Pillow's warning would only say it twice.
+            # Our own limit is stricter and raises an error, so Pillow's warning would be redundant.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -122,10 +123,11 @@ def _too_large(name: object, got: str) -> str:
 
 
 def _refuse_unknown_range(image: Image.Image, name: object) -> None:
-    """Pillow takes 12 bits for 16 and clips 32 bits and floats, so that such images become black or white."""
+    """Raise for 12-bit, 32-bit and floating-point images, which Pillow would turn black or white: it reads 12 bits as
+    16 and clips the others."""
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
     sixteen_bits = image.mode.startswith("I;16") and bits == 16
-    # also held in "I", in PNG by some versions of Pillow
+    # Pillow also stores 16-bit grey in mode "I" (for PNG only some versions do)
     sixteen_bits |= image.mode == "I" and image.format in ("PNG", "PPM")
     if image.mode.startswith(("I", "F")) and not sixteen_bits:
         raise ImageError(
@@ -145,8 +147,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         lies = image.getexif().get(_ORIENTATION, 1) != 1
-        return ImageOps.exif_transpose(image) if lies else image  # which would copy the image in any case
-    except Exception:  # damaged EXIF says nothing about the orientation; the pixels are fine
+        return ImageOps.exif_transpose(image) if lies else image  # exif_transpose copies even an upright image
+    except Exception:  # damaged EXIF: the orientation is unknown, but the pixels are fine
         return image
 
 
@@ -169,10 +171,10 @@ def find_images(folder: str | os.PathLike) -> list[str]:
 
 
 def verify_images(paths: Iterable[str], progress_delay: float = 2.0) -> dict[str, str]:
-    """Decode every file once and return ``{path: what is wrong with it}`` of the bad ones, in the order given.
+    """Decode every file once and return ``{path: what is wrong with it}`` for the bad ones, in the order given.
 
-    The result is cached under a hash of all paths, sizes and modification times, so a second call costs only the
-    stats. Known bad files are always tried again: a permission may have been mended without a new time stamp.
+    The result is cached under a hash of all paths, sizes and modification times, so a second call only calls ``stat``
+    on each file. Known bad files are always tried again, because permissions can be corrected without a new time stamp.
 
     Args:
         progress_delay: seconds before a progress bar appears.
@@ -190,7 +192,8 @@ def verify_images(paths: Iterable[str], progress_delay: float = 2.0) -> dict[str
             delay=progress_delay,
             disable=not suspects or os.environ.get("RANK", "0") != "0",  # one bar, not one per process
         )
-        # Not under a lock in the threads: each would keep the memory of its largest image for the next one.
+        # Large images are checked here and not in the threads, even under a lock: each thread would keep the memory of
+        # its largest image.
         reasons = [_reason(p) if reason is _LATER else reason for p, reason in zip(suspects, found, strict=True)]
     bad = {path: reason for path, reason in zip(suspects, reasons, strict=True) if reason is not None}
     if known != list(bad):
@@ -205,7 +208,7 @@ _CHECK_DATA = (
 
 
 def raise_for_bad_images(bad: dict[str, str], total: int, advice: str = _CHECK_DATA) -> None:
-    """Raise one ``ImageError`` that names the number of bad images and the first ten; nothing if there is none."""
+    """Raise one ``ImageError`` with the number of bad images and the first ten of them, if there are any."""
     if not bad:
         return
     lines = [f"- {reason}" for reason in list(bad.values())[:10]]
@@ -231,7 +234,7 @@ def _fingerprint(paths: Sequence[str], pool: ThreadPoolExecutor) -> str:
 
 
 def _known_bad(cached, paths: set[str]) -> list[str] | None:
-    """Files that were bad last time; None without a usable cache."""
+    """Files that were bad at the last check; None if there is no usable cache."""
     bad = cached.get("bad") if isinstance(cached, dict) else None
     if not isinstance(bad, list) or not all(isinstance(path, str) and path in paths for path in bad):
         return None

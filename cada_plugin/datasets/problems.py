@@ -1,4 +1,4 @@
-"""What can be wrong with a copy of a data set, said for a person."""
+"""The type of one finding about a copy of a data set, with a message for the user."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ class Problem:
     Attributes:
         kind: a short name for programs, such as ``missing_images``.
         message: what is wrong and what to do about it.
-        count: how many records, images or captions are concerned.
-        is_note: worth knowing, but nothing that has to be mended.
-        indices: places in the annotation's list of the records that cannot be used.
+        count: how many records, images or captions are affected.
+        is_note: True for information that needs no correction.
+        indices: positions, in the annotation's list, of records that cannot be used.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Batches of P identities with K items each, what losses that compare people within a batch ask for."""
+"""Batches of P identities with K items each, for losses that compare people within a batch (triplet, for example)."""
 
 from collections.abc import Iterator
 
@@ -12,34 +12,35 @@ from cada_plugin.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class IdentitySampler(Sampler):
-    """P = batch_size / num_instances identities per batch, K = num_instances items of each, side by side.
+    """PK sampling: each batch has P = batch_size / num_instances identities with K = num_instances items each, and the
+    items of an identity are adjacent.
 
-    The semantics are those of torchreid's ``RandomIdentitySampler``: every epoch deals the items of an identity into
-    groups of K (leftovers sit out; an identity of fewer than K items gets one group drawn with replacement), and each
-    batch takes one group of each of P random identities. An item is what the data set calls one: in training a pair of
+    The batches follow torchreid's ``RandomIdentitySampler``. Every epoch splits the items of an identity at random into
+    groups of K and skips the remainder; an identity of fewer than K items gets one group sampled with replacement. Each
+    batch takes one group from each of P random identities. An item is an item of the data set: in training a pair of
     image and caption, so that a group can hold two captions of one image.
 
-    Ours and not a wrapper, because torchreid's class draws from the global generators of ``random`` and numpy (every
-    draw elsewhere would change the batches, and processes would disagree), knows no ranks and counts items that it
-    never yields. Here an epoch depends on (seed, epoch) alone, and has as many batches as can be formed at all, the
-    same number in every epoch: identities with as many groups left as there are batches to come are taken first.
+    It is no wrapper of torchreid's class, because that class uses the global generators of ``random`` and numpy (any
+    other use of them would change the batches, and processes would disagree), ignores ranks, and counts items that it
+    never yields. Here an epoch depends on (seed, epoch) alone. Every epoch has the same number of batches, the largest
+    possible: identities that must be in every remaining batch to use up their groups are chosen first.
 
-    Several processes share one global batch: rank r of W takes the r-th part of P identities out of P * W different
-    ones, and one process with ``batch_size * W`` would see exactly the union.
+    Several processes share one global batch: rank r of W takes the r-th P of P * W different identities, so one process
+    with ``batch_size * W`` would see the union of their batches.
 
         train_dataloader = dict(
             batch_size=64, drop_last=True, sampler=dict(type='IdentitySampler', num_instances=4, batch_size=64), ...)
 
     Args:
-        dataset: a data set of the plugin, or any with MMEngine's ``get_data_info`` that tells a ``person_id``.
+        dataset: a data set of the plugin, or any whose ``get_data_info`` (as in MMEngine) returns a ``person_id``.
         batch_size: items per batch and process; must equal that of the data loader.
-        num_instances: K.
-        seed: the same in all processes; None agrees on a random one, as MMEngine's samplers do.
+        num_instances: the number K of items per identity.
+        seed: must be the same in all processes; None lets them agree on a random one, as MMEngine's samplers do.
         shuffle: False repeats the batches of epoch 0 in every epoch, for debugging.
 
     Raises:
-        ConfigError: ``batch_size`` is no multiple of ``num_instances``, the global batch needs more identities than
-            there are, or the data set does not tell person ids.
+        ConfigError: ``batch_size`` is not a multiple of ``num_instances``, the global batch needs more identities than
+            the data set has, or the data set gives no person ids.
     """
 
     def __init__(
@@ -77,11 +78,11 @@ class IdentitySampler(Sampler):
         self.num_batches = _most_batches(self._groups, self.ids_per_batch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the batches of the coming epoch; MMEngine's ``DistSamplerSeedHook`` calls it."""
+        """Set the epoch, which decides the batches. MMEngine's ``DistSamplerSeedHook`` calls this method."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Items per process and epoch, exactly; a multiple of ``batch_size``."""
+        """Exact number of items per process and epoch, a multiple of ``batch_size``."""
         return self.num_batches * self.ids_per_rank * self.num_instances
 
     def __iter__(self) -> Iterator[int]:
@@ -96,7 +97,7 @@ class IdentitySampler(Sampler):
                 yield from dealt[identity][left[identity]].tolist()
 
     def _deal(self, members: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Groups (n, K) of one identity's items."""
+        """Random groups (n, K) of the items of one identity."""
         k = self.num_instances
         if len(members) < k:
             return rng.choice(members, (1, k))
@@ -104,10 +105,11 @@ class IdentitySampler(Sampler):
 
 
 def _choose(left: np.ndarray, batches_left: int, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Random identities of the next batch, given the groups that each has left.
+    """Random identities for the next batch, given the number of groups that each has left.
 
-    Those that must be in every batch to come, or lose a group, go first. Only this keeps the promised number of
-    batches; without it a few identities with many items would be left over at the end.
+    An identity with at least as many groups as there are batches left is urgent: if it is not in every remaining batch,
+    it loses a group. Urgent identities are chosen first, because otherwise a few identities with many items would be
+    left over at the end and the epoch would be shorter than ``num_batches``.
     """
     urgent = np.flatnonzero(left >= batches_left)
     if len(urgent) >= number:
@@ -115,7 +117,7 @@ def _choose(left: np.ndarray, batches_left: int, number: int, rng: np.random.Gen
     else:
         others = np.flatnonzero((left > 0) & (left < batches_left))
         chosen = np.concatenate([urgent, rng.choice(others, number - len(urgent), replace=False)])
-    return rng.permutation(chosen)  # so that no rank gets all the urgent ones
+    return rng.permutation(chosen)  # mixed, so that no rank gets all the urgent identities
 
 
 def _most_batches(groups: np.ndarray, number: int) -> int:

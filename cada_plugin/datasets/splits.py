@@ -1,4 +1,4 @@
-"""Training, validation and test people where an annotation says nothing about them."""
+"""Divides people into training, validation and test for an annotation without splits."""
 
 import hashlib
 from collections import Counter
@@ -11,11 +11,11 @@ _SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 def split_people(person_ids: Iterable[int]) -> dict[int, str]:
-    """The split of every person: about 80 % train, 10 % val, 10 % test, and nobody in two.
+    """The split of every person: about 80 % train, 10 % val, 10 % test, and no person in two splits.
 
-    A person's split follows from a hash of the id, so that people who are added later move nobody. The one exception
-    are sets of so few people that a split would be empty: it takes the nearest person from a larger one, until somebody
-    is added who belongs there.
+    A person's split follows from a hash of the id, so adding people later changes nobody's split. The one exception is
+    a data set so small that a split would be empty: that split gets the person whose hash is nearest, from a split that
+    has more than one, until a person is added whose hash belongs there.
 
     Raises:
         AnnotationError: there are fewer than three people.
@@ -30,7 +30,7 @@ def split_people(person_ids: Iterable[int]) -> dict[int, str]:
     for name, share in _SHARES.items():
         bounds[name] = (begin, begin + share)
         begin += share
-    # the last bound is 1 but for rounding, and every place is below 1
+    # Every place is below 1. Rounding may leave the last bound slightly below 1, hence the default: the last split.
     split_of = {
         p: next((n for n in DERIVED_SPLITS if place < bounds[n][1]), DERIVED_SPLITS[-1]) for p, place in places.items()
     }
@@ -44,6 +44,6 @@ def split_people(person_ids: Iterable[int]) -> dict[int, str]:
 
 
 def _place(person_id: int) -> float:
-    """A number in [0, 1) that depends on the id alone, on every machine."""
+    """A number in [0, 1) hashed from the id, the same on every machine."""
     digest = hashlib.blake2b(str(person_id).encode(), digest_size=7).digest()
     return int.from_bytes(digest, "little") / 2**56

@@ -10,7 +10,7 @@ class UFine6926(TextPersonDataset):
 
     Source: Zuo et al., "UFineBench: Towards Text-based Person Retrieval with Ultra-fine Granularity", CVPR 2024.
     Expects ``UFine6926_Annotations_1024.json`` and ``images/``; paths are relative to the root (``images/1.jpg``).
-    Captions need about 168 tokens. The numbers of ids per split are not published.
+    Captions need about 168 tokens. The number of ids per split is not published.
     """
 
     NAME = "UFine6926"

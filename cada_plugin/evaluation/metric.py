@@ -19,15 +19,16 @@ from cada_plugin.registry import METRICS
 
 @METRICS.register_module()
 class TextToImageRetrieval(BaseMetric):
-    """R@k, mAP and mINP in percent: ``t2i_global/R1`` for stage 1, and where the model re-ranks ``t2i/R1`` for the
-    final list, ``t2i_match/R1`` for the shortlist ordered by the match logit alone.
+    """R@k, mAP and mINP in percent, for each ranked list of a model.
 
-    ``.../R1_twins`` are the same over the queries whose person has a near-twin, where a data set marks such.
-    ``t2i/R1_gain_p`` is the p-value of the gain in R@1 of re-ranking: a paired bootstrap over queries.
+    Every model has ``t2i_global/R1`` (stage 1). A model that re-ranks also has ``t2i/R1`` for the final list and
+    ``t2i_match/R1`` for the shortlist ordered by the match logit alone. ``t2i/R1_gain_p`` is the p-value of the R@1
+    that re-ranking gains, from a paired bootstrap over queries. If the data set marks persons who have a near-twin,
+    ``.../R1_twins`` and so on are the same metrics over the queries for those persons.
 
-    Takes the one :class:`RetrievalResult` of a retrieval loop, which is the same in all processes; the first process
-    computes. Afterwards, there, ``result`` holds it, and ``ranks`` by stage (``t2i_global``, ``t2i``, ``t2i_match``)
-    what :func:`rank_queries` gives.
+    The input is the one :class:`RetrievalResult` of a retrieval loop, which is the same in all processes. The first
+    process alone computes the metrics and keeps two attributes: ``result``, that input, and ``ranks``, the output of
+    :func:`rank_queries` for each stage (``t2i_global``, ``t2i``, ``t2i_match``).
 
     Args:
         topk: the k of R@k.
@@ -41,13 +42,13 @@ class TextToImageRetrieval(BaseMetric):
         if ranker not in ("builtin", "torchreid"):
             raise ConfigError(f"ranker={ranker!r}: use 'builtin' or 'torchreid'")
         if ranker == "torchreid":
-            import_torchreid()  # if it is missing, now and not after the first epoch
+            import_torchreid()  # a missing package should raise now and not after the first epoch
         self.topk, self.ranker = tuple(topk), ranker
         self.result: RetrievalResult | None = None
         self.ranks: dict[str, dict[str, np.ndarray]] = {}
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Metrics of the result that was processed. MMEngine's own method would gather it from all processes again."""
+        """Metrics of the processed result. MMEngine's own method would needlessly gather it from all processes."""
         metrics = [self.compute_metrics(self.results) if is_main_process() else None]
         broadcast_object_list(metrics)
         self.results.clear()
@@ -76,7 +77,7 @@ class TextToImageRetrieval(BaseMetric):
         if self.ranker == "torchreid":
             result, G = self.result, len(self.result.gallery_ids)
             rows = torch.cat([scores(i, i + 1024).cpu() for i in range(0, len(result.query_ids), 1024)])
-            beyond = {f"R{k}": 100.0 for k in self.topk if k > G}  # torchreid cannot be asked
+            beyond = {f"R{k}": 100.0 for k in self.topk if k > G}  # torchreid does not accept k > G
             known = [k for k in self.topk if k <= G] or [1]
             return torchreid_rank_metrics(rows, result.query_ids, result.gallery_ids, known) | beyond
         twins = self.result.query_twins.numpy()

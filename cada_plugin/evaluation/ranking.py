@@ -1,7 +1,7 @@
-"""Text-to-image retrieval metrics: a caption ranks a gallery of person crops, relevant is every image of its person.
+"""Text-to-image retrieval metrics: each caption ranks a gallery of person crops; all images of its person are relevant.
 
-Pure functions over similarities that never need to exist as one matrix. What is not here: the similarities themselves
-(the engine computes and re-ranks them) and MMEngine's metric protocol (``evaluation.metric``).
+These are pure functions of the similarities, which can be passed in chunks and need not fit in memory as one matrix.
+The engine computes and re-ranks the similarities; ``evaluation.metric`` implements MMEngine's metric protocol.
 
 Shapes: Q queries (captions), G gallery images, R relevant images of a query.
 """
@@ -16,8 +16,8 @@ from cada_plugin.errors import ConfigError
 
 Similarity = np.ndarray | Tensor | Callable[[int, int], np.ndarray | Tensor] | Iterable[np.ndarray | Tensor]
 
-_BLOCK_ELEMENTS = 1_500_000  # similarities compared at once: a few MB stay in the cache; larger blocks measured slower
-CHUNK_ELEMENTS = 10_000_000  # similarities made at once, 40 MB of float32, whatever the size of the gallery
+_BLOCK_ELEMENTS = 1_500_000  # similarities compared at once: a few MB fit in the CPU cache; larger blocks were slower
+CHUNK_ELEMENTS = 10_000_000  # similarities computed at once, 40 MB of float32 for any gallery size
 
 
 def rank_metrics(
@@ -27,24 +27,24 @@ def rank_metrics(
     topk: Sequence[int] = (1, 5, 10),
     chunk_size: int = 512,
 ) -> dict[str, float]:
-    """R@k, mAP and mINP in percent. Arguments and errors are those of :func:`rank_queries`; ``topk`` sets the ks.
+    """R@k, mAP and mINP in percent. Arguments and errors are those of :func:`rank_queries`; ``topk`` holds every k.
 
-    Three captions of persons 7, 7 and 8, a gallery of two images of 7 and one of 8. The third caption ranks both
-    wrong images first:
+    In this example three captions describe persons 7, 7 and 8, and the gallery has two images of person 7 and one of
+    person 8. The third caption ranks both wrong images first:
 
     >>> scores = np.array([[0.9, 0.5, 0.1], [0.9, 0.1, 0.5], [0.9, 0.5, 0.1]])
     >>> rank_metrics(scores, [7, 7, 8], [7, 7, 8], topk=(1, 3))
     {'R1': 66.66666666666666, 'R3': 100.0, 'mAP': 72.22222222222221, 'mINP': 66.66666666666666}
 
     Raises:
-        ConfigError: a k is not a positive integer or larger than the gallery.
+        ConfigError: a k is not a positive integer, or is larger than the gallery.
     """
     _check_topk(topk, len(gallery_ids))
     return average_ranks(rank_queries(similarity, query_ids, gallery_ids, chunk_size), topk)
 
 
 def average_ranks(per_query: dict[str, np.ndarray], topk: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """The result of :func:`rank_queries`, or the rows of it that belong to a subset, as means in percent."""
+    """Means in percent over the result of :func:`rank_queries`, or over the rows of that result for some queries."""
     metrics = {f"R{k}": float((per_query["first_rank"] < k).mean() * 100) for k in topk}
     return {**metrics, "mAP": float(per_query["ap"].mean() * 100), "mINP": float(per_query["inp"].mean() * 100)}
 
@@ -55,22 +55,23 @@ def rank_queries(
     gallery_ids: Sequence[int] | np.ndarray | Tensor,
     chunk_size: int = 512,
 ) -> dict[str, np.ndarray]:
-    """What each query contributes to the metrics.
+    """First rank, average precision and inverse negative penalty of each query.
 
-    Nothing is sorted: the rank of a relevant image is the number of larger scores in its row, and relevant images are
-    few (2 to 20 in the published data sets), so that counting is several times faster than sorting the rows.
-    Images of equal score rank in gallery order, as a stable descending sort would have it.
+    The rows are not sorted. The rank of a relevant image is the number of larger scores in its row, and a query has
+    few relevant images (2 to 20 in the published data sets), so counting is several times faster than sorting.
+    Images of equal score rank in gallery order, as in a stable descending sort.
 
     Args:
         similarity: (Q, G), larger is more similar, on any device; or a function ``(start, stop) -> (stop - start, G)``;
             or an iterable of consecutive (n, G) chunks. The latter two keep memory independent of Q.
         query_ids: (Q,) person of each caption.
         gallery_ids: (G,) person of each image.
-        chunk_size: rows fetched at once, at most; fewer from large galleries. No influence on the result.
+        chunk_size: the most rows to compute at once; for large galleries fewer are. It does not change the result.
 
     Returns:
-        ``first_rank`` (Q,) int64, rank of the best relevant image from 0; ``ap`` (Q,) average precision and ``inp``
-        (Q,) inverse negative penalty, R / (1 + rank of the worst relevant image), both fractions.
+        ``first_rank`` (Q,) int64, the rank of the best relevant image, counted from 0; ``ap`` (Q,), the average
+        precision; ``inp`` (Q,), the inverse negative penalty R / (1 + rank of the worst relevant image). The last two
+        are fractions, not percent.
 
     Raises:
         ValueError: shapes do not fit, a similarity is NaN, or a query has no relevant image.
@@ -85,7 +86,7 @@ def rank_queries(
     _check_relevant(query_ids, counts)
 
     result = {"first_rank": np.empty(num_queries, np.int64), "ap": np.empty(num_queries), "inp": np.empty(num_queries)}
-    width = int(counts.max())  # of all queries, not of the block: sums must not depend on how queries are chunked
+    width = int(counts.max())  # over all queries, not per block, so that float sums do not depend on the chunks
     for start, block in _blocks(similarity, num_queries, num_images, chunk_size):
         rows = slice(start, start + len(block))
         ranks = _relevant_ranks(block, order, begin[rows], counts[rows], width)  # (n, width)
@@ -102,7 +103,8 @@ def _relevant_ranks(block: np.ndarray, order: np.ndarray, begin: np.ndarray, cou
     """Ascending ranks (n, width) of the relevant images of each row of ``block`` (n, G), padded with G."""
     num_rows, num_images = block.shape
     ranks = np.full((num_rows, width), num_images, np.int64)
-    rows = np.argsort(-counts, kind="stable")  # most relevant images first: those with more than j are then a prefix
+    # Queries with the most relevant images come first, so that the queries with more than j of them are a prefix.
+    rows = np.argsort(-counts, kind="stable")
     block, begin, counts = block[rows], begin[rows], counts[rows]
     for j in range(int(counts[0])):
         n = int(np.count_nonzero(counts > j))
@@ -119,14 +121,14 @@ def _relevant_ranks(block: np.ndarray, order: np.ndarray, begin: np.ndarray, cou
 
 
 def _count(mask: np.ndarray) -> np.ndarray:
-    """Trues per row. Summing bytes into int32 is twice as fast as ``count_nonzero`` along an axis."""
+    """Number of True values per row. Summing bytes into int32 is twice as fast as ``count_nonzero`` along an axis."""
     return mask.view(np.int8).sum(axis=1, dtype=np.int32)
 
 
 def _blocks(
     similarity: Similarity, num_queries: int, num_images: int, chunk_size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Consecutive (first row, block (n, G)) on the host, checked."""
+    """Yields consecutive pairs (first row, block (n, G)) as NumPy arrays, after checking shapes and NaN."""
     if chunk_size < 1:
         raise ConfigError(f"chunk_size={chunk_size}: use an integer from 1")
     if isinstance(similarity, np.ndarray | Tensor):
@@ -176,7 +178,7 @@ def _span(similarity: Callable, start: int, stop: int) -> np.ndarray | Tensor:
 
 
 def _to_numpy(values) -> np.ndarray:
-    """On the host; half precision as float32, which keeps every value and compares faster."""
+    """A NumPy array on the CPU. Half precision becomes float32, which is exact and faster to compare."""
     if isinstance(values, Tensor):
         values = values.detach()
         values = (values.float() if values.dtype in (torch.float16, torch.bfloat16) else values).cpu().numpy()

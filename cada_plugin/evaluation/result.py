@@ -1,4 +1,4 @@
-"""The outcome of a two-stage retrieval, as scores that are computed in chunks and never all at once."""
+"""The result of a two-stage retrieval. Its scores are computed in chunks of queries, never as one (Q, G) matrix."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,14 +8,14 @@ from torch import Tensor
 
 from cada_plugin.evaluation.ranking import CHUNK_ELEMENTS
 
-# Added to the cosine of images beyond the shortlist (the released value): they rank below every shortlisted image, in
-# their stage-1 order. It serves the order alone and is never shown.
+# Added to the cosine of images outside the shortlist, so that they rank below every shortlisted image and keep their
+# stage-1 order. The value is that of the released code. Only the order uses it; no user sees these scores.
 BEYOND_SHORTLIST = -100.0
 
 
 class RankedImage(NamedTuple):
-    """One image of a ranked list: its gallery index, its cosine, and its raw match logit, None where it was not matched
-    (stage 1 alone, or beyond the shortlist)."""
+    """One image of a ranked list: its gallery index, its cosine, and its raw match logit. The logit is None if the
+    match head did not score the image (no second stage, or outside the shortlist)."""
 
     index: int
     cosine: float
@@ -24,13 +24,13 @@ class RankedImage(NamedTuple):
 
 @dataclass(kw_only=True)
 class TwoStageScores:
-    """What Q captions think of G images: cosines for all pairs, match logits for each caption's K best.
+    """Scores of Q captions against G images: cosines for all pairs, match logits for the K best images of each caption.
 
     Attributes:
         text_embed: (Q, D) and image_embed: (G, D), l2-normalised, on one device.
-        shortlist: (Q, K) gallery indices of the K best by cosine; None without a second stage.
+        shortlist: (Q, K) gallery indices of the K images of largest cosine; None without a second stage.
         match_logits: (Q, K) raw match logits of the shortlist.
-        cosine_weight: weight of the cosine beside the match logit in the final score; 1 in the released code.
+        cosine_weight: weight of the cosine that is added to the match logit in the final score; 1 in the released code.
     """
 
     text_embed: Tensor
@@ -44,11 +44,11 @@ class TwoStageScores:
         return cosine_similarity(self.text_embed[start:stop], self.image_embed)
 
     def reranked(self, start: int, stop: int) -> Tensor:
-        """Final scores (n, G): match logit + weight * cosine on the shortlist, cosine - 100 beyond it."""
+        """Final scores (n, G): match logit + weight * cosine for shortlisted images, cosine - 100 for the others."""
         return self._with_shortlist(self.cosine(start, stop), slice(start, stop), self.cosine_weight)
 
     def match_only(self, start: int, stop: int) -> Tensor:
-        """As :meth:`reranked`, with the match logit alone.
+        """The scores of :meth:`reranked` with the match logit alone on the shortlist.
 
         This is a diagnostic: a sum of cosine and match logit can look good although the match head has learned nothing.
         """
@@ -78,13 +78,13 @@ class TwoStageScores:
 
 @dataclass(kw_only=True)
 class RetrievalResult(TwoStageScores):
-    """The scores of an evaluation, with what the annotation says about queries and gallery.
+    """The scores of an evaluation, together with the annotation of its queries and gallery.
 
     Attributes:
         query_ids: (Q,) and gallery_ids: (G,), person ids.
         query_images: (Q,) gallery index of the image that a caption was written for.
-        query_twins: (Q,) bool, the person has a near-twin in the gallery.
-        captions, img_paths: Q and G strings.
+        query_twins: (Q,) bool, True if the query's person has a near-twin in the gallery.
+        captions, img_paths: Q strings and G strings.
     """
 
     query_ids: Tensor
@@ -96,7 +96,8 @@ class RetrievalResult(TwoStageScores):
 
 
 def cosine_similarity(text_embed: Tensor, image_embed: Tensor) -> Tensor:
-    """(Q, G) of l2-normalised embeddings; in full precision also under autocast, which would tie close images."""
+    """Cosines (Q, G) of l2-normalised embeddings, in full precision even under autocast, where similar images would
+    get equal scores."""
     with torch.autocast(text_embed.device.type, enabled=False):
         return text_embed @ image_embed.T
 

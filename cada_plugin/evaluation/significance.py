@@ -1,10 +1,10 @@
-"""Is one model better than another, or was it the choice of test captions? Paired bootstrap over queries."""
+"""Paired bootstrap over queries: would one model still beat the other on a different sample of test captions?"""
 
 import numpy as np
 
 from cada_plugin.errors import ConfigError
 
-_DRAWS_AT_ONCE = 4_000_000  # 32 MB of indices
+_DRAWS_AT_ONCE = 4_000_000  # sampled indices held at once, 32 MB
 
 
 def paired_bootstrap(
@@ -14,19 +14,20 @@ def paired_bootstrap(
     seed: int = 0,
     groups: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Confidence in the mean gain of ``b`` over ``a`` on the same queries, in the unit of ``a`` and ``b``.
+    """Mean gain of ``b`` over ``a`` on the same queries, with its p-value and confidence interval.
 
     Args:
-        a, b: (Q,) one number per query and model, such as ``ap`` of :func:`~cada_plugin.evaluation.rank_queries` or
-            ``first_rank < 1`` for R@1.
+        a, b: (Q,) one number per query for each of two models, such as ``ap`` of
+            :func:`~cada_plugin.evaluation.rank_queries`, or ``first_rank < 1`` for R@1.
         num_samples: number of resamples.
         seed: the same seed gives the same result.
-        groups: (Q,) person of each query. Then persons are resampled instead of queries, which is the honest choice
-            when a person has several captions: they succeed and fail together.
+        groups: (Q,) person of each query. If given, persons are resampled instead of queries. That is right when a
+            person has several captions, because these are not independent: they tend to succeed or fail together.
 
     Returns:
-        ``difference``, mean of b - a; ``p_value``, one-sided, share of the resamples whose difference is not above 0
-        (0 reads "below 1/num_samples"); ``low`` and ``high``, the two-sided 95% interval of the difference.
+        ``difference``, the mean of b - a; ``p_value``, the one-sided share of resamples in which b does not beat a (a
+        value of 0 means "below 1/num_samples"); ``low`` and ``high``, the two-sided 95% confidence interval of the
+        difference. All but the p-value have the unit of ``a`` and ``b``.
 
     Raises:
         ValueError: shapes differ, there is no query, or a number is not finite.
@@ -53,8 +54,8 @@ def paired_bootstrap(
     step = max(1, _DRAWS_AT_ONCE // totals.size)
     means = np.empty(num_samples)
     for start in range(0, num_samples, step):
-        drawn = rng.integers(totals.size, size=(min(step, num_samples - start), totals.size))
-        means[start : start + step] = totals[drawn].sum(1) / sizes[drawn].sum(1)
+        sampled = rng.integers(totals.size, size=(min(step, num_samples - start), totals.size))
+        means[start : start + step] = totals[sampled].sum(1) / sizes[sampled].sum(1)
     low, high = np.percentile(means, (2.5, 97.5))
     return {
         "difference": float(gain.mean()),

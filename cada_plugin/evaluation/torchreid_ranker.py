@@ -1,4 +1,4 @@
-"""The same metrics from torchreid's own evaluator, for whoever wants numbers out of the codebase they know.
+"""The same metrics computed by torchreid's own evaluator, for readers who trust the codebase they know.
 
 Slower than :mod:`cada_plugin.evaluation.ranking`: torchreid sorts the whole matrix into int64 indices (8 bytes per
 pair) and loops over queries.
@@ -19,10 +19,10 @@ def torchreid_rank_metrics(
     gallery_ids: Sequence[int] | np.ndarray | Tensor,
     topk: Sequence[int] = (1, 5, 10),
 ) -> dict[str, float]:
-    """R@k and mAP in percent from ``torchreid.metrics.evaluate_rank``; mINP, which torchreid lacks, is ours.
+    """R@k and mAP in percent from ``torchreid.metrics.evaluate_rank``. Torchreid has no mINP; that one is our own.
 
-    Arguments, result and errors are those of :func:`~cada_plugin.evaluation.rank_metrics`, but ``similarity`` must be
-    a whole matrix (Q, G), and images of equal score rank in no particular order.
+    Arguments, result and errors are those of :func:`~cada_plugin.evaluation.rank_metrics`, with two differences:
+    ``similarity`` must be a whole matrix (Q, G), and images of equal score rank in no particular order.
 
     Raises:
         MissingExtraError: torchreid is not installed.
@@ -31,13 +31,14 @@ def torchreid_rank_metrics(
     query_ids, gallery_ids = _check_ids(query_ids, "query_ids"), _check_ids(gallery_ids, "gallery_ids")
     _check_topk(topk, len(gallery_ids))
     similarity = _to_numpy(similarity)
-    inp = rank_queries(similarity, query_ids, gallery_ids)["inp"]  # also refuses what torchreid would silently skip
+    inp = rank_queries(similarity, query_ids, gallery_ids)["inp"]  # also raises on what torchreid silently skips
     cmc, mean_ap = evaluate_rank(
         -similarity,
         query_ids,
         gallery_ids,
-        # Disjoint cameras: torchreid drops images of the query's own person and camera, as Market-1501 asks for. Here
-        # the query is a caption, and even the image that it was written for counts.
+        # Queries and gallery get different camera numbers, because torchreid drops gallery images of the query's own
+        # person and camera (the Market-1501 protocol). Here the query is a caption, and no image is to be dropped, not
+        # even the one that the caption was written for.
         np.zeros(len(query_ids), np.int64),
         np.ones(len(gallery_ids), np.int64),
         max_rank=max(topk),

@@ -1,1 +1,1 @@
-"""Bridges to other codebases. Nothing in the plugin imports them."""
+"""Bridges to other codebases (yacs configs, torchreid). The core of the plugin does not depend on them."""

@@ -1,4 +1,4 @@
-"""A config of any kind, by its path or name: MMEngine's Python files, and the YAML files of yacs codebases."""
+"""Reads a config by its path or name: an MMEngine Python file, or a YAML file of a yacs codebase."""
 
 import os
 from collections.abc import Sequence
@@ -9,23 +9,24 @@ from mmengine.config import Config
 from cada_plugin.engine.config import find_config, read_config
 from cada_plugin.errors import ConfigError, needs_extra
 
-# Where each launcher tells the number of processes.
+# The environment variable in which each launcher sets the number of processes.
 _PROCESSES = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS", "mpi": "OMPI_COMM_WORLD_SIZE"}
 
 
 def read_any_config(
     source: str | Path, pairs: Sequence[str] = (), ignore_unknown: bool = False, launcher: str = "none"
 ) -> Config:
-    """Read a config.
+    """Read a Python or YAML config as an MMEngine config.
 
     Args:
-        source: a path, or the name of a config that comes with the plugin.
-        pairs: keys and values in turn, which win over a YAML file.
-        ignore_unknown: see :func:`cada_plugin.integrations.yacs.to_mmengine`.
-        launcher: the batch sizes of a YAML file are of all its processes together.
+        source: a path, or the name of a config that ships with the plugin.
+        pairs: alternating keys and values that override a YAML file.
+        ignore_unknown: for YAML files, see :func:`cada_plugin.integrations.yacs.convert`.
+        launcher: how processes are started. A YAML file gives batch sizes for all processes together, so their number
+            is needed.
 
     Raises:
-        ConfigError: it cannot be read, or the arguments are for the other kind.
+        ConfigError: the file cannot be read, or ``pairs`` or ``ignore_unknown`` are given for a Python config.
     """
     path = find_config(source)
     if path.suffix in (".yml", ".yaml"):

@@ -1,12 +1,13 @@
-"""The images of our data sets as image data sets of torchreid, for its models, engines and samplers.
+"""Registers the images of our data sets as torchreid image data sets, for torchreid's models, engines and samplers.
 
     from cada_plugin.integrations.torchreid import register
 
     register()
     datamanager = torchreid.data.ImageDataManager(root='data', sources='procedural_pedes', height=128, width=64)
 
-Captions stay behind: torchreid's world is image to image. Queries are the first image of each test person, the gallery
-is every other one; the two get cameras of their own, because torchreid drops gallery images of the query's camera.
+Captions are not passed on, because torchreid retrieves images by images. The query of each test person is that person's
+first image; all others are the gallery. Query and gallery get different camera numbers, because torchreid drops gallery
+images of the query's person and camera.
 """
 
 import contextlib
@@ -23,14 +24,14 @@ Entry = tuple[str, int, int]  # image path, person, camera
 
 
 def register() -> list[str]:
-    """Register every data set that has a ``TORCHREID_NAME`` with torchreid, such as ``cuhk_pedes``; a second call
-    registers what was added since. Works with both layouts of torchreid.
+    """Register every data set that has a ``TORCHREID_NAME``, such as ``cuhk_pedes``, with torchreid.
 
-    A data set is looked for in ``<root>/<its folder>``, where ``root`` is the data manager's and the folder is the last
-    part of ``data_root`` in the data set's config: ``CUHK-PEDES``, ``procedural_pedes``.
+    A second call registers the data sets added since. Both package layouts of torchreid work. The files of a data set
+    are expected in ``<root>/<folder>``: ``root`` is that of the data manager, and the folder is the last part of
+    ``data_root`` in the data set's config, such as ``CUHK-PEDES`` or ``procedural_pedes``.
 
     Returns:
-        The names.
+        The registered names, including those of earlier calls.
 
     Raises:
         MissingExtraError: torchreid cannot be imported.
@@ -38,17 +39,18 @@ def register() -> list[str]:
     torchreid = import_torchreid()
     ours = {cls.TORCHREID_NAME: cls for cls in data_sets().values() if cls.TORCHREID_NAME}
     for name, dataset in ours.items():
-        # its only error: the name is taken, by an earlier call of ours
+        # raised only if the name is registered already, that is by an earlier call
         with contextlib.suppress(ValueError):
             torchreid.data.register_image_dataset(name, _image_dataset(torchreid.data.ImageDataset, dataset))
     return list(ours)
 
 
 def _image_dataset(base: type, dataset: type[TextPersonDataset]) -> type:
-    """A torchreid ``ImageDataset`` class of one of our data sets."""
+    """A torchreid ``ImageDataset`` class for one of our data sets."""
 
     def __init__(self: object, root: str = "", **kwargs: object) -> None:
-        # from its config, which knows the folder and, say, how many people are drawn; images need no pipeline
+        # The config has the folder and other arguments, such as the number of procedural people to render. The pipeline
+        # is dropped, because torchreid loads the images itself.
         arguments = read_config(dataset.CONFIG).train_dataloader.dataset.to_dict() | {"pipeline": [], "test_mode": True}
         self.dataset_dir = Path(arguments["data_root"]).name
         arguments["data_root"] = str(Path(root).expanduser() / self.dataset_dir)
@@ -65,8 +67,8 @@ def torchreid_lists(
 ) -> tuple[list[Entry], list[Entry], list[Entry]]:
     """Train, query and gallery lists of (image path, person, camera).
 
-    Train people are renumbered from 0, as torchreid's classifiers need. People of one image in the test split can
-    answer no query and are in the gallery only.
+    Training people are renumbered from 0, as torchreid's classifiers need. A test person with a single image cannot be
+    a query, because no relevant image would be left, and is in the gallery only.
     """
     label = {person: i for i, person in enumerate(sorted({r["person_id"] for r in train_records}))}
     train = [(r["img_path"], label[r["person_id"]], r["camera_id"] or 0) for r in train_records]

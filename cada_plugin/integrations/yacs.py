@@ -1,15 +1,16 @@
-"""yacs codebases: runs from FastReID- and torchreid-style YAML, and our options in a host's own tree.
+"""Converts between yacs and MMEngine configs, for codebases (hosts) built on FastReID or torchreid.
 
     config = to_mmengine('configs/yacs/fastreid_procedural.yml', ['SOLVER.MAX_EPOCH', '1'])
     tree = to_yacs(config, 'torchreid')
 
-A YAML file says what it changes in a *base config*, one of ``configs/*.py``: the one of its data set, or the one that
-``MODEL.CADA.BASE_CONFIG`` (``cada.base_config``) names, as ``cada_procedural`` or as a path relative to the file. The
-table of all keys is :mod:`cada_plugin.integrations.yacs_table`. None stands for what the base config says.
+A YAML file lists only its changes to a *base config*, one of ``configs/*.py``. The base config is that of the file's
+data set, or the one given by ``MODEL.CADA.BASE_CONFIG`` (``cada.base_config``), as a name such as ``cada_procedural``
+or as a path relative to the file. A value of None keeps that of the base config. All keys are listed in
+:mod:`cada_plugin.integrations.yacs_table`; ``add_cada_config`` adds our own ones to the tree of a host.
 
-A setting that is dropped silently is a run that nobody meant. So any other key of a file is an error, unless
-``ignore_unknown`` is given, and what was taken, approximated or ignored is reported: ``to_mmengine`` logs the
-:class:`Report` that :func:`convert` returns.
+No setting is dropped silently, because the run would not be the one that the user meant. A key that is not in the table
+is an error unless ``ignore_unknown`` is given, and ``to_mmengine`` logs the :class:`Report` of :func:`convert`, which
+lists the keys that were taken, approximated or ignored.
 """
 
 import difflib
@@ -31,8 +32,8 @@ from cada_plugin.integrations.yacs_files import Entry, expanded, flatten, read_e
 from cada_plugin.integrations.yacs_settings import Approximated, Ignored
 from cada_plugin.integrations.yacs_table import ROWS, STYLES, Option
 
-_DEFAULT_BASE = CUHKPEDES.CONFIG  # where a file for another task names a data set that has no captions
-_OWN = {"fastreid": "MODEL.CADA", "torchreid": "cada"}  # the node of our own options
+_DEFAULT_BASE = CUHKPEDES.CONFIG  # used if a host's file trains on a data set without captions
+_OWN = {"fastreid": "MODEL.CADA", "torchreid": "cada"}  # the node with our own options
 _EXPECTED = {
     str: "a string",
     int: "an integer",
@@ -40,7 +41,7 @@ _EXPECTED = {
     bool: "True or False",
     list: "a list, such as [384, 128] or ('CUHKPEDES',)",
 }
-_LIKENESS = 0.85  # of two names, from which on one is taken for a misspelling of the other
+_LIKENESS = 0.85  # from this similarity on, an unknown name is taken for a misspelling of a known one
 
 
 logger = logging.getLogger(__name__)
@@ -48,13 +49,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Report:
-    """What became of the keys of a file or tree.
+    """How each key of a file or tree was converted.
 
     Attributes:
         source: the file, or "the tree".
-        taken: keys that mean here what they mean there, with their values.
-        approximated: keys that have an effect, and in what it differs.
-        ignored: keys that have none, and why.
+        taken: keys with the same effect as in the host, with their values.
+        approximated: keys whose effect differs from that in the host, with the difference.
+        ignored: keys without effect, with the reason.
     """
 
     source: str
@@ -78,8 +79,8 @@ class Report:
 def to_mmengine(
     source: str | Path | CfgNode, overrides: Sequence[str] = (), world_size: int = 1, ignore_unknown: bool = False
 ) -> Config:
-    """The MMEngine config of a YAML file, or of a host's tree. Logs the report of :func:`convert`, as a warning where
-    a key was ignored or approximated."""
+    """The MMEngine config of a YAML file or of a host's tree. Logs the report of :func:`convert`, as a warning if any
+    key was ignored or approximated."""
     config, report = convert(source, overrides, world_size, ignore_unknown)
     logger.log(logging.WARNING if report.ignored or report.approximated else logging.INFO, "%s", report)
     return config
@@ -88,19 +89,19 @@ def to_mmengine(
 def convert(
     source: str | Path | CfgNode, overrides: Sequence[str] = (), world_size: int = 1, ignore_unknown: bool = False
 ) -> tuple[Config, Report]:
-    """The MMEngine config of a YAML file, or of a host's tree, and what became of each key.
+    """The MMEngine config of a YAML file or of a host's tree, with a report on each key.
 
     Args:
-        source: a YAML file of either style, ``_BASE_`` is followed; or a whole tree, of which the keys of the table
-            are read and the others, its host's business, are reported as ignored.
-        overrides: keys and values in turn, which win over the file. All of them must be known: somebody has just
-            written them.
-        world_size: number of processes; batch sizes of yacs are of all together.
-        ignore_unknown: report unknown keys of a file as ignored, as those of a tree are, in place of refusing the file.
+        source: a YAML file of either style, read together with its ``_BASE_``; or the whole tree of a host. Keys of a
+            tree that are not in the table belong to its host and are reported as ignored.
+        overrides: alternating keys and values that override the file. Unknown keys are always an error here, because
+            the user has just typed them.
+        world_size: number of processes. Batch sizes of yacs are totals over all processes.
+        ignore_unknown: report unknown keys of a file as ignored, like those of a tree, instead of raising an error.
 
     Raises:
-        ConfigError: the file cannot be read or has unknown keys, which are named all at once; a value is of a wrong
-            type, or the base config has no place for it.
+        ConfigError: the file cannot be read or has unknown keys (the message lists all), a value has a wrong type, or
+            the base config has no setting for it.
     """
     if len(overrides) % 2:
         raise ConfigError(
@@ -140,10 +141,10 @@ def convert(
 
 
 def to_yacs(config: Config, style: str, world_size: int = 1) -> CfgNode:
-    """What a config says in the keys of ``fastreid`` or ``torchreid``; ``to_mmengine`` makes the same config of it.
+    """A config as a tree of style ``fastreid`` or ``torchreid``. ``to_mmengine`` converts it back to the same config.
 
     Raises:
-        ConfigError: the config was not read from a file, or was changed since in ways that no key can say.
+        ConfigError: the config was not read from a file, or was changed since in a way that no key can express.
     """
     if style not in STYLES:
         raise ConfigError(f"style={style!r}: use one of {', '.join(STYLES)}")
@@ -166,11 +167,11 @@ def to_yacs(config: Config, style: str, world_size: int = 1) -> CfgNode:
 def add_cada_config(cfg: CfgNode) -> None:
     """Add our options to a host's tree: the node ``MODEL.CADA``, or ``cada`` in a lower-case tree.
 
-    All are None, what the base config says, until a file or command line of the host sets them. A second call changes
-    nothing; a frozen tree stays frozen. ``to_mmengine(cfg)`` then gives the config of the whole tree.
+    All options are None, which keeps the value of the base config, until a file or command line of the host sets them.
+    A second call changes nothing; a frozen tree stays frozen. ``to_mmengine(cfg)`` then converts the whole tree.
 
     Raises:
-        ConfigError: the tree has another node of that name, or is of neither style.
+        ConfigError: the tree has another node of that name, or is neither FastReID- nor torchreid-style.
     """
     style = _style([str(key) for key in cfg], "the tree")
     *parents, name = _OWN[style].split(".")
@@ -189,14 +190,14 @@ def add_cada_config(cfg: CfgNode) -> None:
         return
     if host.is_frozen():
         own.freeze()
-    host[name] = own  # as an item, which a frozen node allows
+    host[name] = own  # set as an item, because a frozen node refuses attributes only
 
 
 # ---------------------------------------------------------------- trees
 
 
 def _rows(style: str) -> dict[str, Option]:
-    """The table by the keys of a style."""
+    """The rows of the table by their key in a style."""
     return {row.key(style): row for row in ROWS if row.key(style)}
 
 
@@ -208,7 +209,7 @@ def _put(tree: CfgNode, key: str, value: Any) -> None:
 
 
 def _text(value: Any) -> str:
-    """For comparisons in which a tuple is a list."""
+    """A value as JSON, so that a tuple and a list of the same items compare as equal."""
     return json.dumps(value, sort_keys=True, default=str)
 
 
@@ -216,7 +217,7 @@ def _text(value: Any) -> str:
 
 
 def _style(keys: Sequence[str], source: object) -> str:
-    """The style of a tree, by the case of most keys."""
+    """The style of a tree: torchreid if more keys are lower-case than upper-case, else fastreid."""
     sections = {key.partition(".")[0].lower() for style in STYLES for key in _rows(style)}
     if not any(key.partition(".")[0].lower() in sections for key in keys):
         raise ConfigError(
@@ -261,7 +262,7 @@ def _hint(key: str, style: str) -> str:
 
 
 def _likeness(one: str, other: str) -> float:
-    """0 to 1, of the one name in which two keys differ; keys that differ in several are different things."""
+    """Similarity (0 to 1) of the only part in which two dotted keys differ; 0 if they differ in several parts."""
     names = [*zip(one.split("."), other.split("."), strict=False)]
     differing = [pair for pair in names if pair[0] != pair[1]]
     if len(differing) != 1 or one.count(".") != other.count("."):
@@ -270,7 +271,7 @@ def _likeness(one: str, other: str) -> float:
 
 
 def _check_values(entries: Iterable[Entry], style: str) -> dict[str, Any]:
-    """Value by key, the last one said; yacs decodes and checks it against the type of its row."""
+    """The value of each key; the last entry of a key wins. yacs decodes it and checks its type against the table."""
     values: dict[str, Any] = {}
     for key, value, source in entries:
         kind = _rows(style)[key].kind
@@ -284,7 +285,7 @@ def _check_values(entries: Iterable[Entry], style: str) -> dict[str, Any]:
 
 
 def _leave_out_other_data_sets(values: dict[str, Any], style: str, report: Report) -> None:
-    """A host's own data sets have no captions. They say nothing here, where something else says what to start from."""
+    """Remove and report data sets of the host, which have no captions, if another key determines the base config."""
     base, trained, tested = (row.key(style) for row in ROWS[:3])
     for key, row in ((trained, ROWS[1]), (tested, ROWS[2])):
         if key in values and (values.get(base) or (key == tested and trained in values)):
@@ -323,6 +324,6 @@ def _write(row: Option, config: Config, value: Any, world_size: int) -> Ignored 
         if value % world_size:
             raise ConfigError(f"{value} is for all {world_size} processes together: use a multiple of {world_size}")
         value //= world_size
-    if value != row.setting.read(config):  # what the base config says already is not said again
+    if value != row.setting.read(config):  # an equal value is not written again
         remark = row.setting.write(config, value) or remark
     return remark

@@ -1,4 +1,4 @@
-"""YAML files of yacs codebases, with what they are based on, as keys and values that know where they stand."""
+"""Reads a YAML file of a yacs codebase together with its ``_BASE_`` files, as a list of keys, values and sources."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from cada_plugin.strict_yaml import StrictLoader
 
 
 class Entry(NamedTuple):
-    """A key with its value, and for error messages where it stands."""
+    """A dotted key with its value, and the name of its source for error messages."""
 
     key: str
     value: Any
@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
 
 def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of all that is no section."""
+    """Dotted keys and values of all leaves of a tree."""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{name}.")
@@ -30,10 +30,10 @@ def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def expanded(path: str | Path, said_in: str) -> Path:
-    """A path with ``~`` replaced.
+    """A path with ``~`` replaced by the home folder. ``said_in`` is the source of the path for the error message.
 
     Raises:
-        ConfigError: by the home of somebody whom this machine does not know.
+        ConfigError: the path is in the home folder of a user who is unknown on this machine.
     """
     try:
         return Path(path).expanduser()
@@ -42,10 +42,10 @@ def expanded(path: str | Path, said_in: str) -> Path:
 
 
 def read_entries(path: Path, chain: tuple[Path, ...] = ()) -> list[Entry]:
-    """What a file says, after what its ``_BASE_`` says; ``chain`` are the files that led to it.
+    """The entries of a file, after those of its ``_BASE_``. ``chain`` holds the files that led here through ``_BASE_``.
 
     Raises:
-        ConfigError: a file cannot be read, or is no tree of keys.
+        ConfigError: a file cannot be read, or is not a tree of keys.
     """
     path = expanded(path, chain[-1].name if chain else "the config")
     try:
@@ -63,7 +63,7 @@ def read_entries(path: Path, chain: tuple[Path, ...] = ()) -> list[Entry]:
     try:
         content = yaml.load(text, StrictLoader)
         pairs = list(flatten(content)) if isinstance(content, dict) else []
-    except Exception as error:  # what is no YAML can fail in any way: a date that does not exist, a tree without end
+    except Exception as error:  # invalid YAML can raise anything: an impossible date, an endless tree
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict | None):
         raise ConfigError(f"{path} is no tree of keys: expected lines such as SOLVER: or train:")

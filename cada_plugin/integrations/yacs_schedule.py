@@ -1,7 +1,7 @@
-"""Optimiser and learning rate: what FastReID and torchreid have keys for, as MMEngine's optimiser and schedulers.
+"""Converts the optimiser and learning-rate keys of FastReID and torchreid to MMEngine's optimiser and schedulers.
 
-Both hosts have one schedule that counts epochs, and FastReID a warm-up before it that counts iterations. A schedule of
-the base config that is none of these stays as it is, and the host's keys for it are ignored with a remark.
+Both hosts have one schedule that counts epochs; FastReID also has a warm-up before it that counts iterations. If the
+base config has another kind of schedule, it is kept, and the host's keys for it are ignored with a remark.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def _warm_up(config: Config) -> ConfigDict | None:
 
 
 def _main(config: Config) -> ConfigDict:
-    """The one schedule beside the warm-up; empty where there is none, or several."""
+    """The only schedule besides the warm-up, if it counts epochs; empty if there is none or several."""
     others = [scheduler for scheduler in _schedulers(config) if not _is_warm_up(scheduler)]
     return others[0] if len(others) == 1 and others[0].get("by_epoch", True) else ConfigDict()
 
@@ -40,7 +40,7 @@ def _main(config: Config) -> ConfigDict:
 
 
 def _set_max_epochs(config: Config, value: int) -> None:
-    """Schedulers that end with the run go on to do so."""
+    """Set the length of training, and move the end of the schedulers that end with it."""
     old = _EPOCHS.read(config)
     _EPOCHS.write(config, value)
     for scheduler in _schedulers(config):
@@ -62,7 +62,7 @@ MAX_EPOCHS = Setting(_EPOCHS.read, _set_max_epochs)
 
 
 def schedule(steps: list[int]) -> Setting:
-    """The kind of schedule; ``steps`` are the host's where a file does not say any."""
+    """The kind of schedule. ``steps`` are the host's default steps, for a file that gives none."""
 
     def read(config: Config) -> str | None:
         kind = type_of(_main(config))
@@ -84,7 +84,7 @@ def schedule(steps: list[int]) -> Setting:
 
 
 def _of_schedule(kinds: tuple[str, ...], key: str, default: Any) -> Setting:
-    """An argument of the schedule, where it is of one of ``kinds``."""
+    """An argument of the schedule, for schedules of one of ``kinds``; ignored with a remark for the others."""
 
     def read(config: Config) -> Any:
         main = _main(config)
@@ -119,7 +119,7 @@ def _set_steps(config: Config, value: list) -> Remark:
     if type_of(main) == "MultiStepLR":
         main.milestones = list(value)
     elif type_of(main) == "StepLR":
-        main.step_size = value[-1]  # torchreid takes the last one as the distance of two steps
+        main.step_size = value[-1]  # as in torchreid: the last number is the distance between steps
     else:
         return Ignored("the schedule has no steps")
     return None
@@ -163,7 +163,7 @@ def _warmup_iters(config: Config) -> int | None:
 def _set_warmup_iters(config: Config, value: int) -> None:
     if _warmup_iters(config) is None:
         raise ConfigError("the base config warms up by epochs, or without end: change its param_scheduler")
-    # 0.01: the factor of our own configs
+    # 0.01 is the factor in our own configs
     warm_up = _warm_up(config) or ConfigDict(type="LinearLR", start_factor=0.01, begin=0)
     others = [scheduler for scheduler in _schedulers(config) if not _is_warm_up(scheduler)]
     config.param_scheduler = [ConfigDict(warm_up, by_epoch=False, end=value), *others] if value else others
@@ -234,7 +234,7 @@ def _set_kind(config: Config, value: str) -> None:
     for key in [key for key in optimizer if key not in common]:
         del optimizer[key]
     if value == "SGD":
-        optimizer.update(type="SGD", momentum=0.9)  # both hosts' default
+        optimizer.update(type="SGD", momentum=0.9)  # the default of both hosts
     elif value == "AMSGrad":
         optimizer.update(type="Adam", amsgrad=True)
     else:
@@ -245,7 +245,7 @@ OPTIMIZER = Setting(_kind, _set_kind)
 
 
 def sgd(key: str, default: Any) -> Setting:
-    """An argument that SGD has and Adam has not."""
+    """An argument that only SGD has."""
 
     def read(config: Config) -> Any:
         return _optimizer(config).get(key, default) if _kind(config) == "SGD" else None
@@ -280,7 +280,7 @@ def beta(index: int) -> Setting:
 
 
 def _paramwise(key: str, to_multiple: Callable[[Config, float], float], unit: Callable[[Config], float]) -> Setting:
-    """A multiple of ``paramwise_cfg``; 1 where the config does not say it."""
+    """A value that MMEngine's ``paramwise_cfg`` holds as a multiple of ``unit``; the multiple is 1 by default."""
 
     def read(config: Config) -> float:
         return ((config.get("optim_wrapper") or {}).get("paramwise_cfg") or {}).get(key, 1.0) * unit(config)
@@ -289,7 +289,7 @@ def _paramwise(key: str, to_multiple: Callable[[Config, float], float], unit: Ca
         wrapper = section(config, "optim_wrapper")
         if not unit(config):
             return Ignored("there is no weight decay that it could be a multiple of")
-        # without bypass_duplicate, MMEngine refuses weights that two layers share
+        # without bypass_duplicate, MMEngine raises on weights that two layers share
         chosen = wrapper.setdefault("paramwise_cfg", ConfigDict(bypass_duplicate=True))
         chosen[key] = to_multiple(config, value)
         return Approximated("biases of normalisation layers are no biases for MMEngine") if "bias" in key else None
@@ -302,7 +302,7 @@ def _decay(config: Config) -> float:
 
 
 def decay(key: str) -> Setting:
-    """A weight decay of its own, which MMEngine takes as a multiple of the common one."""
+    """A separate weight decay for some parameters, which MMEngine expresses as a multiple of the common one."""
     return _paramwise(key, lambda config, value: value / _decay(config), _decay)
 
 

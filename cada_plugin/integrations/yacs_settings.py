@@ -1,4 +1,4 @@
-"""Where the settings that yacs can say stand in an MMEngine config, and how to read and write each of them."""
+"""How to read each setting of a yacs tree from an MMEngine config, and how to write it there."""
 
 from collections.abc import Callable, Iterator, Sequence
 from math import isfinite
@@ -13,30 +13,30 @@ from cada_plugin.errors import ConfigError
 
 
 class Ignored(str):
-    """Why a value has no effect here."""
+    """A remark: the reason why a value has no effect here."""
 
 
 class Approximated(str):
-    """In what its effect differs from the one in the host."""
+    """A remark: how the effect of a value differs from its effect in the host."""
 
 
 Remark = Ignored | Approximated | None
 
 
 class Setting(NamedTuple):
-    """Both directions of one setting. Values are yacs', except names, which are ours (see ``Option.words``).
+    """Reads and writes one setting. Values have the format of yacs, but names are ours (see ``Option.words``).
 
     Attributes:
-        read: its value in a config; None where the config does not say it.
-        write: puts a value into a config, and gives a remark where that is not all that the host would do; ConfigError
-            where the config has no place for it.
+        read: returns the value in a config; None if the config does not have it.
+        write: puts a value into a config. Returns a remark if the effect is not the one in the host; raises ConfigError
+            if the config has no place for the value.
     """
 
     read: Callable[[Config], Any]
     write: Callable[[Config, Any], Remark]
 
 
-# ---------------------------------------------------------------- settings that stand at paths
+# ---------------------------------------------------------------- settings with a path in the config
 
 _ABSENT = object()
 
@@ -47,9 +47,10 @@ def at(
     to_ours: Callable[[Any, Any], Any] = lambda value, old: value,
     to_theirs: Callable[[Any], Any] = lambda value: value,
 ) -> Setting:
-    """The same value at all ``paths``, those whose parents exist; what ``also`` exists follows.
+    """A setting that has the same value at several paths of the config.
 
-    ``to_ours`` gets the value that it replaces as well.
+    It is read from and written to all ``paths`` whose parents exist. Paths in ``also`` are only written, if they exist.
+    ``to_ours`` gets the new value and the one that it replaces.
     """
 
     def read(config: Config) -> Any:
@@ -70,7 +71,7 @@ def at(
 
 
 def _places(config: Config, path: str) -> Iterator[tuple[Any, str]]:
-    """(parent, key) of a dotted path. In a list, a name stands for the elements of that type."""
+    """All (parent, key) of a dotted path. Where a parent is a list, a name selects its elements with that ``type``."""
     nodes: list[Any] = [config]
     *parents, key = path.split(".")
     for name in parents:
@@ -91,7 +92,7 @@ def loaders(path: str, *splits: str) -> list[str]:
 
 
 def none_as(word: Any) -> dict[str, Callable]:
-    """Converters of a value that may be None, for which the hosts write ``word``."""
+    """Converters for a value that may be None, which the hosts write as ``word``."""
     return {
         "to_ours": lambda value, old: None if value == word else value,
         "to_theirs": lambda value: word if value is None else value,
@@ -137,7 +138,7 @@ DATA_ROOT = at(
 
 
 def dataset(split: str) -> Setting:
-    """Chosen with the base config, so that it can only be confirmed."""
+    """The data set. The base config determines it, so a file may only repeat it; another value is an error."""
 
     def read(config: Config) -> str | None:
         loader = config.get(f"{split}_dataloader")
@@ -155,7 +156,7 @@ def _height_and_width(value: list, old: Any) -> tuple[int, int]:
     return tuple(value)
 
 
-_PIPELINES = ("train", "plain", "random", "test")  # the variables of a config that hold one, as NAME_pipeline
+_PIPELINES = ("train", "plain", "random", "test")  # configs hold pipelines in variables called NAME_pipeline
 _SIZE = at(
     *loaders("dataset.pipeline.Resize.size"),
     *loaders("dataset.pipeline.RandomCrop.size", "train"),
@@ -201,7 +202,7 @@ _ALL_WORKERS = at(*loaders("num_workers"))
 
 def _set_num_workers(config: Config, value: int) -> None:
     _ALL_WORKERS.write(config, value)
-    if value == 0:  # torch refuses to keep workers that are not there
+    if value == 0:  # torch raises on persistent_workers without workers
         for path in loaders("persistent_workers"):
             for loader, key in _places(config, path):
                 loader.pop(key, None)
@@ -225,7 +226,7 @@ def _set_sampler(config: Config, value: str) -> None:
 
 
 def _set_num_instances(config: Config, value: int) -> Remark:
-    if _sampler(config) != "IdentitySampler":  # both hosts have a default for it, whatever the sampler
+    if _sampler(config) != "IdentitySampler":  # no error: hosts' files have this key with any sampler
         return Ignored("the sampler does not group by identity")
     config.train_dataloader.sampler.num_instances = value
     return None
@@ -255,7 +256,7 @@ _VAL_INTERVAL = at("train_cfg.val_interval")
 
 def _set_eval_period(config: Config, value: int) -> None:
     epochs = at("train_cfg.max_epochs").read(config) or 1
-    _VAL_INTERVAL.write(config, value if value > 0 else epochs)  # torchreid's -1: at the end
+    _VAL_INTERVAL.write(config, value if value > 0 else epochs)  # torchreid's -1 means at the end
 
 
 EVAL_PERIOD = Setting(_VAL_INTERVAL.read, _set_eval_period)
@@ -285,7 +286,7 @@ START_WEIGHTS = Setting(_start_weights, _set_start_weights)
 
 
 def loss(name: str) -> Setting:
-    """Weight of a loss; 0 leaves it out."""
+    """The weight of a loss; 0 removes the loss from the model."""
 
     def read(config: Config) -> float | None:
         loss = (config.get("model") or {}).get(name, _ABSENT)
@@ -306,12 +307,12 @@ def loss(name: str) -> Setting:
 
 
 def ignored(reason: str) -> Setting:
-    """A key that changes nothing here, whatever its value is."""
+    """A key that has no effect here, whatever its value."""
     return Setting(_nothing, lambda config, value: Ignored(reason))
 
 
 def only(allowed: Any, reason: str) -> Setting:
-    """A key that hosts' files often have, with the one value that is the case here anyway."""
+    """A key that is common in hosts' files, but here can only have the value ``allowed``."""
 
     def write(config: Config, value: Any) -> None:
         if value != allowed:

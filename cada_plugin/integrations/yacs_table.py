@@ -1,8 +1,8 @@
-"""What a yacs file can say: one row per setting, with its key in FastReID's style, its key in torchreid's, and where it
-stands in an MMEngine config. :mod:`cada_plugin.integrations.yacs` uses it in both directions.
+"""The table of all settings of a yacs file: one row each, with its FastReID-style key, its torchreid-style key, and its
+place in an MMEngine config. :mod:`cada_plugin.integrations.yacs` uses the table in both directions.
 
-What a style has no key for stands under ``MODEL.CADA`` (``cada``). FastReID has no key for the data's folder and its
-releases differ on the seed and the log period: these rows have TransReID's, or the plain one.
+A setting for which a style has no key is under ``MODEL.CADA`` (``cada``). FastReID has no key for the data folder, and
+its releases differ on the keys for seed and log period: these rows have TransReID's key, or the simplest one.
 """
 
 import math
@@ -17,20 +17,21 @@ from cada_plugin.integrations.yacs_settings import Setting, at, loaders, none_as
 
 STYLES = ("fastreid", "torchreid")
 Words = dict[str, tuple[str, str]]
-"""Our names, and what FastReID and torchreid call the same thing; empty where one of them has no name for it."""
+"""Our names, each with FastReID's and torchreid's name for the same thing; empty if that host has no name for it."""
 
 
 class Option(NamedTuple):
-    """One row of the table: what a yacs file can set, under which keys, and where it stands in a config.
+    """One row of the table: a setting with its yacs keys and its place in a config.
 
     Attributes:
-        fastreid, torchreid: keys; empty where the style says it by another row.
+        fastreid, torchreid: the keys; empty if the style has this setting in another row.
         kind: the type that yacs checks a value against.
-        words: where values are names, what they are called; a function where they can become more while a program runs.
-            A name of either host is understood in both styles.
-        of_all_processes: batch sizes are of all processes in both hosts, and of each one in MMEngine.
+        words: for values that are names, the spellings of each host; a function if names can be registered while a
+            program runs. Both styles accept the names of either host.
+        of_all_processes: True for batch sizes, which are totals over all processes in both hosts, but per process in
+            MMEngine.
         low, high: bounds of a number.
-        near: other names of the hosts in lower case, which are taken for one of ours with a remark.
+        near: similar but different choices of the hosts (lower case), each with our name that replaces it and a remark.
     """
 
     fastreid: str
@@ -48,11 +49,11 @@ class Option(NamedTuple):
 
     @property
     def names(self) -> Words | None:
-        """``words``, as they are now."""
+        """``words``, evaluated now if they are a function."""
         return self.words() if callable(self.words) else self.words
 
     def decode(self, value: Any) -> Any:
-        """Names as the hosts write them -> ours."""
+        """Converts names of the hosts to ours; other values are unchanged."""
         known = self.names
         if known is None:
             return value
@@ -65,15 +66,15 @@ class Option(NamedTuple):
         return ours[str(names[0]).lower()]
 
     def remark(self, value: Any) -> str | None:
-        """In what a name of ``near`` differs from the one that it is taken for."""
+        """How a name in ``near`` differs from the one that replaces it; None for other values."""
         names = value if self.kind is list else [value]
         return next((self.near[str(name).lower()][1] for name in names if str(name).lower() in self.near), None)
 
     def check(self, value: Any) -> None:
-        """Bounds.
+        """Check the bounds of a number.
 
         Raises:
-            ConfigError: the number is outside.
+            ConfigError: the number is outside the bounds or not finite.
         """
         if self.kind in (int, float) and not -math.inf < value < math.inf:
             raise ConfigError(f"expected a finite number, got {value}")
@@ -83,7 +84,7 @@ class Option(NamedTuple):
             raise ConfigError(f"expected {self.high} or less, got {value}")
 
     def encode(self, value: Any, style: str) -> Any:
-        """Our names -> as a host writes them; None for what it has no name for."""
+        """Converts our names to those of a host; None if the host has no name for the value."""
         known = self.names
         if known is None:
             return value
@@ -128,8 +129,8 @@ _BATCH_SIZE = at("train_dataloader.batch_size", also=["train_dataloader.sampler.
 _TEST_BATCH_SIZE = at(*loaders("batch_size", "val", "test"))
 _COSINE_WEIGHT = at("val_cfg.cosine_weight", "test_cfg.cosine_weight")
 
-# The first two choose the base config. The others are written from top to bottom: epochs before what follows from them,
-# the decoder's mask before the loss that can take the decoder away.
+# The first two rows determine the base config. The others are written from top to bottom, so order matters: the epochs
+# come before the settings that depend on them, and the decoder's mask before the loss that can remove the decoder.
 ROWS = (
     Option("MODEL.CADA.BASE_CONFIG", "cada.base_config", str, settings.BASE_CONFIG),
     # data
@@ -191,7 +192,7 @@ ROWS = (
     Option("MODEL.CADA.ARA.PROBABILITY", "cada.ara.probability", float, settings.masking("probability"), low=0, high=1),
     Option("MODEL.CADA.RERANK_TOPK", "cada.rerank_topk", int, at("val_cfg.rerank_topk", "test_cfg.rerank_topk"), low=0),
     Option("MODEL.CADA.COSINE_WEIGHT", "cada.cosine_weight", float, _COSINE_WEIGHT),
-    # said by many files of the hosts
+    # keys that many files of the hosts have, without an effect or a choice here
     Option("MODEL.DEVICE", "", str, settings.ignored("a GPU is used where there is one")),
     Option("", "use_gpu", bool, settings.ignored("a GPU is used where there is one")),
     Option("", "data.type", str, settings.only("image", "captions find images")),

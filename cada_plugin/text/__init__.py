@@ -1,4 +1,4 @@
-"""Captions: cleaning and WordPiece, attribute taggers, phrase chunks. Knows nothing of images or models."""
+"""Caption processing: cleaning, tokenisers, attribute taggers, phrase chunks. No dependence on images or models."""
 
 from .chunks import phrase_spans
 from .tagger import LexiconTagger, NLTKTagger, SpacyTagger

@@ -2,7 +2,7 @@
 
 import re
 
-# Tags of the words that ARA may mask.
+# Penn tags of the words that may be masked for ARA
 ATTRIBUTE_TAGS = frozenset({"JJ", "NN", "NNS", "NNP", "NNPS"})
 
 _CODES = {"JJ": "J", "CC": "C", "NN": "N", "NNS": "S"}

@@ -1,6 +1,7 @@
-"""Part-of-speech taggers that tell attribute words (adjectives and nouns) from the rest of a caption.
+"""Part-of-speech taggers, which separate attribute words (adjectives and nouns) from the rest of a caption.
 
-Each has ``tag(words) -> Penn tags`` and a ``name`` that says what made the tags, so that a cache of them can be keyed.
+Each tagger has ``tag(words) -> Penn tags``, a ``name``, which is part of the key of cached tags, and ``cacheable``. The
+latter is False for a tagger that is faster than a cache.
 """
 
 import json
@@ -19,11 +20,11 @@ def _lexicon() -> dict[str, str]:
 
 @TASK_UTILS.register_module()
 class LexiconTagger:
-    """Word list shipped with the plugin: needs nothing, knows the usual words of person captions; ``and`` and ``or``
-    are CC, every unknown word is IN."""
+    """Tagger with a word list that ships with the plugin, so that it needs no extra package. The list has the usual
+    words of person captions. ``and`` and ``or`` get the tag CC; every unknown word gets IN and is never masked."""
 
     name = "lexicon"
-    cacheable = False  # one dictionary look-up a word: a cache would cost more
+    cacheable = False  # one dictionary look-up per word is cheaper than a cache
 
     def tag(self, words: list[str]) -> list[str]:
         lexicon = _lexicon()
@@ -32,7 +33,7 @@ class LexiconTagger:
 
 @TASK_UTILS.register_module()
 class NLTKTagger:
-    """NLTK's averaged perceptron, what the released code uses. ``pip install "cada_plugin[nltk]"``."""
+    """NLTK's averaged perceptron tagger, which the released code uses. ``pip install "cada_plugin[nltk]"``."""
 
     name = "nltk"
     cacheable = True

@@ -1,8 +1,8 @@
-"""Captions to ids: WordPiece as BLIP and CADA read them (lower case, a few marks blanked, 72 words, 73 ids), and CLIP's
-byte pairs.
+"""Tokenisers from captions to ids: WordPiece with the cleaning of BLIP and CADA, and CLIP's byte-pair encoding.
 
-The WordPiece vocabulary is bert-base-uncased's plus ``[DEC]`` and ``[ENC]``, appended in this order. Ids are never
-padded here: the collate function pads to the longest caption of a batch.
+BLIP and CADA lower-case a caption, replace some punctuation by spaces and keep 72 words and 73 ids. The WordPiece
+vocabulary is bert-base-uncased's plus ``[DEC]`` and ``[ENC]``, appended in this order. Ids are not padded here; the
+collate function pads to the longest caption of a batch.
 """
 
 import os
@@ -17,7 +17,8 @@ from cada_plugin.errors import ConfigError
 from cada_plugin.registry import TASK_UTILS
 
 DECODE_TOKEN, ENCODE_TOKEN = "[DEC]", "[ENC]"
-# Both say the one setting that helps: whoever changes only one of the copies gets a model that reads other ids.
+# Error messages advise this setting, because it changes the model and the pipelines together. If a user changed only
+# one of them, the model would get ids of another vocabulary.
 _SETTING = "set tokenizer.vocab, which the model and the pipelines share,"
 _SHIPPED = {"procedural": str(Path(__file__).with_name("procedural_vocab.txt"))}
 _BLANKED = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
@@ -25,7 +26,7 @@ _WORD = re.compile(r"\w+(?:[-']\w+)*|[^\w\s]")
 
 
 def clean_caption(caption: str, max_words: int = 72) -> str:
-    """Lower-case, blank the ten marks BLIP removes, collapse spaces, keep at most ``max_words`` words."""
+    """Lower-case, replace the ten marks that BLIP removes by spaces, collapse spaces, keep ``max_words`` words."""
     return " ".join(caption.lower().translate(_BLANKED).split()[:max_words])
 
 
@@ -43,16 +44,16 @@ def _advice() -> str:
 
 
 def _from_pretrained(vocab: str, failure: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of a folder or of the hub; never one that would run code from there."""
+    """A tokenizer from a folder or from the Hugging Face hub. Code that comes with it is never run."""
     try:
         return AutoTokenizer.from_pretrained(vocab, trust_remote_code=False)
-    except Exception as error:  # a damaged folder can fail in any way, also with plain Exceptions of tokenizers
+    except Exception as error:  # a damaged folder can raise anything; the tokenizers package raises plain Exceptions
         raise ConfigError(failure) from error
 
 
 class EncodedCaption(NamedTuple):
-    """One caption as ids. ``word_index[t]`` is the position in ``words`` of the word that piece t belongs to, -1 for
-    ``[CLS]`` and ``[SEP]``; both lists are as long as ``input_ids``."""
+    """One caption as ids. ``word_index``, as long as ``input_ids``, gives for each word piece the position of its word
+    in ``words``, or -1 for ``[CLS]`` and ``[SEP]``."""
 
     input_ids: list[int]
     word_index: list[int]
@@ -64,11 +65,12 @@ class CaptionTokenizer:
     """WordPiece tokenizer with ``[DEC]`` and ``[ENC]``.
 
     Args:
-        vocab: a ``vocab.txt``, a folder with a Hugging Face BERT tokenizer, or a name transformers can resolve
-            (``bert-base-uncased``; needs the hub or its cache). ``procedural`` is the small vocabulary of the drawn
-            pedestrians, which ships with the plugin.
-        max_words: words kept of a caption.
-        max_length: ids kept, ``[CLS]`` and ``[SEP]`` included. A longer caption is cut before its ``[SEP]``.
+        vocab: a ``vocab.txt``, a folder with a Hugging Face BERT tokenizer, or a model name such as
+            ``bert-base-uncased`` that transformers can fetch or has in its cache. ``procedural`` is the small
+            vocabulary of the drawn pedestrians, which ships with the plugin.
+        max_words: the most words of a caption to keep.
+        max_length: the most ids to keep, ``[CLS]`` and ``[SEP]`` included. A longer caption loses its last word pieces
+            and keeps ``[SEP]``.
     """
 
     def __init__(self, vocab: str = "bert-base-uncased", max_words: int = 72, max_length: int = 73) -> None:
@@ -78,7 +80,7 @@ class CaptionTokenizer:
             )
         self.vocab, self.max_words, self.max_length = vocab, max_words, max_length
         self._tokenizer = self._load(_SHIPPED.get(vocab, vocab))
-        self._tokenizer.split_special_tokens = True  # "[SEP]" or "<|endoftext|>" in a caption is text like any other
+        self._tokenizer.split_special_tokens = True  # "[SEP]" or "<|endoftext|>" in a caption is plain text
         self._set_special_tokens()
 
     def _set_special_tokens(self) -> None:
@@ -100,7 +102,7 @@ class CaptionTokenizer:
             except OSError as error:
                 raise ConfigError(f"{vocab} cannot be read ({error.strerror}): {_advice()}") from error
             tokens = {token: i for i, token in enumerate(text.splitlines())}
-            _require_special_tokens(vocab, tokens)  # transformers would add those that are missing
+            _require_special_tokens(vocab, tokens)  # transformers would silently add missing ones
             return BertTokenizerFast(vocab=tokens, do_lower_case=True)
         tokenizer = _from_pretrained(
             vocab,
@@ -125,19 +127,19 @@ class CaptionTokenizer:
         return EncodedCaption(ids, [-1 if w is None else w for w in word_index], words)
 
     def clean(self, caption: str) -> str:
-        """The text that is tokenised."""
+        """The cleaned text, which is what gets tokenised."""
         return clean_caption(caption, self.max_words)
 
     def split(self, caption: str) -> list[str]:
-        """Words and marks of the cleaned caption, the units that taggers see."""
+        """Words and punctuation marks of the cleaned caption. Taggers tag this list."""
         return _WORD.findall(self.clean(caption))
 
     def decode(self, ids: list[int]) -> list[str]:
-        """Word pieces of ids, for pictures and logs."""
+        """The word pieces of ids, for figures and logs."""
         return self._tokenizer.convert_ids_to_tokens(ids)
 
     def count_truncated(self, captions: list[str]) -> int:
-        """How many captions ``encode`` would cut; tokenises all at once, about 20,000 captions a second."""
+        """How many captions ``encode`` would cut. All are tokenised in one call, about 20,000 captions per second."""
         ids = self._tokenizer([self.clean(c) for c in captions], verbose=False)["input_ids"]
         words = (len(clean_caption(caption, sys.maxsize).split()) for caption in captions)
         return sum(len(i) > self.max_length or w > self.max_words for i, w in zip(ids, words, strict=True))
@@ -145,16 +147,17 @@ class CaptionTokenizer:
 
 @TASK_UTILS.register_module()
 class CLIPCaptionTokenizer(CaptionTokenizer):
-    """CLIP's byte-pair tokenizer. Only case and spaces are cleaned.
+    """CLIP's byte-pair tokenizer. Cleaning only lower-cases and collapses spaces.
 
-    CLIP has no mask token. As in IRRA, the last learnt pair gives up its id for it, 49405: no caption of people needs
-    that pair.
+    CLIP has no mask token. As in IRRA, the mask takes the id of the last learnt byte pair, 49405, which does not occur
+    in captions of people.
 
     Args:
-        vocab: a folder with the tokenizer of a Hugging Face CLIP, or a name transformers can resolve
-            (``openai/clip-vit-base-patch16``; needs the hub or its cache).
-        max_words: words kept of a caption.
-        max_length: ids kept, start and end included. A longer caption is cut before its end.
+        vocab: a folder with the tokenizer of a Hugging Face CLIP, or a model name such as
+            ``openai/clip-vit-base-patch16`` that transformers can fetch or has in its cache.
+        max_words: the most words of a caption to keep.
+        max_length: the most ids to keep, start and end token included. A longer caption loses its last word pieces and
+            keeps the end token.
     """
 
     def __init__(self, vocab: str = "openai/clip-vit-base-patch16", max_words: int = 75, max_length: int = 77) -> None:

@@ -1,4 +1,4 @@
-"""Pictures for people: ranked galleries."""
+"""Pictures of results: ranked galleries."""
 
 from cada_plugin.visualization.gallery import RankedQuery, draw_ranked_galleries
 

@@ -1,5 +1,5 @@
-"""Pictures of ranked galleries: each caption with the images that it found, in the look of torchreid's green and red
-frames. torchreid's own ``visualize_ranked_results`` shows an image as the query and so cannot show a caption.
+"""Pictures of ranked galleries: each caption with its retrieved images, in green and red frames as in torchreid.
+torchreid's own ``visualize_ranked_results`` cannot serve, because its query is an image and not a caption.
 """
 
 import os
@@ -16,7 +16,7 @@ from cada_plugin.errors import ConfigError
 RIGHT, WRONG = (22, 143, 78), (208, 48, 48)
 INK, FAINT, PAPER, MAT = (28, 30, 34), (112, 117, 124), (255, 255, 255), (236, 238, 241)
 
-# All in pixels of the finished picture, for image_height = 224 and in proportion for others.
+# All lengths are in pixels of the finished picture for image_height = 224, and are scaled for other heights.
 _HEIGHT = 224
 _FRAME, _GAP, _MARGIN, _CAPTION_WIDTH, _FOOT, _MARK = 6, 14, 28, 300, 30, 15
 _LEGEND_WIDTH = 720
@@ -25,11 +25,11 @@ _TEXT_SIZE, _TITLE_SIZE = 17, 26
 
 @dataclass(frozen=True)
 class RankedQuery:
-    """One query and what it found.
+    """One query and its retrieved images.
 
-    ``hits`` are (image path, person id, score), best first; the score is a number or a text that stands in its place.
-    ``truth`` is the image that the caption was written for; where any row has one, a first column without a rank shows
-    it.
+    ``hits`` are (image path, person id, score), best first; the score is a number, or a text to show in its place.
+    ``truth`` is the image that the caption was written for. If any row has one, an extra first column without a rank
+    shows it.
     """
 
     caption: str
@@ -47,14 +47,15 @@ def draw_ranked_galleries(
 ) -> Path:
     """Draw all rows into one PNG: caption on the left, its best images on the right, best first.
 
-    The right person has a green frame and a tick, anyone else a red frame and a cross, so that nobody needs to tell
-    green from red. Below each image its rank and score. Images keep their aspect, on a grey mat of 2 : 1.
+    Images of the right person have a green frame and a tick, all others a red frame and a cross, so that colour-blind
+    readers can distinguish them as well. Rank and score are below each image. Images keep their aspect ratio and are
+    placed on a grey background of 2 : 1 (height to width).
 
     Args:
-        path: PNG file to write. It is replaced in one step, so that no reader ever sees half a picture.
+        path: PNG file to write. It is replaced atomically, so that no reader sees half a picture.
         topk: images per row; rows may have fewer.
         title: a heading such as "Stage 2, k = 32: R@1 61.2". "" draws none.
-        image_height: height of an image in pixels; everything else is in proportion.
+        image_height: height of an image in pixels; everything else is scaled with it.
 
     Returns:
         ``path``.
@@ -80,7 +81,7 @@ def draw_ranked_galleries(
 
 
 class _Picture:
-    """Lays out and draws everything; ``image`` is the result."""
+    """Lays out and draws the whole picture; ``image`` is the result."""
 
     def __init__(self, rows: Sequence[RankedQuery], topk: int, title: str, scale: float) -> None:
         self.scale = scale
@@ -100,7 +101,7 @@ class _Picture:
         heading = self._wrap(title, self.heading, width - 2 * self.margin) if title else []
         heading_line = int(self._px(_TITLE_SIZE) * 1.3)
         captions = [self._wrap(row.caption, self.text, self.caption_width) for row in rows]
-        # an unusually long caption makes its own row higher, instead of being cut
+        # a long caption is not cut but makes its row higher
         heights = [max(self.cell[1] + self.foot, self.line * (len(lines) + 1)) + 2 * self.gap for lines in captions]
         top = self.margin + (heading_line * len(heading) + self.gap if heading else 0)
         bottom = top + sum(heights)
@@ -169,8 +170,8 @@ class _Picture:
         self.draw.text((x + self.cell[0] - self.frame, base), right, FAINT, self.text, anchor="ra")
 
     def _mark(self, x: int, y: int, radius: int, right: bool) -> None:
-        """White tick or cross on a disc around (x, y); drawn, because few fonts have these signs."""
-        # four times too large and then reduced, because ImageDraw has no smooth lines
+        """Draw a white tick or cross on a disc around (x, y). It is no text, because few fonts have these signs."""
+        # drawn at four times the size and then reduced, because ImageDraw has no anti-aliasing
         r = radius * 4
         disc = Image.new("RGBA", (2 * r, 2 * r), (0, 0, 0, 0))
         pen = ImageDraw.Draw(disc)

@@ -1,5 +1,5 @@
-"""The speed benchmark: our path timed against a plain one of the same mathematics, or against torchreid.
+"""The speed benchmark: times our code against a plain implementation of the same mathematics, or against torchreid.
 
-``work`` and ``whole`` say what is timed, on ``inputs`` that are drawn; ``plain_path`` is the other side; ``measure``
-times the sides in turn; ``report`` and ``curves`` show what was found. ``cada speed`` starts it.
+``work`` and ``whole`` define what is timed, on the random ``inputs``; ``plain_path`` is the plain implementation;
+``measure`` times the sides in alternation; ``report`` and ``curves`` show the results. The command is ``cada speed``.
 """

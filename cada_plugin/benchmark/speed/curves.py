@@ -1,5 +1,5 @@
-"""How cost grows with the work: a small picture and its numbers. Models are of size ``tiny``: at BLIP-base sizes two
-cores would need hours."""
+"""Measures how cost grows with the size of the work, and draws the curves. Models are of size ``tiny``, because
+BLIP-base sizes would take hours on two cores."""
 
 import math
 import statistics
@@ -24,7 +24,7 @@ from cada_plugin.benchmark.speed.work import rank, rerank, train
 from cada_plugin.engine.config import read_config
 from cada_plugin.files import replacing
 
-# The plain path and torchreid stop earlier: they would take most of the time.
+# The plain path and torchreid are measured up to the size *_COMPARED only; beyond, they would take most of the time.
 SHORTLISTS = (4, 8, 16, 32, 64)
 RERANK_K, RERANK_GALLERIES, RERANK_COMPARED = 32, (32, 64, 128, 256), 128
 METRIC_GALLERIES, METRIC_COMPARED = (1_000, 3_000, 10_000, 30_000, 100_000), 3_000
@@ -33,7 +33,7 @@ BATCH_SIZES = (4, 8, 16, 32)
 PROCESSES = (1, 2)
 EVALUATIONS, EVALUATION_K = (1_000, 3_000, 10_000), 4
 _METRIC_QUERIES, _MEMORY_QUERIES = 1_000, (1_000, 4_000)
-_BATCH, _STEPS = 16, 10  # of a process; also the batch whose captions grow
+_BATCH, _STEPS = 16, 10  # of each process; the batch size is also that of the curve over caption length
 
 _STYLES = {
     "ours": {"color": "#0072B2", "marker": "o"},
@@ -42,11 +42,12 @@ _STYLES = {
     "whole matrix": {"color": "#777777", "linestyle": "--"},
     "in proportion": {"color": "#777777", "linestyle": "--"},
 }
-_LIGHTER = "#56B4E9"  # the second line of ours in one panel
+_LIGHTER = "#56B4E9"  # the colour of our second line in one panel
 
 
 def measure_curves(device: str, rounds: int) -> list[dict]:
-    """Panels: ``title``, ``x`` and ``y`` (what the axes show), ``series`` (by name, the points ``x`` and ``y``)."""
+    """Panels, each with ``title``, axis labels ``x`` and ``y``, and ``series`` (by name, the points ``x`` and
+    ``y``)."""
     common = {"size": "tiny", "device": device, "amp": None}
 
     def matching(k: int, queries: int, gallery: int) -> Callable[[], Work]:
@@ -113,7 +114,7 @@ def _times(title: str, x: str, works: dict[int, Callable[[], Work]], rounds: int
 
 
 def _memory(device: str) -> dict:
-    """Of the metrics. Ours does not depend on the number of captions, a whole matrix would."""
+    """Memory of the metrics. Ours does not depend on the number of captions; that of a whole matrix would."""
 
     def series(side: str, queries: int, galleries: Iterable[int]) -> dict:
         galleries = list(galleries)
@@ -155,14 +156,14 @@ def _processes(rounds: int) -> dict:
 
 
 def _train_together(number: int) -> float:
-    """Images a second that ``number`` processes train, on the CPU."""
+    """Images per second that ``number`` processes train together, on the CPU."""
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(number, fresh_processes()) as pool:
         job = partial(_train_as, world_size=number, meeting=f"{folder}/meeting", batch_size=_BATCH, steps=_STEPS)
         return sum(pool.map(job, range(number)))
 
 
 def _train_as(rank: int, world_size: int, meeting: str, batch_size: int, steps: int) -> float:
-    """Images a second of this process."""
+    """Images per second that this process trains."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=world_size)
     model = build_model("tiny").train()
@@ -184,7 +185,7 @@ def _train_as(rank: int, world_size: int, meeting: str, batch_size: int, steps: 
 
 
 def _evaluations(device: str) -> dict:
-    """Host memory of whole evaluations, each in a fresh process."""
+    """Host memory of whole evaluations, each measured in a fresh process."""
     used = []
     for size in EVALUATIONS:
         with ProcessPoolExecutor(1, fresh_processes()) as pool:
@@ -204,7 +205,7 @@ def _evaluations(device: str) -> dict:
 
 
 def draw_curves(panels: Sequence[dict], heading: str, path: Path) -> None:
-    """All panels as one PNG."""
+    """Draw all panels into one PNG."""
     figure = Figure(figsize=(15, 7.5), layout="constrained")
     grid = list(figure.subplots(2, 4).flat)
     for axes, panel in zip(grid, panels, strict=False):
@@ -217,7 +218,7 @@ def draw_curves(panels: Sequence[dict], heading: str, path: Path) -> None:
 
 
 def _decades(panel: dict) -> float:
-    """That the values of a panel span."""
+    """The number of decades that the values of a panel span."""
     values = [y for points in panel["series"].values() for y in points["y"] if y]
     return math.log10(max(values) / min(values))
 

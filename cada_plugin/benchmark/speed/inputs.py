@@ -1,9 +1,9 @@
-"""What the speed benchmark runs on: models of the shipped configs with random weights, random images, and captions
-that are random but for their lengths. Costs depend on shapes and lengths, not on what the numbers are.
+"""Inputs of the speed benchmark: models of the shipped configs with random weights, random images, and random captions
+with realistic lengths. Costs depend on shapes and lengths, not on the values of the numbers.
 
-Lengths follow CUHK-PEDES: 23.5 words on average, up to 60. Their deviation of 8.5 words, 1.08 word pieces a word (most
-words are one piece, commas are pieces as well) and 18 % masked pieces (46 % are attribute words, of which the released
-recipe masks 40 %) are counts of ours, on a few captions of that style.
+Lengths follow CUHK-PEDES: 23.5 words on average, up to 60. We counted three more numbers on a few captions of that
+style: a standard deviation of 8.5 words, 1.08 word pieces per word (most words are one piece, and commas are pieces
+too), and 18 % masked pieces (46 % are attribute words, of which the released recipe masks 40 %).
 """
 
 import json
@@ -35,18 +35,19 @@ _VOCABULARY = 30_522  # of bert-base-uncased; the tokenizer adds [DEC] and [ENC]
 
 
 def build_model(size: str, grouping: str = "tokens") -> CADA:
-    """The model of a config, weights drawn with seed 0; with the hardest negatives, which the plain path knows."""
+    """The model of a config with random weights from seed 0. It uses the hardest negatives, because the plain path
+    implements no others."""
     cfg = read_config(CONFIGS[size]).model
     cfg.update(init_cfg=None, grouping={"type": GROUPINGS[grouping], "num_groups": 2}, negatives="hardest")
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        if size == "base":  # tiny has the shipped vocabulary of the drawn pedestrians
+        if size == "base":  # the tiny config already uses the shipped vocabulary of the drawn pedestrians
             cfg.tokenizer.vocab = str(write_vocabulary(Path(folder)))
         return build_part(MODELS, cfg)
 
 
 def write_vocabulary(folder: Path) -> Path:
-    """A ``vocab.txt`` as large as BERT's: the shipped words of person captions, then numbered ones."""
+    """Write a ``vocab.txt`` as large as BERT's: the shipped words of person captions, then numbered words."""
     words = known_words()
     path = folder / "vocab.txt"
     path.write_text("\n".join(words + [f"w{i}" for i in range(len(words), _VOCABULARY)]), encoding="utf-8")
@@ -59,13 +60,14 @@ def known_words() -> list[str]:
 
 
 def plain_path(model: CADA) -> PlainPath:
-    """The plain path on the weights of ``model``: same loss, same scores, no sharing, all padding."""
+    """The plain path on the weights of ``model``: it gives the same losses and scores, but shares no computation and
+    computes all padding."""
     return PlainPath(model).train(model.training)
 
 
 def caption_words(count: int) -> Tensor:
-    """Numbers of words (count,) of captions: evenly spaced quantiles of a log-normal distribution, in random order, so
-    that eight captions are as long as eight thousand."""
+    """Numbers of words (count,) of captions: evenly spaced quantiles of a log-normal distribution, in random order.
+    Eight captions therefore have about the same mean length as eight thousand."""
     variance = math.log(1 + (_DEVIATION / MEAN_WORDS) ** 2)
     normal = NormalDist(math.log(MEAN_WORDS) - variance / 2, variance**0.5)
     words = torch.tensor([math.exp(normal.inv_cdf((i + 0.5) / count)) for i in range(count)])
@@ -89,9 +91,10 @@ def image_size(model: CADA) -> tuple[int, int]:
 
 
 def training_batch(model: CADA, words: Tensor) -> tuple[dict[str, Tensor], list[PersonDataSample]]:
-    """What ``CADA.loss`` takes: one normalised image and one caption of ``words[b]`` words of each of B people."""
+    """The arguments of ``CADA.loss`` for B people, with one normalised image and a caption of ``words[b]`` words
+    each."""
     ids, mask = random_captions(words, model.tokenizer)
-    inside = mask & mask.roll(-1, 1)  # not the last
+    inside = mask & mask.roll(-1, 1)  # all but the last token
     inside[:, 0] = False
     masked = inside & (torch.rand(ids.shape) < _MASKED)
     inputs = {
@@ -105,9 +108,11 @@ def training_batch(model: CADA, words: Tensor) -> tuple[dict[str, Tensor], list[
 
 
 def write_people(folder: Path, images: int) -> float:
-    """JPEG crops of 250x90 (H, W) with two captions each, as ``CustomPEDES`` reads them; returns their mean size in kB.
+    """Write JPEG crops of 250x90 (H, W) with two captions each in the layout of ``CustomPEDES``; returns their mean
+    size in kB.
 
-    Smooth blobs with a little noise: as many kB as photographs of people, so as much work to decode.
+    The images are smooth blobs with a little noise. Their files are about as large as photographs of people, so they
+    take about as much work to decode.
     """
     rng = np.random.default_rng(0)
     words = [word for word in known_words() if word.isalpha()]

@@ -1,9 +1,9 @@
-"""How the speed benchmark measures: sides taken in turn, matrix FLOP counted, peak memory in a process of its own.
+"""How the speed benchmark measures: sides in alternation, matrix FLOP counted, peak memory in fresh processes.
 
-*In turn*: every round times one side after the other, so that what slows the machine down for a while slows both, and a
-ratio is taken within a round. *Matrix rate*: what the machine reaches in one large square product, timed in the same
-rounds; the best of them stands for what is possible. *Peak memory* is what an action needs beyond what was there
-before its first call, weights and inputs: of the process on the CPU, of tensors on a GPU.
+*Alternation*: every round times all sides one after the other, so that a temporary slow-down of the machine affects all
+of them; ratios are taken within a round. *Matrix rate*: the FLOP/s of one large square matrix product, timed in the
+same rounds. The best round stands for what the machine can do. *Peak memory*: the memory that an action needs beyond
+the memory before its first call (weights and inputs), of the process on the CPU and of tensors on a GPU.
 """
 
 import math
@@ -28,7 +28,7 @@ _MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 
 @dataclass
 class Side:
-    """What is timed: ``action`` makes ``amount`` units of work, its products in ``dtype``."""
+    """One side of a comparison. A call of ``action`` does ``amount`` units of work, with products in ``dtype``."""
 
     action: Callable[[], object]
     amount: int
@@ -40,14 +40,14 @@ class Work:
     """The same work done by several sides, ``ours`` first.
 
     Attributes:
-        title: what is done, on what.
-        unit: of which a side does an amount, in the plural.
-        device: where.
-        sides: by name.
-        difference: how far apart the results of the sides are; called after both have been timed.
-        tolerance: how far apart they may be.
-        counted: the work consists of matrix products, so that FLOP tell something.
-        calls: after so many calls a side has held all that it ever holds.
+        title: a description of the work and its inputs.
+        unit: the unit of ``Side.amount``, in the plural.
+        device: the device that does the work.
+        sides: the sides by name.
+        difference: returns the difference between the results of the sides; called after both have been timed.
+        tolerance: the largest difference that is accepted.
+        counted: whether the work is mainly matrix products, so that FLOP are worth counting.
+        calls: how many calls it takes until memory peaks (2 for training, because of the optimiser's state).
     """
 
     title: str
@@ -61,17 +61,17 @@ class Work:
 
 
 def measure(build: Callable[[], Work], rounds: int) -> dict:
-    """Everything about one work, ready for JSON.
+    """All measurements of one work, ready for JSON.
 
-    ``sides`` holds for each: ``amount``, ``seconds`` of one action in each round, their ``median_s``, ``per_second``
-    (units), ``flop`` of one action, ``flop_per_s``, ``of_matrix_rate`` and ``peak_memory_mb``. ``ratios`` hold for each
-    other side its time for one unit over ours: ``median``, ``min``, ``max`` and ``rounds``.
+    ``sides`` holds for each side: ``amount``, ``seconds`` of one action in each round, their ``median_s``,
+    ``per_second`` (units), ``flop`` of one action, ``flop_per_s``, ``of_matrix_rate`` and ``peak_memory_mb``.
+    ``ratios`` holds for each other side its time per unit divided by ours: ``median``, ``min``, ``max`` and ``rounds``.
 
     Args:
-        build: makes the work; called anew, in a fresh process, for the memory of each side, so it must be picklable.
+        build: makes the work. It must be picklable, because a fresh process calls it to measure the memory of a side.
 
     Raises:
-        CADAError: the sides do not compute the same.
+        CADAError: the results of the sides differ by more than the tolerance.
     """
     work = build()
     memory = {name: peak_memory(build, name) for name in work.sides}
@@ -129,7 +129,7 @@ def _ratios(work: Work, times: dict) -> dict[str, dict]:
 
 
 def interleave(actions: dict, rounds: int, device: torch.device) -> dict:
-    """Seconds of one call of each action, one number a round, after a warm-up."""
+    """Seconds of one call of each action, one number per round, after a warm-up."""
     calls = {name: _warm_up(action, device) for name, action in actions.items()}
     times = {name: [] for name in actions}
     for _ in progress_bar(range(rounds), desc="rounds", delay=2, leave=False, disable=None):
@@ -139,7 +139,7 @@ def interleave(actions: dict, rounds: int, device: torch.device) -> dict:
 
 
 def _warm_up(action: Callable[[], object], device: torch.device) -> int:
-    """How many calls make one timing long enough."""
+    """Warms up, and returns how many calls make one timing at least ``_LEAST_SECONDS`` long."""
     calls = 1
     while (seconds := _seconds(action, calls, device)) < _LEAST_SECONDS:
         calls = min(10 * calls, math.ceil(1.2 * calls * _LEAST_SECONDS / max(seconds, 1e-9)))
@@ -161,17 +161,18 @@ def synchronize(device: torch.device) -> None:
 
 
 def matrix_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
-    """A large square product, and the FLOP of it."""
+    """A large square matrix product, and its FLOP."""
     n = _MATRIX_SIDE[device.type]
     a, b, out = (torch.ones(n, n, dtype=dtype, device=device).div_(n) for _ in range(3))
     return partial(torch.mm, a, b, out=out), 2 * n**3
 
 
 def peak_memory(build: Callable[[], Work], side: str) -> int | None:
-    """Bytes that the action of one side needs beyond what was there before, in a fresh process; None: not known here.
+    """Peak memory in bytes of the action of one side beyond the memory before, measured in a fresh process. None if the
+    system does not report it.
 
     Raises:
-        CADAError: the process was ended, as a system does that has no memory left.
+        CADAError: the process was killed, as a system does when it runs out of memory.
     """
     with ProcessPoolExecutor(
         1, fresh_processes(), initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
@@ -193,7 +194,8 @@ def _peak_of_side(build: Callable[[], Work], side: str) -> int | None:
 
 
 def fresh_processes() -> multiprocessing.context.BaseContext:
-    """Processes that hold nothing of ours; forked from a clean server that has imported everything once."""
+    """A context for processes that share no memory with this one. They fork from a clean server that has imported
+    everything once, so that they start fast."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cada_plugin.benchmark.speed.work"])
     return context

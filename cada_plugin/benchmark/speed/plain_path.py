@@ -1,9 +1,10 @@
-"""CADA computed plainly, the way the released code does it: the oracle of the fast path, and its yardstick.
+"""CADA computed plainly, as in the released code: the reference for the results and the speed of the fast path.
 
-Captions are padded to the longest that the tokenizer allows; true pairs, wrong images and wrong captions are three
-passes; an image's keys and values are made anew for every text; attention weights are written out; the vocabulary head
-scores every position; re-ranking takes one query at a time. Nothing here is shared with ``cada_plugin.models`` but the
-weights, and the losses of logits, which have oracles of their own.
+Captions are padded to the longest that the tokenizer allows. True pairs, wrong images and wrong captions are three
+separate passes. The keys and values of an image are recomputed for every text, attention weights are materialised, the
+vocabulary head scores every position, and re-ranking takes one query at a time. Only the weights, the image encoder,
+the linear heads and the loss functions are those of ``cada_plugin.models``; the losses have reference tests of their
+own.
 """
 
 import torch
@@ -14,7 +15,8 @@ from cada_plugin.models import CADA, CrossModalBert, PositionGroups
 
 
 class PlainPath(nn.Module):
-    """A CADA with ``negatives='hardest'`` and ``PositionGroups`` or ``TokenGroups``, on its weights."""
+    """Plain computation with the weights of a CADA that has ``negatives='hardest'`` and ``PositionGroups`` or
+    ``TokenGroups``."""
 
     def __init__(self, model: CADA) -> None:
         super().__init__()
@@ -26,7 +28,7 @@ class PlainPath(nn.Module):
     def bert(
         self, bert: CrossModalBert, ids: Tensor, mask: Tensor, image_tokens: Tensor | None = None, causal: bool = False
     ) -> Tensor:
-        """Hidden states (P, T, C) of texts, each with its own image tokens (P, S, C_image) or with none."""
+        """Hidden states (P, T, C) of texts. Each text attends to its own image tokens (P, S, C_image), if given."""
         T, drop = ids.shape[1], self._dropout
         embeddings = bert.embeddings
         x = embeddings.word_embeddings(ids) + embeddings.position_embeddings(torch.arange(T, device=ids.device))
@@ -120,7 +122,7 @@ class PlainPath(nn.Module):
                 if by_position:
                     size = (last - 1) // number
                     start, stop = 1 + g * size, 1 + (g + 1) * size
-                else:  # words split as evenly as they go: word w belongs to group floor(w * number / words)
+                else:  # words are split as evenly as possible: word w belongs to group floor(w * number / words)
                     words = last - 1
                     chosen = [w for w in range(words) if w * number // words == g]
                     start, stop = (1 + chosen[0], 2 + chosen[-1]) if chosen else (1, 1)

@@ -1,12 +1,12 @@
-"""What the speed benchmark prints: one short table for each work."""
+"""The output of the speed benchmark: one short table for each timed work."""
 
 from cada_plugin.tables import markdown_table, three_digits
 
-_DESK_WORKERS = 8  # of a training machine
+_DESK_WORKERS = 8  # loader workers of a usual training machine
 
 
 def comparison(result: dict) -> str:
-    """Of what ``measure`` gives."""
+    """The table for a result of ``measure``."""
     counted = bool(result["matrix_flop_per_s"])
     head = ["side", "precision", f"{result['unit']}/s", "ms, median [min, max]"]
     head += ["GFLOP", "GFLOP/s", "of the matrix rate"] * counted + ["peak memory, MB"]
@@ -31,7 +31,7 @@ def comparison(result: dict) -> str:
 
 
 def load_table(result: dict) -> str:
-    """Of what ``load`` gives."""
+    """The table for a result of ``load``."""
     workers = result["workers"]
     rates = {number: found["images_per_s"] for number, found in workers.items()}
     rows = [[str(n), _number(rate), _number(rate / max(n, 1))] for n, rate in rates.items()]
@@ -48,7 +48,7 @@ def load_table(result: dict) -> str:
 
 
 def evaluation_table(result: dict) -> str:
-    """Of what ``evaluate`` gives."""
+    """The table for a result of ``evaluate``."""
     head = ["part", "s"]
     rows = [[part, f"{seconds:.1f}"] for part, seconds in result["seconds"].items()]
     memory = ", ".join(f"{name} {_number(used)}" for name, used in result["peak_memory_mb"].items())

@@ -1,4 +1,4 @@
-"""The works of the speed benchmark that have one side: data loading, and a whole two-stage evaluation."""
+"""The works of the speed benchmark that time our code alone: data loading, and a whole two-stage evaluation."""
 
 import logging
 import statistics
@@ -34,15 +34,16 @@ from cada_plugin.evaluation import TextToImageRetrieval
 from cada_plugin.models import CADA
 from cada_plugin.structures import PersonDataSample
 
-_DISTINCT_IMAGES = 256  # the gallery repeats them: what an image shows costs nothing
+_DISTINCT_IMAGES = 256  # the gallery repeats them: content does not change the cost
 
 
 def load(
     workers: list[int], images: int, rounds: int, size: str, batch_size: int, device: str, amp: str | None
 ) -> dict:
-    """Images a second that the loader of ``configs/cada_cuhk.py`` gives, and that training takes.
+    """Images per second that the loader of ``configs/cada_cuhk.py`` delivers, and that training consumes.
 
-    ``images`` files are written to a temporary folder, hence read from the page cache: decoding is what costs.
+    ``images`` files are written to a temporary folder. They are read from the page cache, so the measurement includes
+    decoding, but no disk access.
     """
     step = train(size, batch_size, "tokens", device, amp, "none")
     step_seconds = interleave({"ours": step.sides["ours"].action}, rounds, step.device)["ours"]
@@ -53,7 +54,7 @@ def load(
         for transform in config.dataset.pipeline:
             if "tokenizer" in transform:
                 transform.tokenizer.vocab = str(vocabulary)
-            if "tagger" in transform:  # the released one needs data; its tags are made ahead, so they cost no more
+            if "tagger" in transform:  # NLTK's needs a download; either tagger runs before training
                 transform.tagger = {"type": "LexiconTagger"}
         dataset = CustomPEDES(folder, pipeline=config.dataset.pipeline, verify_images=False)
         dataset.set_epoch(0, seed=0)
@@ -95,7 +96,7 @@ def _epoch(loader: DataLoader) -> None:
 
 
 def evaluate(size: str, queries: int, gallery: int, k: int, device: str, amp: str | None) -> dict:
-    """Seconds of ``RetrievalTestLoop`` on decoded images: encoding, shortlist, matching, metrics of the three lists."""
+    """Time of ``RetrievalTestLoop`` on decoded images: encoding, shortlist, matching, metrics of the three lists."""
     if gallery > queries:
         raise ConfigError(f"--gallery {gallery} exceeds --queries {queries}: every gallery image has a caption or more")
     if k > gallery:
@@ -127,7 +128,7 @@ def evaluate(size: str, queries: int, gallery: int, k: int, device: str, amp: st
 
 
 class _Gallery(Dataset):
-    """Decoded images with captions, packed as the test pipeline packs them."""
+    """A data set of decoded images with captions, in the form that the test pipeline gives."""
 
     test_mode = True
 
@@ -154,7 +155,7 @@ class _Gallery(Dataset):
 
 
 def _run_loop(model: CADA, dataset: Dataset, k: int, amp: str | None) -> dict[str, float]:
-    """Seconds of each part of one evaluation, and of all of it."""
+    """Seconds of each part of one evaluation, and in total."""
     device = next(model.parameters()).device
     loader = DataLoader(dataset, 64, collate_fn=person_collate, pin_memory=device.type == "cuda")
     times: dict[str, float] = {}

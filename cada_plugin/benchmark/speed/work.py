@@ -1,7 +1,7 @@
-"""The works of the speed benchmark that have two sides: our path, and the plain path or torchreid's evaluator.
+"""The works of the speed benchmark that have two sides: ours, and the plain path or torchreid's evaluator.
 
-Both sides have the same model, weights, inputs and optimiser; the plain path is that of ``plain_path.py``.
-Arguments are those of the command line, with ``amp`` of ``ours``, ``both`` or None.
+Both sides use the same model, weights, inputs and optimiser; the plain path is that of ``plain_path.py``. Arguments are
+those of the command line; ``amp`` says which side uses bf16: ``ours``, ``both``, or None for neither.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ _EMBED_DIM = 256
 def train(
     size: str, batch_size: int, grouping: str, device: str, amp: str | None, against: str, words: int | None = None
 ) -> Work:
-    """Full training steps: forward, backward, optimiser. ``words`` gives all captions one length."""
+    """Full training steps: forward, backward, optimiser. ``words``, if given, is the length of all captions."""
     lengths = caption_words(batch_size) if words is None else torch.full((batch_size,), words)
     model = build_model(size, grouping).to(device).train()
     inputs, samples = training_batch(model, lengths)
@@ -53,8 +53,8 @@ def train(
 
     @torch.no_grad()
     def difference() -> float:
-        """Of any loss, without dropout."""
-        plain.eval()  # the model as well
+        """The largest relative difference of any loss, without dropout (absolute for losses below 1)."""
+        plain.eval()  # this includes the model, whose weights it shares
         ours, expected = model.loss(inputs, samples), plain.loss(inputs, samples)
         plain.train()
         return max(float((ours[key] - loss).abs() / loss.abs().clamp_min(1)) for key, loss in expected.items())
@@ -70,12 +70,12 @@ def train(
         torch.device(device),
         sides,
         None if plain is None else difference,
-        calls=2,  # the optimiser's state comes with the first step, and stays
+        calls=2,  # the first step allocates the optimiser's state, so memory peaks in the second
     )
 
 
 def encode_images(size: str, batch_size: int, device: str, amp: str | None, against: str) -> Work:
-    """Embeddings and tokens of images; the plain path has the same image encoder, so there is one side."""
+    """Embeddings and tokens of images. There is only our side, because the plain path has the same image encoder."""
     model = build_model(size).to(device).eval()
     images = torch.randn(batch_size, 3, *image_size(model), device=device)
     side = _inference(lambda: model.encode_image(images), batch_size, device, _dtype(amp, "ours"))
@@ -110,10 +110,11 @@ def encode_captions(size: str, batch_size: int, device: str, amp: str | None, ag
 def rerank(
     size: str, k: int, queries: int, gallery: int, images: int, device: str, amp: str | None, against: str
 ) -> Work:
-    """Match scores of the shortlists, k images each, of ``queries`` captions.
+    """Match scores of ``queries`` captions with their shortlists of k images.
 
-    Ours walks by image and scores the pairs of the first ``images`` images of the gallery, as one of several
-    processes would. The plain path goes caption by caption, so it takes about as many pairs, as whole shortlists.
+    Our side processes pairs image by image. It scores only the pairs with the first ``images`` gallery images, as one
+    of several processes would. The plain path works caption by caption, so it gets whole shortlists with about as many
+    pairs in total.
     """
     model = build_model(size).to(device).eval()
     lengths = caption_words(queries)
@@ -134,7 +135,8 @@ def rerank(
 
     @torch.no_grad()
     def difference() -> float:
-        """Of all our scores, brought to unit deviation: random weights hardly tell pairs apart."""
+        """The largest difference of any score, in units of the scores' standard deviation, because random weights give
+        almost the same score to all pairs."""
         expected = plain(range(queries), [row[mine] for row, mine in zip(shortlist, own, strict=True)])
         return float((ours()[own] - expected).abs().max() / expected.std())
 
@@ -155,7 +157,7 @@ def rank(queries: int, gallery: int, sides: tuple[str, ...], device: str) -> Wor
     torch.manual_seed(0)
     people = torch.arange(gallery) // IMAGES_PER_PERSON
     query_people = people[torch.linspace(0, gallery - 1, queries).long()]
-    looks = torch.randn(int(people[-1]) + 1, _EMBED_DIM)  # what the images of a person have in common
+    looks = torch.randn(int(people[-1]) + 1, _EMBED_DIM)  # the common part of all images of a person
     images, texts = (
         F.normalize(looks[who] + 2 * torch.randn(len(who), _EMBED_DIM), dim=-1).to(device)
         for who in (people, query_people)
@@ -171,7 +173,7 @@ def rank(queries: int, gallery: int, sides: tuple[str, ...], device: str) -> Wor
         found["torchreid"] = {f"R{k}": float(cmc[k - 1] * 100) for k in TOPK} | {"mAP": float(mean_ap * 100)}
 
     def difference() -> float:
-        """Of any metric, in percent."""
+        """The largest difference of any metric, in percentage points."""
         return max(abs(value - found["ours"][key]) for key, value in found["torchreid"].items())
 
     found: dict[str, dict[str, float]] = {}

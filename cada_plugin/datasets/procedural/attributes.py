@@ -1,7 +1,7 @@
-"""Who is drawn: the attributes of a procedural pedestrian, and how sets of distinct people and near-twins are drawn.
+"""The attributes of procedural pedestrians, and how sets of distinct people and near-twins are sampled.
 
-This is the ground truth behind the stand-in for CUHK-PEDES. Nothing here knows about pixels or words; ``render`` and
-``captions`` turn an ``Identity`` into both. Every number measured on this data is a stand-in's number.
+This is the ground truth of the stand-in for CUHK-PEDES. ``render`` turns an ``Identity`` into pixels, and ``captions``
+turns it into words. Numbers measured on this data say nothing about real photographs.
 """
 
 import zlib
@@ -18,7 +18,7 @@ POOLS = ("main", "pretrain")
 HAIR_COLOURS = ("black", "brown", "blonde", "gray")
 JEANS_COLOURS = ("blue", "black", "gray", "white")
 SKIRT_LIKE = ("skirt", NONE)
-# What a garment allows: sleeve lengths, patterns.
+# The sleeve lengths and the patterns that each garment can have.
 UPPERS = {
     "t-shirt": (("short",), ("plain", "striped", "dotted")),
     "shirt": (("long", "short"), ("plain", "striped", "checked")),
@@ -32,7 +32,7 @@ UPPERS = {
 
 @dataclass(frozen=True)
 class Identity:
-    """One person. Every field is a word; ``"none"`` where the thing, and so its colour, does not exist."""
+    """One person. Every field is a word; it is ``"none"`` if the thing, and so its colour, does not exist."""
 
     sex: str
     hair_length: str
@@ -54,14 +54,15 @@ class Identity:
     held: str
     held_colour: str
     skin: str
-    """Drawn but never described, and so no part of the signature: two people are never told apart by it alone."""
+    """Drawn but never described. It is not part of the signature, so no two people differ in it alone."""
 
     def signature(self) -> str:
-        """A string that is equal for two identities exactly when all their describable attributes are equal."""
+        """A string that is equal for two identities if and only if all their describable attributes are equal."""
         return "|".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.name != "skin")
 
     def pool(self) -> str:
-        """The pool this person belongs to, whatever seed drew it. CRC-32, as ``hash`` differs between processes."""
+        """The pool of this person. It depends on the signature only, through CRC-32, as ``hash`` differs between
+        processes."""
         return POOLS[zlib.crc32(self.signature().encode()) & 1]
 
     def as_dict(self) -> dict[str, str]:
@@ -70,7 +71,8 @@ class Identity:
 
 @dataclass(frozen=True)
 class DrawnIdentity:
-    """An identity in a drawn list. ``twin`` is the twin's position in that list, ``differs`` the slots that tell."""
+    """An identity in a sampled list. ``twin`` is the position of its twin in that list, and ``differs`` holds the
+    fields of ``Identity`` in which the two differ."""
 
     identity: Identity
     twin: int | None = None
@@ -88,12 +90,12 @@ def _colour(rng: np.random.Generator, avoid: tuple[str, ...], allowed: tuple[str
 
 
 PALETTE_SIZE, PALETTE_SHARE = 3, 0.8
-"""People match their clothes: most colours of a person come from a few. It makes *which* thing has which colour matter,
-and not only which colours there are, as the latter are shared by many people."""
+"""Size of a person's palette, and probability that a colour comes from it: people match their clothes. Many people then
+share their set of colours, so that retrieval depends on *which* thing has which colour."""
 
 
 def draw_identity(rng: np.random.Generator) -> Identity:
-    """One person, of either pool."""
+    """Sample one person, of either pool."""
     woman = rng.random() < 0.5
     palette = tuple(COLOURS[k] for k in rng.choice(len(COLOURS), size=PALETTE_SIZE, replace=False))
 
@@ -145,7 +147,7 @@ def draw_identity(rng: np.random.Generator) -> Identity:
 
 
 def is_valid(identity: Identity) -> bool:
-    """Whether the attributes go together: a rule per way in which changing one slot could contradict another."""
+    """Whether the attributes are consistent: one rule for each way in which a changed field can contradict others."""
     i = identity
     sleeves, patterns = UPPERS[i.upper_type]
     return (
@@ -157,7 +159,7 @@ def is_valid(identity: Identity) -> bool:
     )
 
 
-# Slots in which a twin may differ, with their weights and their values. All can be seen in every view.
+# Fields in which a twin may differ, with their sampling weights and their values. All are visible in every view.
 _CHANGES = {
     "upper_colour": (3, COLOURS),
     "lower_colour": (2.5, COLOURS),
@@ -180,10 +182,10 @@ SWAP_FRACTION = 0.4
 
 
 def make_twin(rng: np.random.Generator, identity: Identity) -> tuple[Identity, tuple[str, ...]] | None:
-    """A near-twin: one visible slot changed, or the colours of two things swapped.
+    """Sample a near-twin: one visible field is changed, or the colours of two things are swapped.
 
-    Returns the twin and the slots that tell the two apart, or None where the slot that chance chose does not exist on
-    this person or the change would make an impossible one: draw again.
+    Returns the twin and the fields in which the two differ. Returns None if this person lacks the sampled thing, or if
+    the change would be inconsistent; the caller tries again.
     """
     if rng.random() < SWAP_FRACTION:
         first, second = _SWAPS[int(rng.integers(len(_SWAPS)))]
@@ -203,10 +205,10 @@ def make_twin(rng: np.random.Generator, identity: Identity) -> tuple[Identity, t
 def draw_identities(
     rng: np.random.Generator, n: int, pool: str, twin_fraction: float = 0.4, taken: set[str] | None = None
 ) -> list[DrawnIdentity]:
-    """Draw ``n`` distinct people of one pool; about ``twin_fraction`` (0 to 1) of them are members of a twin pair.
+    """Sample ``n`` distinct people of one pool; about ``twin_fraction`` (0 to 1) of them are members of a twin pair.
 
-    The two members of a pair are neighbours in the list. ``taken`` holds signatures that must not be drawn, and is
-    extended by those that were: pass one set for all splits of a build and they are disjoint.
+    The two members of a pair are neighbours in the list. ``taken`` holds signatures that must not be sampled, and the
+    new ones are added to it: pass the same set for all splits of a build, so that they have no person in common.
 
     Raises ConfigError for an unknown pool or a fraction outside [0, 1].
     """
@@ -219,24 +221,24 @@ def draw_identities(
     def is_new(identity: Identity) -> bool:
         return identity.pool() == pool and identity.signature() not in taken
 
-    drawn: list[DrawnIdentity] = []
+    sampled: list[DrawnIdentity] = []
     num_paired = 2 * min(round(n * twin_fraction / 2), n // 2)
-    while len(drawn) < n:
+    while len(sampled) < n:
         identity = draw_identity(rng)
         if not is_new(identity):
             continue
-        if len(drawn) >= num_paired:
-            drawn.append(DrawnIdentity(identity))
+        if len(sampled) >= num_paired:
+            sampled.append(DrawnIdentity(identity))
             taken.add(identity.signature())
             continue
-        # Half of all twins fall in the other pool: a dozen tries nearly always find one, else another person will.
+        # Half of all twins fall into the other pool. 12 tries nearly always find a twin; if not, the person is dropped.
         for _ in range(12):
             made = make_twin(rng, identity)
             if made is None or not is_new(made[0]):
                 continue
             twin, differs = made
-            drawn.append(DrawnIdentity(identity, len(drawn) + 1, differs))
-            drawn.append(DrawnIdentity(twin, len(drawn) - 1, differs))
+            sampled.append(DrawnIdentity(identity, len(sampled) + 1, differs))
+            sampled.append(DrawnIdentity(twin, len(sampled) - 1, differs))
             taken.update((identity.signature(), twin.signature()))
             break
-    return drawn
+    return sampled

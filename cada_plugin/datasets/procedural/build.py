@@ -1,7 +1,7 @@
-"""Writes procedural pedestrians to disk in CUHK-PEDES' own layout, so that the ordinary loader reads them.
+"""Writes procedural pedestrians to disk in CUHK-PEDES' own layout, so that its data set class can read them.
 
-``reid_raw.json`` (a list of records), ``imgs/<camera>/<person>_<image>.jpg`` and ``procedural.json``, which says with
-what arguments and by which version of the generator the folder was made.
+The files are ``reid_raw.json`` (a list of records), ``imgs/<camera>/<person>_<image>.jpg``, and ``procedural.json``
+with the arguments and the version of the generator that made the folder.
 """
 
 import fcntl
@@ -23,11 +23,12 @@ from cada_plugin.errors import ConfigError
 from cada_plugin.progress import progress_bar
 
 VERSION = 2
-"""Raised whenever the same arguments would draw other pixels or say other words."""
+"""Increased whenever the same arguments would give other pixels or other captions."""
 
 SPLITS = ("train", "val", "test")
 JPEG_QUALITY = 90
-# A twin's caption that leaves out what tells the twins apart cannot be answered; people do leave it out at times.
+# Probability that a twin's caption mentions what the twins differ in. Without that, either twin matches the caption;
+# real captions leave it out at times too.
 TWIN_MENTION = 0.85
 VIEW_SHARES = (0.4, 0.3, 0.3)
 
@@ -43,15 +44,16 @@ def build_procedural(
     nuisance: float = 0.5,
     pool: str = "main",
 ) -> None:
-    """Draw the people of every split and write them under ``root``; the same arguments write the same bytes.
+    """Draw the people of every split and write them to ``root``. The same arguments write the same bytes.
 
-    ``identities`` maps split (train, val, test) to a number of people; ids run from 1, train first. ``twin_fraction``
-    and ``nuisance`` are in [0, 1], the latter scales pose, background, colour cast, blur, noise and occlusion. Sets of
-    different ``pool`` ('main', 'pretrain') have no person in common, whatever their seeds.
+    ``identities`` maps a split (train, val, test) to a number of people; ids run from 1, train first. ``twin_fraction``
+    and ``nuisance`` are in [0, 1]; the latter scales the variation of position, size, background, colour cast, blur,
+    noise and occlusion. Sets of different ``pool`` ('main', 'pretrain') have no person in common, whatever their seeds.
 
-    The work happens in a hidden sibling of ``root`` that is renamed at the end, so ``root`` is whole or absent. What
-    killed processes left there is removed. A ``root`` that was made with the same arguments is left alone; ConfigError
-    for one made with others, for a folder that is something else, and for impossible arguments.
+    ``root`` is complete or absent, because files are written to a hidden sibling folder that is renamed at the end.
+    Unfinished folders of killed processes are removed. A ``root`` that was made with the same arguments is not touched.
+    Raises ConfigError for a ``root`` made with other arguments, for a folder that is something else, and for invalid
+    arguments.
     """
     root = Path(root).expanduser().absolute()
     arguments = {
@@ -76,20 +78,21 @@ def build_procedural(
             try:
                 partial.rename(root)
             except OSError:
-                # Another process of the same job may have finished first; then its folder is ours, byte for byte.
+                # Another process of the same job may have finished first. Its folder is identical to ours.
                 if not _is_built(root, arguments):
                     raise
         finally:
-            # Only ever our own unfinished folder; after the rename it is gone already.
+            # This removes our own unfinished folder; after a successful rename there is none.
             shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
 def _marked_as_in_use(partial: Path) -> Iterator[None]:
-    """Hold a lock beside ``partial``, made before the folder. The system drops it when this process ends, however."""
+    """Hold a lock file beside ``partial``, made before that folder. The system releases the lock when this process
+    ends, even if it is killed."""
     lock = _lock_of(partial)
     with open(lock, "w") as file:
-        with suppress(OSError):  # a file system without locks: there leftovers stay
+        with suppress(OSError):  # on a file system without locks, leftovers are never removed
             fcntl.flock(file, fcntl.LOCK_EX)
         try:
             yield
@@ -98,7 +101,7 @@ def _marked_as_in_use(partial: Path) -> Iterator[None]:
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Remove unfinished folders beside ``root`` whose process was killed; those of living ones are locked."""
+    """Remove unfinished folders beside ``root`` whose process was killed. Those of running processes are locked."""
     for partial in root.parent.glob(f".{glob.escape(root.name)}.*.partial"):
         with suppress(OSError), open(_lock_of(partial), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -165,7 +168,7 @@ def _write(folder: Path, arguments: dict) -> None:
     records = []
     for index, (split, drawn) in enumerate(progress_bar(people, desc="drawing pedestrians", unit="person", delay=1)):
         for image_index in range(arguments["images_per_identity"]):
-            # One generator per picture and one for its captions: neither depends on the order of the work.
+            # Each image has its own generator, and another for its captions, so that the order of work has no effect.
             rng = np.random.default_rng((arguments["seed"], index, image_index, 0))
             view = VIEWS[int(rng.choice(len(VIEWS), p=VIEW_SHARES))]
             camera = list(CAMERAS)[image_index % len(CAMERAS)]

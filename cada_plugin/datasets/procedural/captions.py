@@ -1,7 +1,7 @@
-"""What is said about a drawn pedestrian: a small grammar with synonyms, omissions and free order.
+"""Captions of drawn pedestrians, from a small grammar with synonyms, omissions and free order.
 
-It stands in for CUHK-PEDES' two crowd-sourced sentences per image (23.5 words on average). A caption says nothing that
-was not drawn, but leaves things out, as people do: more often the shoes than the coat.
+They stand in for CUHK-PEDES' two crowd-sourced captions per image (23.5 words on average). A caption is always true to
+the attributes, but leaves things out, as people do: more often the shoes than the coat.
 """
 
 import re
@@ -60,8 +60,8 @@ VIEWS = {
     "side": ("walking past", "seen from the side", "walking by"),
 }
 
-# What is said first when only some things are said: how often each is chosen against the others, and how often its
-# colour goes with it.
+# Relative weights for choosing the things that a caption mentions, and the probability that a thing's colour is
+# mentioned.
 _WEIGHTS = {
     "upper": 30, "lower": 18, "hair": 3, "pattern": 5, "bag": 6, "hat": 5, "shoes": 2.5, "held": 3.5,
     "glasses": 1.6, "sleeve": 0.8,
@@ -77,7 +77,7 @@ _TYPE_SLOT = {"upper": "upper_type", "lower": "lower_type", "shoes": "shoe_type"
 
 
 class _Speaker:
-    """The choices of one caption: chance, the person, and what has to be said."""
+    """Makes the random choices of one caption about ``identity``; ``must`` holds the fields that it has to mention."""
 
     def __init__(self, identity: Identity, rng: np.random.Generator, must: tuple[str, ...]) -> None:
         self.i, self.rng, self.must = identity, rng, must
@@ -106,7 +106,7 @@ class _Speaker:
         return f"a {colour} {noun}"
 
     def upper(self, units: set[str]) -> str:
-        """The upper garment with its sleeves and pattern where those are in ``units``."""
+        """A noun phrase for the upper garment, with its sleeves and pattern if these are in ``units``."""
         i, noun = self.i, self.one_of(NOUNS[self.i.upper_type])
         sleeve = f"{i.sleeve}-sleeved" if "sleeve" in units else ""
         colour = self.colour("upper_colour", _COLOUR_SAID["upper"])
@@ -114,7 +114,7 @@ class _Speaker:
             plain = "plain" if i.upper_pattern == "plain" and self.chance(0.06) else ""
             return f"a {plain} {colour} {sleeve} {noun}"
         pattern_colour = self.colour("pattern_colour", 0.85)
-        # "red and white striped" leaves open which is the ground: only where no twin hangs on it.
+        # "red and white striped" does not say which colour is the ground: it is not used if the twins differ in that.
         twins = set(self.must) & {"upper_colour", "pattern_colour"}
         if pattern_colour and (not colour or twins or self.chance(0.6)):
             return f"a {colour} {sleeve} {noun} with {pattern_colour} {self.one_of(PATTERN_NOUNS[i.upper_pattern])}"
@@ -134,25 +134,25 @@ class _Speaker:
 
 
 def _choose(speaker: _Speaker, count: int, view: str | None) -> set[str]:
-    """The ``count`` things that are mentioned, by weight, after those that must be."""
+    """The things to mention: those that must be, filled up to ``count`` by weighted sampling."""
     i = speaker.i
     exists = {
         "upper": True, "hair": True, "sleeve": True, "shoes": True, "lower": i.lower_type != NONE,
         "pattern": i.upper_pattern != "plain", "bag": i.bag != NONE, "hat": i.hat != NONE,
         "glasses": i.glasses != NONE, "held": i.held != NONE,
     }  # fmt: skip
-    # Behind a person's back nobody sees glasses; from the front a backpack is two straps.
+    # Glasses are hidden in a view from behind, and of a backpack only two straps are visible from the front.
     factor = {("glasses", "back"): 0.05, ("bag", "front"): 0.6 if i.bag == "backpack" else 1}
     chosen = {_UNIT_OF_SLOT[slot] for slot in speaker.must}
     if chosen & {"pattern", "sleeve"}:
         chosen.add("upper")
-    # Efraimidis-Spirakis keys: a weighted draw without replacement.
+    # Efraimidis-Spirakis keys: weighted sampling without replacement.
     keys = {u: speaker.rng.random() ** (1 / (w * factor.get((u, view), 1))) for u, w in _WEIGHTS.items()}
     for unit in sorted(_WEIGHTS, key=keys.__getitem__, reverse=True):
-        # The length and the colour of the hair are two things.
+        # Hair counts as two things, length and colour.
         if exists[unit] and len(chosen) + ("hair" in chosen) < count:
             chosen.add(unit)
-    # A pattern or a sleeve needs its garment.
+    # A pattern or a sleeve can only be mentioned together with its garment.
     if chosen & {"pattern", "sleeve"}:
         chosen.add("upper")
     return chosen
@@ -178,9 +178,9 @@ def describe(
 ) -> str:
     """One caption of an identity, mostly 12 to 40 words, one to four sentences.
 
-    ``num_attributes`` is the inclusive range of things mentioned, the sex being one of them; a person who has fewer is
-    described in full. ``must_mention`` names slots of ``Identity`` whose values are said in any case. ``view`` (front,
-    back, side, or None for unknown) makes what it hides rare, and is itself sometimes said.
+    ``num_attributes`` is the inclusive range for the number of things mentioned, of which the sex is one; a person who
+    has fewer is described in full. ``must_mention`` lists fields of ``Identity`` whose values are always mentioned. If
+    ``view`` (front, back, side) is given, things that it hides are rarely mentioned, and the view itself is sometimes.
     """
     must = (must_mention,) if isinstance(must_mention, str) else tuple(must_mention)
     say = _Speaker(identity, rng, must)
@@ -210,7 +210,7 @@ def describe(
     if len(carried) == 2 and say.chance(0.5):
         carried.reverse()
     if carried and say.chance(0.2):
-        # Free order: what is carried comes before what is worn.
+        # Free order: carried things can come before clothes.
         opening += f" with {carried.pop(0)[1]}" if " with " not in opening else f" and {carried.pop(0)[1]}"
     if carried:
         extra.append(f"{he} {' and '.join(f'{verb} {what}' for verb, what in carried)}")

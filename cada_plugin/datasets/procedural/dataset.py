@@ -1,4 +1,4 @@
-"""Procedural pedestrians as a data set: drawn where they are missing, then read by CUHK-PEDES' loader."""
+"""Procedural pedestrians as a data set: drawn if the folder does not exist, then read like CUHK-PEDES."""
 
 from mmengine.dist import barrier, is_main_process
 
@@ -12,9 +12,9 @@ class ProceduralPEDES(CUHKPEDES):
     """Drawn stand-in for CUHK-PEDES that needs no download. Numbers measured on it say nothing about real photographs.
 
     Args:
-        data_root: folder of the set; drawn there first if it does not exist.
-        build: arguments of :func:`build_procedural`, which the folder must have been made with.
-        kwargs: of :class:`TextPersonDataset`.
+        data_root: folder of the data set. If it does not exist, the data set is drawn there first.
+        build: arguments of :func:`build_procedural`. An existing folder must have been made with the same ones.
+        kwargs: further arguments of :class:`TextPersonDataset`.
     """
 
     NAME = "ProceduralPEDES"

@@ -1,6 +1,7 @@
-"""The clothed body of a drawn pedestrian in three views: pose, legs, shoes, torso, arms, patterns.
+"""Draws the clothed body of a pedestrian in three views: pose, legs, shoes, torso, arms, patterns.
 
-Coordinates are the figure units of ``pen``. In the side view the person faces +x. Head and load are in ``things``.
+Coordinates are the figure units of ``pen``. In the side view the person faces +x. ``things`` adds the head and
+everything that is carried.
 """
 
 import numpy as np
@@ -15,7 +16,7 @@ class Figure:
     def __init__(self, identity: Identity, pen: Pen, view: str, rng: np.random.Generator) -> None:
         self.i, self.pen, self.view = identity, pen, view
         self.side, self.woman = view == "side", identity.sex == "woman"
-        # The light on the cloth differs from picture to picture, not so much that a colour changes its name.
+        # Brightness varies between images, but so little that a colour keeps its name.
         light = rng.uniform(0.9, 1.08, size=6)
         names = ("upper_colour", "lower_colour", "shoe_colour", "bag_colour", "hat_colour", "held_colour")
         self.paint = {n: shade(PAINT.get(getattr(identity, n), DARK), f) for n, f in zip(names, light, strict=True)}
@@ -110,7 +111,7 @@ class Figure:
             pen.line([(x + toe - 10, y + 10), (x + toe + 10, y + 10)], sole, 4)
 
     def _half(self, y: float) -> float:
-        """Half the torso's width at a height."""
+        """Half the width of the torso at height ``y``."""
         ys, widths = zip(*self.outline, strict=True)
         return float(np.interp(y, ys, widths))
 

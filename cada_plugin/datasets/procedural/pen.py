@@ -1,6 +1,7 @@
-"""Paints and the pen of the drawn pedestrians: PIL polygons in figure units.
+"""Colours and drawing primitives of the drawn pedestrians: PIL shapes in figure units.
 
-Figure units: x from the body's axis, y downwards from the crown (0) to the soles (216). A ``Pen`` maps them to pixels.
+In figure units, x is measured from the axis of the body, and y downwards from the top of the head (0) to the soles
+(216). A ``Pen`` maps figure units to pixels.
 """
 
 from PIL import ImageDraw
@@ -32,14 +33,14 @@ DARK: RGB = (26, 26, 30)
 
 
 def shade(colour: RGB, factor: float) -> RGB:
-    """Darker below 1; above 1 lighter, towards white."""
+    """A darker colour for a factor below 1, and a lighter one, towards white, above 1."""
     if factor <= 1:
         return tuple(int(c * factor) for c in colour)
     return tuple(int(c + (255 - c) * (factor - 1)) for c in colour)
 
 
 class Pen:
-    """Draws in figure units. ``edge`` is the darker rim that keeps a thing apart from others of its colour."""
+    """Draws in figure units. ``edge`` adds a rim, which keeps a thing visible before another of the same colour."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, x: float, y: float, scale: float) -> None:
         self.draw, self.x, self.y, self.scale = draw, x, y, scale
@@ -59,7 +60,7 @@ class Pen:
         self.draw.ellipse((x0, y0, x1, y1), fill=fill, outline=outline, width=2)
 
     def pie(self, x: float, y: float, rx: float, ry: float, start: int, end: int, fill: RGB) -> None:
-        """A chord of an oval, between two angles in degrees clockwise from +x."""
+        """A segment of an oval, cut off by the chord between two angles in degrees clockwise from +x."""
         (x0, y0), (x1, y1) = self._map([(x - rx, y - ry), (x + rx, y + ry)])
         self.draw.chord((x0, y0, x1, y1), start, end, fill=fill, outline=rim(fill), width=2)
 

@@ -1,7 +1,7 @@
-"""A picture of a drawn pedestrian as a surveillance camera would take it: scene, person, occlusion, lens, colour.
+"""Renders a pedestrian as seen by a surveillance camera: background, person, occlusion, blur, colour.
 
-64 x 128 pixels (W x H), drawn at twice the size and averaged down. ``nuisance`` in [0, 1] scales all that a
-retriever has to look past.
+Images have 64 x 128 pixels (W x H); they are drawn at twice the size and averaged down. ``nuisance`` in [0, 1] scales
+all variation that says nothing about the person, and that a retriever has to ignore.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ from cada_plugin.datasets.procedural.things import Pedestrian
 
 VIEWS = ("front", "back", "side")
 CAMERAS = {"cam_a": (1.04, 1.0, 0.95), "cam_b": (0.95, 1.0, 1.05), "cam_c": (1.0, 1.03, 0.97)}
-"""CUHK-PEDES-like folders and the colour cast of each: gains of red, green and blue at full nuisance."""
+"""Image folders as in CUHK-PEDES, each with its colour cast: gains of red, green and blue at ``nuisance`` = 1."""
 
 WIDTH, HEIGHT = 64, 128
 _W, _H = 2 * WIDTH, 2 * HEIGHT
-# Muted, so that a wall is no garment.
+# Muted colours, so that no wall looks like a garment.
 _WALLS: tuple[RGB, ...] = (
     (176, 178, 176),
     (158, 150, 138),
@@ -37,7 +37,7 @@ def render_person(
     view: str | None = None,
     camera: str | None = None,
 ) -> Image.Image:
-    """An RGB picture, 64 wide and 128 high. ``view`` (front, back, side) and ``camera`` are drawn where not given."""
+    """An RGB image, 64 wide and 128 high. ``view`` (front, back, side) and ``camera`` are sampled if not given."""
     view = view or VIEWS[int(rng.integers(len(VIEWS)))]
     camera = camera or list(CAMERAS)[int(rng.integers(len(CAMERAS)))]
     canvas = Image.new("RGB", (_W, _H))
@@ -61,7 +61,7 @@ def render_person(
 
 
 def _expose(image: Image.Image, rng: np.random.Generator, nuisance: float, cast: np.ndarray) -> Image.Image:
-    """The camera: colour cast, brightness, contrast, sensor noise."""
+    """Apply the effects of the camera: colour cast, brightness, contrast, sensor noise."""
     pixels = np.asarray(image, dtype=np.float32)  # (128, 64, 3)
     gain = 1 + (cast - 1 + rng.uniform(-0.06, 0.06, size=3)) * nuisance
     gain = gain * (1 + rng.uniform(-0.25, 0.12) * nuisance)
@@ -73,7 +73,7 @@ def _expose(image: Image.Image, rng: np.random.Generator, nuisance: float, cast:
 
 
 def _scene(draw: ImageDraw.ImageDraw, rng: np.random.Generator, nuisance: float) -> RGB:
-    """Paint the background; returns the colour of the ground under the person."""
+    """Draw the background; returns the colour of the ground under the person."""
     wall = _WALLS[int(rng.integers(len(_WALLS)))]
     floor = _FLOORS[int(rng.integers(len(_FLOORS)))]
     horizon = int(_H * (0.62 + rng.uniform(-0.12, 0.2) * nuisance))
@@ -114,7 +114,7 @@ def _scene(draw: ImageDraw.ImageDraw, rng: np.random.Generator, nuisance: float)
 
 
 def _occlude(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    """A pole before the person, or a bin at the border."""
+    """Draw a pole, which may be in front of the person, or a bin at the left or right border."""
     if rng.random() < 0.5:
         x, w = float(rng.choice((rng.uniform(4, 40), rng.uniform(88, 122)))), rng.uniform(4, 8)
         draw.rectangle((x, 0, x + w, _H), fill=(92, 94, 96), outline=(60, 62, 64))

@@ -1,4 +1,4 @@
-"""The pedestrian's head and load, drawn on the clothed body of ``figure``: hair, hat, glasses, bags, held things."""
+"""Draws a pedestrian's head and carried things onto the body of ``figure``: hair, hat, glasses, bags, held things."""
 
 from cada_plugin.datasets.procedural.attributes import NONE
 from cada_plugin.datasets.procedural.figure import Figure
@@ -6,10 +6,10 @@ from cada_plugin.datasets.procedural.pen import DARK, PAINT, rim, shade
 
 
 class Pedestrian(Figure):
-    """A ``Figure`` with everything on it; ``draw`` paints it from the back to the front."""
+    """A complete pedestrian: a ``Figure`` with head, bags and held things."""
 
     def draw(self) -> None:
-        """Paint the person."""
+        """Draw all parts, from the back to the front."""
         side, back = self.side, self.view == "back"
         if not back:
             self._hair_behind()

@@ -1,4 +1,4 @@
-"""From a record to tensors, in the loader's workers: decode, augment (uint8 stays uint8), tokenise, mask, pack."""
+"""Transforms from an item to tensors, run in the loader's workers: decode, augment (in uint8), tokenise, mask, pack."""
 
 from .image import LoadPersonImage, TorchvisionTransform
 from .packing import PackPersonInputs

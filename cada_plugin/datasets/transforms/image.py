@@ -1,4 +1,4 @@
-"""Image transforms: reading a file, and torchvision's usual ones under the name ``torchvision/<Class>``."""
+"""Image transforms: loading a file, and torchvision's common transforms registered as ``torchvision/<Class>``."""
 
 from functools import partial
 
@@ -11,14 +11,14 @@ from cada_plugin.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class LoadPersonImage:
-    """Decode ``img_path`` into ``image``, an RGB uint8 tensor (3, H, W). Raises ImageError for a file it cannot use."""
+    """Decode ``img_path`` into ``image``, an RGB uint8 tensor (3, H, W). Raises ImageError if the file is unusable."""
 
     def __call__(self, item: dict) -> dict:
         return {**item, "image": functional.pil_to_tensor(load_person_image(item["img_path"]))}
 
 
 class TorchvisionTransform:
-    """Apply a transform of ``torchvision.transforms.v2`` to ``image``; random ones draw from torch's generator."""
+    """Apply a transform of ``torchvision.transforms.v2`` to ``image``. Random ones use torch's generator."""
 
     def __init__(self, name: str, **kwargs: object) -> None:
         self.transform = getattr(v2, name)(**kwargs)

@@ -1,4 +1,4 @@
-"""The last transform: tensors for the model, a data sample for the metric."""
+"""The last transform of a pipeline: packs tensors for the model and a data sample for the metric."""
 
 import torch
 
@@ -11,10 +11,10 @@ _PER_TOKEN = {"masked_ids": torch.long, "masked_positions": torch.bool, "phrase_
 
 @TRANSFORMS.register_module()
 class PackPersonInputs:
-    """Item -> ``{'inputs': {'image', 'input_ids': [one tensor a caption], ...}, 'data_samples': PersonDataSample}``.
+    """Item -> ``{'inputs': {'image', 'input_ids': [one tensor per caption], ...}, 'data_samples': PersonDataSample}``.
 
-    Of the sample's fields a host's data set has to give ``person_id`` and ``img_path``; MMEngine's ``sample_idx``
-    serves as ``sample_index``.
+    A data set of another package must give the fields ``person_id`` and ``img_path``; the other fields of the sample
+    are optional. If ``sample_index`` is absent, MMEngine's ``sample_idx`` takes its place.
     """
 
     def __call__(self, item: dict) -> dict:

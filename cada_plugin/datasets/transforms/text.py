@@ -1,4 +1,4 @@
-"""Caption transforms: word pieces, attribute tags, and the masking that ARA learns from."""
+"""Caption transforms: tokenising, attribute tags, and the masking that the ARA loss trains on."""
 
 import hashlib
 import re
@@ -18,7 +18,7 @@ from cada_plugin.text.chunks import ATTRIBUTE_TAGS
 
 @TRANSFORMS.register_module()
 class EncodeCaptions:
-    """``caption`` or ``captions`` to ``encoded``, a list of ``EncodedCaption``.
+    """Tokenise ``caption`` or ``captions`` into ``encoded``, a list of ``EncodedCaption``.
 
     Args:
         tokenizer: config of the model's tokenizer.
@@ -28,7 +28,7 @@ class EncodeCaptions:
         self.tokenizer = build_part(TASK_UTILS, tokenizer)
 
     def prepare(self, captions: list[str]) -> None:
-        """Report, once per data set, how many captions are longer than the model reads."""
+        """Log, once per data set, how many captions exceed the tokenizer's limits and are cut."""
         cut = self.tokenizer.count_truncated(captions)
         if cut:
             print_log(
@@ -44,14 +44,15 @@ class EncodeCaptions:
 
 @TRANSFORMS.register_module()
 class TagAttributes:
-    """Part-of-speech of every word piece (that of its word) and the number of its attribute phrase.
+    """Add to every word piece the part-of-speech tag of its word and the number of its attribute phrase.
 
-    Adds ``piece_tags`` (list of Penn tags, "" for ``[CLS]`` and ``[SEP]``) and ``phrase_index`` (list, -1 outside of
-    phrases). Training items only. Tags are made once per caption: the data set calls ``prepare`` before workers start.
+    The new fields are ``piece_tags`` (list of Penn tags, "" for ``[CLS]`` and ``[SEP]``) and ``phrase_index`` (list, -1
+    outside of phrases). The transform is for training items only. Each caption is tagged once, because the data set
+    calls ``prepare`` before its workers start.
 
     Args:
         tagger: config of a tagger of :mod:`cada_plugin.text.tagger`.
-        tokenizer: config of the model's tokenizer; the tagger sees the words that it sees.
+        tokenizer: config of the model's tokenizer; it splits captions into the words that the tagger gets.
     """
 
     def __init__(self, tagger: dict, tokenizer: dict) -> None:
@@ -60,11 +61,11 @@ class TagAttributes:
         self._cache: dict[str, list[str]] = {}
 
     def prepare(self, captions: Iterable[str]) -> None:
-        """Tag captions ahead; the tags are kept in the cache folder between runs."""
+        """Tag all captions in advance. The tags are kept in the cache folder between runs."""
         if not self.tagger.cacheable:
             return
         captions = sorted(set(captions))
-        # max_words decides how many words of a caption have a tag
+        # max_words is in the key because it decides how many words of a caption are tagged
         key = "\n".join([self.tagger.name, str(self.tokenizer.max_words), *captions])
         digest = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
         name = f"tags-{re.sub('[^a-zA-Z0-9_.-]+', '_', self.tagger.name)}-{digest}.json"
@@ -91,15 +92,16 @@ class TagAttributes:
 
 @TRANSFORMS.register_module()
 class MaskAttributes:
-    """Replace attribute words by ``[MASK]``: adds ``masked_ids`` and ``masked_positions`` (bool), lists over pieces.
+    """Replace random attribute words by ``[MASK]``.
 
-    ``[CLS]`` and ``[SEP]`` are never masked (the released code can mask the final ``[SEP]``).
+    The new fields are ``masked_ids`` and ``masked_positions`` (bool), lists with one entry per word piece. ``[CLS]``
+    and ``[SEP]`` are never masked (the released code can mask the final ``[SEP]``).
 
     Args:
         tokenizer: config of the model's tokenizer.
-        unit: ``words`` masks each word piece tagged JJ, NN, NNS, NNP or NNPS on its own (released); ``phrases`` masks
-            whole attribute phrases.
-        probability: of masking one unit; released values are 0.4 for words and 0.8 for phrases.
+        unit: ``words`` (the released setting) masks each word piece tagged JJ, NN, NNS, NNP or NNPS independently;
+            ``phrases`` masks whole attribute phrases.
+        probability: probability of masking a unit. The released values are 0.4 for words and 0.8 for phrases.
     """
 
     UNITS = ("words", "phrases")
@@ -117,26 +119,27 @@ class MaskAttributes:
             raise ConfigError("MaskAttributes needs tags: put dict(type='TagAttributes', tagger=...) before it")
         ids = item["encoded"][0].input_ids
         if self.unit == "words":
-            drawn = torch.rand(len(ids)) < self.probability
-            masked = [bool(d) and tag in ATTRIBUTE_TAGS for d, tag in zip(drawn, item["piece_tags"], strict=True)]
+            sampled = torch.rand(len(ids)) < self.probability
+            masked = [bool(s) and tag in ATTRIBUTE_TAGS for s, tag in zip(sampled, item["piece_tags"], strict=True)]
         else:
-            drawn = torch.rand(max(item["phrase_index"]) + 1) < self.probability
-            masked = [phrase >= 0 and bool(drawn[phrase]) for phrase in item["phrase_index"]]
+            sampled = torch.rand(max(item["phrase_index"]) + 1) < self.probability
+            masked = [phrase >= 0 and bool(sampled[phrase]) for phrase in item["phrase_index"]]
         masked_ids = [self.mask_id if m else i for i, m in zip(ids, masked, strict=True)]
         return {**item, "masked_ids": masked_ids, "masked_positions": masked}
 
 
 @TRANSFORMS.register_module()
 class MaskTokens:
-    """BERT's masking, of any word piece: adds ``masked_ids`` and ``masked_positions`` (bool), lists over pieces.
+    """Mask random word pieces of any kind, as BERT does.
 
-    Of the chosen pieces 80 % become ``[MASK]``, 10 % a random word and 10 % stay (Devlin et al., NAACL 2019, section
-    3.1). The first and the last token are never chosen. IRRA learns from it; for ARA it is the ablation of choosing
-    attributes.
+    The new fields are ``masked_ids`` and ``masked_positions`` (bool), lists with one entry per word piece. Of the
+    chosen pieces 80 % become ``[MASK]``, 10 % become a random token and 10 % stay (Devlin et al., NAACL 2019, section
+    3.1). The first and the last token are never chosen. IRRA is trained this way. For ARA this is the ablation: it
+    masks any token instead of attributes.
 
     Args:
         tokenizer: config of the model's tokenizer.
-        probability: of choosing a piece.
+        probability: probability of choosing a piece.
     """
 
     def __init__(self, tokenizer: dict, probability: float = 0.15) -> None:
