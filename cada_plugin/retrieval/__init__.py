@@ -1,4 +1,4 @@
-"""From embeddings to ranked images, in the one way that evaluation and search share."""
+"""Two-stage retrieval, from encoded captions and images to ranked lists. Evaluation and search both use it."""
 
 from .encoded_images import EncodedImages
 from .rerank import match_shortlists

@@ -1,8 +1,8 @@
-"""Stage 2: the match logits of every caption's shortlist, computed image by image.
+"""Stage 2: compute the match logits of every caption's shortlist, image by image.
 
-The keys and values of an image are computed once for all captions that shortlisted it (once for each ``max_pairs`` of
-them). Patch tokens never leave the process that encoded them, because each process matches the pairs of its own images.
-Images that only few captions ask about share a call of the model, so a single query costs what its pairs cost.
+The keys and values of an image are computed only once for all captions that have it in their shortlist (or once per
+``max_pairs`` of these captions). Each process matches the pairs of the images that it encoded, so patch tokens are
+never sent between processes. Images in few shortlists share a call of the model, so a single query is fast as well.
 """
 
 import torch
@@ -23,14 +23,17 @@ def match_shortlists(
     max_images: int = 32,
     progress: bool = True,
 ) -> Tensor:
-    """Match logits (Q, K) of ``shortlist`` for the images of this process, NaN for those of others.
+    """Match logits (Q, K) of ``shortlist`` for the images of this process, NaN for images of other processes.
 
     Args:
-        texts: of all Q captions, on any device.
+        model: a model with a match head, in eval mode.
+        texts: features of all Q captions, on any device.
         image_tokens: (I, S, C) tokens of this process's images, on any device.
-        image_rows: (G,) long, row of ``image_tokens`` that holds a gallery image, -1 if another process does.
-        shortlist: (Q, K) long gallery indices.
-        max_pairs, max_images: limits of one call of the model; they bound memory and change no score.
+        image_rows: (G,) long, the row of each gallery image in ``image_tokens``, -1 if another process holds it.
+        shortlist: (Q, K) long, gallery indices.
+        max_pairs: largest number of pairs in one call of the model. It bounds memory and does not change scores.
+        max_images: largest number of images in one call, likewise.
+        progress: show a progress bar.
     """
     device = next(model.parameters()).device
     texts = TextFeatures(*(field.to(device) for field in texts))
@@ -39,8 +42,8 @@ def match_shortlists(
     rows = image_rows[shortlist.flatten()]  # (Q*K,) row of each pair's image
     queries = torch.arange(Q).repeat_interleave(K)
     order = (rows >= 0).nonzero().squeeze(1)
-    asked = torch.bincount(rows[order])  # how many captions ask an image, up to the last that is asked
-    # images of one call are to be asked about equally often; captions of one image stand together
+    asked = torch.bincount(rows[order])  # number of shortlists that contain each image
+    # Sort pairs by this number, then by image: padding is least if the images of a call are in equally many shortlists.
     order = order[torch.argsort(asked[rows[order]] * len(image_tokens) + rows[order], stable=True)]
     logits = torch.full((Q * K,), torch.nan)
     bar = progress_bar(total=len(order), desc="re-ranking", unit="pair", delay=2, disable=not progress, leave=False)
@@ -58,10 +61,13 @@ def match_shortlists(
 
 
 def _calls(images: Tensor, max_pairs: int, max_images: int) -> list[int]:
-    """Numbers of pairs of the calls, given the image of every pair, least asked images first.
+    """Split the pairs into calls of the model; return the number of pairs of each call.
 
-    A call pads every image to the number of captions of its most asked one, which is the last. Images times that number
-    is at most ``max_pairs``. An image is split over several calls only if it has more captions than that by itself.
+    Args:
+        images: image of each pair, sorted by the number of captions that are matched with the image.
+        max_pairs: limit of a call. The call pads all its images to the number of captions of the last one, and images
+            times that number must not exceed it. Only an image with more captions is split over several calls.
+        max_images: largest number of images in a call.
     """
     sizes, images_of_call = [], 0
     for count in torch.unique_consecutive(images, return_counts=True)[1].tolist():

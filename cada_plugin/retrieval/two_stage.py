@@ -1,7 +1,7 @@
-"""Two-stage retrieval: captions and images that are encoded already become ranked lists.
+"""Two-stage retrieval of images by captions, both of which are already encoded.
 
-The evaluation loops and ``Retriever.search`` both call :func:`retrieve`, so a number of the benchmark and a hit of a
-search come about in the same way.
+The evaluation loops and ``Retriever.search`` both call :func:`retrieve`, so reported metrics and search results come
+from the same code.
 """
 
 import torch
@@ -30,21 +30,21 @@ def retrieve(
 ) -> TwoStageScores:
     """Rank G images for each of Q captions.
 
-    Stage 1 compares embeddings, on the device where those of the images are. Where the model matches, stage 2 asks it
-    about the ``rerank_topk`` best images of each caption. In several processes each one matches the pairs of the images
-    whose tokens it holds, and all processes return the same scores.
+    Stage 1 compares embeddings, on the device of the image embeddings. If the model has a match head, stage 2 computes
+    match logits for the ``rerank_topk`` best images of each caption. With several processes, each one matches the pairs
+    of the images whose tokens it holds, and all processes return the same scores.
 
     Args:
-        model: in eval mode.
-        texts: of all Q captions.
+        model: the model, in eval mode.
+        texts: features of all Q captions.
         images: embeddings (G, D) of the whole gallery, and the tokens (I, 1+N, C) that this process holds, on any
-            device; tokens may be None where there is no second stage.
-        rerank_topk: K, the length of the shortlist; 0 for stage 1 alone. A gallery of fewer images is matched as a
-            whole.
-        cosine_weight: weight of the cosine beside the match logit.
-        token_rows: (G,) long, the row of ``images.tokens`` of each gallery image, -1 where another process holds it.
-            None: row g is image g.
-        progress: show a bar over the pairs.
+            device. Without tokens (None) there is no second stage.
+        rerank_topk: K, the length of the shortlist; 0 for stage 1 alone. If the gallery is smaller, all of it is
+            matched.
+        cosine_weight: weight of the cosine that is added to the match logit.
+        token_rows: (G,) long, the row of each gallery image in ``images.tokens``, -1 if another process holds it. None
+            means that row g belongs to image g.
+        progress: show a progress bar over the pairs.
     """
     embed = texts.embed.to(images.embed.device)
     if not reranks(model, rerank_topk) or images.tokens is None:
@@ -53,7 +53,7 @@ def retrieve(
         token_rows = torch.arange(len(images.embed))
     shortlist = stage_one_shortlist(embed, images.embed, min(rerank_topk, len(images.embed)))  # (Q, K)
     logits = match_shortlists(model, texts, images.tokens, token_rows, shortlist.cpu(), progress=progress)
-    # Each pair was matched in one process: 0 elsewhere makes the sum that pair's logit, to the last bit.
+    # Each pair is matched by exactly one process. The others contribute 0, so the sum is exactly that logit.
     logits = logits.masked_fill(token_rows[shortlist.cpu()] < 0, 0.0)
     all_reduce(logits)
     return TwoStageScores(
