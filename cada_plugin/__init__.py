@@ -8,7 +8,7 @@ if TYPE_CHECKING:  # importing the package costs nothing until something is used
     from cada_plugin.apis import Retriever
 
 __all__ = ["get_config", "list_models", "load_retriever", "register_all_modules"]
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 
 def register_all_modules() -> None:

@@ -11,6 +11,7 @@ gallery.save('my_photos.safetensors')  # EncodedImages.load reads it
 ```
 """
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import print_log
 from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -42,6 +42,8 @@ from cada_plugin.registry import MODELS, TRANSFORMS, build_part
 from cada_plugin.retrieval import EncodedImages, match_shortlists, reranks, retrieve
 
 __all__ = ["EncodedImages", "Hit", "Retriever", "load_retriever"]
+
+logger = logging.getLogger(__name__)  # and not MMEngine's, which prints to stdout where a program may print results
 
 ImageInput = str | os.PathLike | Image.Image | np.ndarray | Tensor
 # Steps of a test pipeline that have no part in encoding an image: reading the file, captions, packing.
@@ -113,6 +115,38 @@ class Retriever:
         paths = [os.fspath(image) if isinstance(image, str | os.PathLike) else None for image in images]
         return EncodedImages(torch.cat([b.embed for b in batches]), tokens, paths)
 
+    @torch.no_grad()
+    def encode_readable(
+        self, images: Sequence[ImageInput], batch_size: int = 64
+    ) -> tuple[EncodedImages | None, dict[int, str]]:
+        """As :meth:`encode_image` on several images, but images that cannot be read are left out and reported.
+
+        Returns:
+            The encoded images in their order, None if there is none; and for each position of an unreadable image the
+            reason.
+
+        Raises:
+            ConfigError: the test pipeline gives images of different sizes.
+        """
+        bad: dict[int, str] = {}
+        batches, paths = [], []
+        for start in range(0, len(images), batch_size):
+            prepared = []
+            for place, image in enumerate(images[start : start + batch_size], start):
+                reasons: dict[str, str] = {}
+                tensor = self._prepare(image, f"image {place}", reasons)
+                if tensor is None:
+                    (bad[place],) = reasons.values()
+                else:
+                    prepared.append(tensor)
+                    paths.append(os.fspath(image) if isinstance(image, str | os.PathLike) else None)
+            if prepared:
+                batches.append(self._encode_batch(prepared))
+        if not batches:
+            return None, bad
+        tokens = torch.cat([b.tokens for b in batches]) if self.model.can_match else None
+        return EncodedImages(torch.cat([b.embed for b in batches]), tokens, paths), bad
+
     def _encode_batch(self, images: list[Tensor]) -> ImageFeatures:
         sizes = sorted({tuple(image.shape) for image in images})
         if len(sizes) > 1:
@@ -158,7 +192,7 @@ class Retriever:
         tokenizer = self.model.tokenizer
         if cut := tokenizer.count_truncated(captions):
             limit = tokenizer.max_length
-            print_log(f"{cut} of {len(captions)} sentences are longer than the model reads: cut at {limit} tokens")
+            logger.warning(f"{cut} of {len(captions)} sentences are longer than the model reads: cut at {limit} tokens")
         encoded = [torch.tensor(tokenizer.encode(caption).input_ids) for caption in captions]
         lengths = torch.tensor([len(ids) for ids in encoded])
         if int(lengths.min()) <= 2:  # start and end alone
@@ -229,7 +263,9 @@ class Retriever:
     def _tell_clamp(self, num_images: int) -> None:
         if self.rerank_topk > num_images and not self._told_clamp:
             self._told_clamp = True  # once, not with every sentence
-            print_log(f"rerank_topk={self.rerank_topk} exceeds the gallery ({num_images} images): all are re-ranked")
+            logger.warning(
+                f"rerank_topk={self.rerank_topk} exceeds the gallery ({num_images} images): all are re-ranked"
+            )
 
     def _prepare(self, image: ImageInput, name: str, bad: dict[str, str]) -> Tensor | None:
         """The model's input (3, H, W). For an unusable image None, and its error is added to ``bad`` under ``name``."""
@@ -306,7 +342,7 @@ def load_retriever(
         raise ConfigError("a retriever needs weights: give checkpoint=PATH, the config has no init_cfg or load_from")
     image_transforms = _image_transforms(config)
     model = build_part(MODELS, model_cfg)
-    print_log(str(load_checkpoint(model, checkpoint)))
+    logger.info(str(load_checkpoint(model, checkpoint)))
     test_cfg = config.get("test_cfg") or {}
     retriever = Retriever(
         model.to(device).eval(),

@@ -63,8 +63,14 @@ def writable_file(path: Path, option: str) -> None:
         raise ConfigError(f"{option} {path} is a folder: give the name of a file")
 
 
+_OTHER_WORK_DIR = (
+    "two runs in one folder would overwrite each other's checkpoints and read each other's. Wait for it, end it, or "
+    "give this run another --work-dir"
+)
+
+
 @contextlib.contextmanager
-def only_writer(folder: Path, work: str) -> Iterator[None]:
+def only_writer(folder: Path, work: str, advice: str = _OTHER_WORK_DIR) -> Iterator[None]:
     """Lock ``folder`` for this process until the block ends.
 
     The operating system releases the lock when the process ends, however it ends, so that a crash blocks nobody. Child
@@ -73,6 +79,7 @@ def only_writer(folder: Path, work: str) -> Iterator[None]:
     Args:
         folder: created if it is missing.
         work: what this process does there, such as "training". A second process shows it in its error.
+        advice: the end of that error: why two must not work there, and what to do.
 
     Raises:
         ConfigError: another process holds the lock, or the folder cannot be written to.
@@ -94,10 +101,7 @@ def only_writer(folder: Path, work: str) -> Iterator[None]:
         except (BlockingIOError, PermissionError):
             file.seek(0)
             owner = file.read(200).strip() or "another process"
-            raise ConfigError(
-                f"{folder} is in use by {owner}: two runs in one folder would overwrite each other's checkpoints and "
-                "read each other's. Wait for it, end it, or give this run another --work-dir"
-            ) from None
+            raise ConfigError(f"{folder} is in use by {owner}: {advice}") from None
         except OSError:  # a network file system without locks
             pass
         file.seek(0)

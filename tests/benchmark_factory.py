@@ -1,4 +1,4 @@
-"""The folder of a finished benchmark, written by hand: two configs with two seeds, one test on another set, costs."""
+"""Write the folder of a finished benchmark without running it: two configs, two seeds, one cross test, costs."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ FILES = {"metrics.json": METRICS, "run.json": NOTES, "failure.json": FAILURE, "c
 
 
 def write_benchmark(out: Path) -> Plan:
-    """All done but for no failure; ``one/seed0`` is what tests damage."""
+    """Write all result files of a benchmark without failures. Tests then damage files in ``one/seed0``."""
     rows = []
     for name in ("one", "two"):
         runs = tuple(Run(name, out / name / f"{name}.py", out / name / f"seed{seed}", seed) for seed in (0, 1))
@@ -64,7 +64,7 @@ def write_queries(path: Path, **changes: np.ndarray) -> None:
 
 
 def done(plan: Plan) -> dict[str, bool]:
-    """What would not be made again."""
+    """By label, whether each run, cross test and cost counts as done, so that it would not be repeated."""
     made = [made for row in plan.rows for made in (*row.runs, *row.cross_tests)]
     return {one.label: _is_finished(one) for one in made} | {
         f"cost of {row.name}": _is_measured(row) for row in plan.rows

@@ -41,7 +41,7 @@ def tiny_cada(image_size=(32, 32), **changes) -> CADA:
 
 
 def shake(model: nn.Module, seed: int = 1) -> nn.Module:
-    """Random weights large enough that a wrong one shows in every output; norms stay near 1."""
+    """Set random weights so large that a single wrong one changes every output; norms stay near 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

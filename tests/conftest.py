@@ -32,7 +32,7 @@ CAPTIONS = (
 
 @pytest.fixture(autouse=True)
 def clean_state(tmp_path, monkeypatch):
-    """MMEngine keeps instances by name for the whole process: a test must not see those of another one."""
+    """Remove MMEngine's global instances, which are kept by name, so that a test does not see those of another."""
     monkeypatch.setenv("CADA_CACHE", str(tmp_path / "cada_cache"))
     yield
     for logger in MMLogger._instance_dict.values():
@@ -43,7 +43,7 @@ def clean_state(tmp_path, monkeypatch):
 
 
 def groups(kind: str, number: int | None) -> dict:
-    """A grouping of ATP by a short name."""
+    """Config of a grouping of ATP by its short name."""
     return {"type": {"position": "PositionGroups", "tokens": "TokenGroups", "phrases": "PhraseGroups"}[kind]} | {
         "num_groups": number
     }

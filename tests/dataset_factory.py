@@ -1,7 +1,7 @@
-"""Tiny data sets in each layout, for tests: ``write_cuhk(tmp_path)`` and so on write files and return the records.
+"""Write tiny data sets in each layout for tests: ``write_cuhk(tmp_path)`` and others write files and return records.
 
-``train``, ``val`` and ``test`` are numbers of people, each with ``images`` images. To spoil a data set, change the
-returned records and call ``write_json``.
+``train``, ``val`` and ``test`` are numbers of people, each with ``images`` images. To test a damaged data set, change
+the returned records and call ``write_json``.
 """
 
 import csv

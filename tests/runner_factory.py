@@ -81,7 +81,7 @@ def write_run(folder: Path) -> Path:
 
 @dataclass
 class Outcome:
-    """How a tool ended and what it said; a negative ``status`` is the signal that killed it."""
+    """Exit status and output of a tool; a negative ``status`` is minus the signal that killed it."""
 
     status: int
     stdout: str
@@ -160,7 +160,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def kill_before_iteration(epoch: int, iteration: int) -> None:
-    """SIGKILL before a training iteration; both are counted from 0."""
+    """Send SIGKILL before an iteration of an epoch; epoch and iteration are counted from 0."""
     run_iter = EpochBasedTrainLoop.run_iter
 
     def run_or_die(self: EpochBasedTrainLoop, idx: int, batch: dict) -> None:
@@ -172,7 +172,7 @@ def kill_before_iteration(epoch: int, iteration: int) -> None:
 
 
 def kill_in_validation(epoch: int) -> None:
-    """SIGKILL at the start of the validation after so many epochs."""
+    """Send SIGKILL at the start of the validation after this number of epochs."""
     run = RetrievalValLoop.run
 
     def run_or_die(self: RetrievalValLoop) -> dict:
@@ -184,7 +184,7 @@ def kill_in_validation(epoch: int) -> None:
 
 
 def kill_in_write(number: int) -> None:
-    """SIGKILL in the middle of writing a file of MMEngine's, the ``number``-th from 0."""
+    """Send SIGKILL halfway through the ``number``-th file that MMEngine writes, counted from 0."""
     put = LocalBackend.put
     count = itertools.count()
 
@@ -201,13 +201,13 @@ def kill_in_write(number: int) -> None:
 
 
 def scalars(work_dir: Path) -> list[dict]:
-    """What was logged in training and validation, resumed runs after their first parts."""
+    """All scalars logged in training and validation, in order, those of resumed parts after those of the first part."""
     files = sorted(work_dir.glob("*/vis_data/scalars.json"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def metrics(work_dir: Path) -> list[dict]:
-    """The metrics of validations, then those of tests; one that was repeated with the same result counts once."""
+    """Metrics of the validations, then of the tests. A repeated validation with the same result counts once."""
     rows = scalars(work_dir) + [json.loads(file.read_text()) for file in sorted(work_dir.glob("*/*.json"))]
     rows = [{k: v for k, v in row.items() if "time" not in k} for row in rows if "t2i_global/R1" in row]
     return [row for number, row in enumerate(rows) if row not in rows[:number]]

@@ -1,4 +1,4 @@
-"""Annotation files: own data in JSON and CSV, and what a bad file is told."""
+"""Annotation files: a user's own data in JSON and CSV, and the error messages for bad files."""
 
 import json
 

@@ -1,7 +1,7 @@
-"""``cada benchmark``: every run is made once, a failure stays alone, and the tables say what the runs' files say.
+"""``cada benchmark``: every run is done once, a failure does not stop the others, and the tables agree with the files.
 
-The benchmark runs in this process; its children are forked from a warm interpreter, which saves the seconds of their
-imports, but for one test with real ones.
+The benchmark runs in this process. To save the time of imports, its subprocesses are forked from a warm interpreter;
+one test uses real ones.
 """
 
 import contextlib
@@ -352,7 +352,7 @@ def interrupt_when(path: Path) -> None:
 
 
 def wait_until_free(out: Path) -> None:
-    """A process that was killed takes a moment to be gone."""
+    """Wait until a killed process has released the folder."""
     deadline = time.monotonic() + 20
     while not is_free(out):
         assert time.monotonic() < deadline, "a child is left"
@@ -449,7 +449,7 @@ no_ara:  # without ARA
 
 @pytest.fixture(scope="module")
 def varied(first, folder) -> SimpleNamespace:
-    """A config that was trained already, and variants of its test and of its training; do not write to ``out``."""
+    """Benchmark of a trained config and of variants of its test and training. Do not write to ``out``."""
     (folder / "grid.yml").write_text(GRID)
     shutil.copytree(first.out / "tiny", folder / "varied" / "tiny")
     arguments = ("tiny.py", "--vary", "k2: test_cfg.rerank_topk=2", "grid.yml", "--cross", "other.py", *ONE_EPOCH)
@@ -508,7 +508,7 @@ def test_variants_are_resumed_and_changed_ones_are_refused(varied, folder, capfd
 
 @pytest.mark.slow
 def test_a_variant_waits_for_the_training_of_its_config(folder):
-    """It can be tested only where that training has ended well; the failure is named once."""
+    """The variant is tested only if that training has succeeded; its failure is reported once."""
     options = ("--cfg-options", "optim_wrapper.optimizer.lr=fast")
     assert run(folder, "tiny.py", "--vary", "k2: test_cfg.rerank_topk=2", "--out", "waiting", *options) == 1
     rows = read(folder / "waiting" / "results.json")["rows"]
@@ -556,7 +556,7 @@ def test_a_variant_of_one_config_leaves_the_others_alone(folder):
 
 
 def test_what_a_command_line_overrides_reaches_variants(tmp_path):
-    """Variables of the config as well, whose copies may stand in what the variant writes; else the variant wins."""
+    """Overridden variables also reach what the variant adds; where both set the same value, the variant wins."""
     request = plan.Request(
         ["cada_procedural"],
         str(tmp_path / "out"),
@@ -659,7 +659,7 @@ def test_a_bad_request_ends_before_any_work(folder, capfd, arguments, words):
     assert not (folder / "nothing").exists()
 
 
-def test_the_folder_is_none(folder, capfd):
+def test_an_out_that_is_a_file_is_refused(folder, capfd):
     assert run(folder, "tiny.py", "--out", "tiny.py") == 2
     assert "--out tiny.py is a file" in capfd.readouterr().err
 
@@ -674,7 +674,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_work(folder, capfd,
 
 
 def test_every_run_reads_a_copy_with_the_overrides(folder, tmp_path):
-    """The copies are what is run: bf16, overrides, and of YAML files the MMEngine config that they stand for."""
+    """Runs read copies that include bf16 and overrides; a YAML file is copied as the MMEngine config it stands for."""
     yaml = factory.REPO / "configs" / "yacs" / "torchreid_procedural.yml"
     request = plan.Request(
         configs=[str(folder / "tiny.py"), str(yaml)],
@@ -772,7 +772,7 @@ def lstm_flop() -> int:
 
 
 def layer_flop(tokens: int = T, asking: int = T) -> int:
-    """Query of those that ask, key and value of all, weights and their sum, output, feed-forward."""
+    """Query projection of ``asking`` tokens, key and value of all, attention weights and sum, output, feed-forward."""
     attention = 2 * C * C * (asking + 2 * tokens) + 2 * 2 * asking * tokens * C + 2 * asking * C * C
     return attention + 2 * 2 * asking * C * F
 
@@ -788,7 +788,7 @@ def layer_flop(tokens: int = T, asking: int = T) -> int:
     ids=["linear", "lstm", "transformer", "convolution"],
 )
 def test_flop_of_a_layer(module, flop):
-    """Also of those that run as fused kernels in eval mode."""
+    """Counted FLOP equal the formula, also for layers that run as fused kernels in eval mode."""
     assert count_flop(lambda: module.eval()(torch.randn(B, T, C))) == flop
     assert torch.backends.mkldnn.enabled  # and they are used again
     assert torch.backends.mha.get_fastpath_enabled()

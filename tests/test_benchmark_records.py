@@ -1,4 +1,4 @@
-"""Damaged files of a benchmark: named in one line, made again, and no result meanwhile."""
+"""Damaged files of a benchmark: each is reported in one line, does not count as a result, and is made again."""
 
 import json
 import shutil

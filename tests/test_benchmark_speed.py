@@ -1,4 +1,4 @@
-"""``cada speed``: what it counts, what it compares and what it prints. No number of seconds is looked at."""
+"""``cada speed``: what it counts, compares and prints. No test depends on measured times."""
 
 import json
 import os

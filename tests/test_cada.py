@@ -34,7 +34,7 @@ def only(*names):
 
 @pytest.mark.parametrize("on", [c for c in product([True, False], repeat=3) if any(c)])
 def test_losses_are_those_configured_and_every_trained_weight_gets_a_gradient(tiny_model, tiny_batch, on):
-    """A weight that waits for a gradient in vain stops distributed training in its first step."""
+    """A trainable weight without a gradient would make distributed training fail in its first step."""
     names = [name for name, wanted in zip(LOSSES, on, strict=True) if wanted]
     model = tiny_model(**only(*names))
     losses = model.loss(**tiny_batch())
@@ -80,7 +80,7 @@ def test_losses_depend_neither_on_the_order_of_pairs_nor_on_padding(tiny_model, 
 
 @pytest.mark.parametrize(("grouping", "num_groups"), GROUPINGS)
 def test_atp_loss_equals_pairs_fused_one_by_one(tiny_model, tiny_batch, grouping, num_groups):
-    """Three passes with copied images, as the method is told, against one batch with shared keys and values."""
+    """Compare the shared batch with three passes over copied images, as the paper describes the method."""
     model, batch = tiny_model(grouping=groups(grouping, num_groups)), tiny_batch()
     inputs, people = batch["inputs"], [sample.person_id for sample in batch["data_samples"]]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The data check: each thing that goes wrong is named in words that say what to do, and decides the exit status."""
+"""The data check: every problem is reported with what to do about it, and determines the exit status."""
 
 import subprocess
 import sys

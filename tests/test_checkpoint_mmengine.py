@@ -1,4 +1,4 @@
-"""Weights through MMEngine's doors, in a host whose default scope is not ours: ``load_from``, ``init_cfg``, ours."""
+"""Loading weights by MMEngine (``load_from``, ``init_cfg``) and by us, in a host whose default scope is not ours."""
 
 from collections.abc import Iterator
 from pathlib import Path

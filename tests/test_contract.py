@@ -129,7 +129,7 @@ def test_features_that_would_be_ranked_all_the_same(name, mode):
 
 @pytest.mark.parametrize("length", [0.0, float("nan"), 1.005])
 def test_lengths_that_are_not_this_mistake(length):
-    """A caption of no known word; a run that diverged, which is reported as such elsewhere; bf16."""
+    """Lengths with other causes: 0 (a caption without a known word), NaN (a diverged run), 1.005 (bf16 rounding)."""
     assert call(breach(encode_image=of_length(length)), "predict")
 
 

@@ -1,4 +1,4 @@
-"""The shared stack of cross-modal layers: what may change its states and what must not; groups of their tokens."""
+"""The shared stack of cross-modal layers: which inputs may change its states and which must not; groups of tokens."""
 
 import pytest
 import torch

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from nbclient import NotebookClient
 from runner_factory import REPO, tool, write_run
 
-from cada_plugin.cli.main import COMMANDS
+from cada_plugin.cli.main import COMMANDS, main
 from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.datasets.procedural import build_procedural
 from cada_plugin.engine.config import read_config
@@ -140,7 +140,7 @@ def test_the_config_for_own_photographs_reads_them(tmp_path, monkeypatch):
 
 
 def test_the_pages_on_own_pictures_find_them(tmp_path, monkeypatch, capsys):
-    (block,) = blocks("own-pictures.md", "python")
+    kept, block = blocks("own-pictures.md", "python")
     build = {"seed": 7, "identities": {"train": 2, "val": 2, "test": 3}, "images_per_identity": 2}
     build_procedural(tmp_path / "people", **build)
     (tmp_path / "people/imgs").rename(tmp_path / "my_photos")
@@ -149,6 +149,15 @@ def test_the_pages_on_own_pictures_find_them(tmp_path, monkeypatch, capsys):
     exec(block, names)
     assert len(names["gallery"]) == 14
     assert "\n5 my_photos/" in capsys.readouterr().out
+    facts = ["--name-pattern", "{camera}_"]
+    for number, path in enumerate(sorted((tmp_path / "my_photos").rglob("*.jpg"))):
+        path.rename(path.with_name(f"gate{number % 5}_{path.name}"))
+    assert main(["index", "my_photos", "--gallery", "gallery", *facts]) == 0
+    capsys.readouterr()
+    exec(kept, names)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(" gate3 " in line for line in lines)
 
 
 @pytest.mark.slow

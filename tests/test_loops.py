@@ -56,7 +56,7 @@ def dataset(config) -> ProceduralPEDES:
 
 
 class StandInRunner:
-    """What a loop asks of a Runner."""
+    """The parts of a Runner that a loop uses."""
 
     def __init__(self, model: torch.nn.Module, work_dir: Path) -> None:
         self.model, self.work_dir = model, str(work_dir)
@@ -145,7 +145,7 @@ def test_batch_size_changes_no_number(evaluate):
 
 
 def test_order_of_the_gallery_changes_no_number(evaluate, dataset):
-    """Also the order in which an item arrives: the metric sorts by sample index."""
+    """Neither does the order of items in the loader: the metric sorts by sample index."""
     reference, _ = evaluate()
     shuffled, _ = evaluate(loader={"sampler": [3, 8, 1, 0, 2, 7, 5, 6, 4]})
     assert shuffled == pytest.approx(reference, abs=1e-9)
@@ -277,7 +277,7 @@ def test_images_of_one_query_share_calls_of_the_model(model, dataset, monkeypatc
     "asked", [[1] * 31 + [225], [1, 2, 4, 8, 16, 256], [3, 600], [30] * 9, [256, 256, 1000]], ids=str
 )
 def test_calls_are_balanced(asked):
-    """A row of a call is as long as that of its most asked image, so rows times that is what a call costs."""
+    """A call pads all its images to the largest number of captions per image: images times that number is its cost."""
     images = torch.arange(len(asked)).repeat_interleave(torch.tensor(asked))
     sizes = _calls(images, 256, 32)
     assert sum(sizes) == len(images)

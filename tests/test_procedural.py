@@ -1,4 +1,4 @@
-"""Procedural pedestrians: determinism, disjoint pools, honest twins, captions that tell the truth, whole folders."""
+"""Procedural pedestrians: determinism, disjoint pools, twins that differ as stated, true captions, complete folders."""
 
 import hashlib
 import json

@@ -1,5 +1,5 @@
-"""Files as an accident leaves them: whatever stands there, the benchmark says so or makes the run again, and a yacs
-file gives a config or one of our errors."""
+"""Property tests with damaged files. A benchmark reports a damaged file and repeats its run; a yacs file gives a config
+or one of our errors."""
 
 import json
 import tempfile
@@ -91,7 +91,7 @@ CONTENTS = {name: mutated_json(content) for name, content in factory.FILES.items
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch) -> Plan:
-    """With pictures that are drawn but not written, and few resamples."""
+    """A plan whose charts are drawn but not saved, and whose bootstrap uses few resamples."""
     monkeypatch.setattr(benchmark, "machine", lambda: factory.COST["machine"])
     monkeypatch.setattr(report, "paired_bootstrap", partial(report.paired_bootstrap, num_samples=20))
     monkeypatch.setattr(charts.Figure, "savefig", lambda self, path, **_: Path(path).write_text(""))

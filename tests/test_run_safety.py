@@ -1,5 +1,5 @@
-"""What can go wrong around a training: other people's folders, numbers that diverge, signals, full disks. Nothing is
-lost, nothing else is touched, and the number at the end is that of the file that stays."""
+"""What can go wrong around a training: other people's folders, divergence, signals, full disks. No checkpoint is lost,
+no other file is touched, and the reported metrics are those of the checkpoint that is kept."""
 
 import errno
 import functools
@@ -219,7 +219,7 @@ def test_the_folder_of_the_checkpoints_is_the_hooks(tmp_path, monkeypatch, work_
 
 @pytest.mark.slow
 def test_other_schedules_are_left_as_they_were(config):
-    """Resumed with the same config, a run whose weight decay has a schedule ends as one in one piece."""
+    """A run whose weight decay has a schedule, stopped and resumed, ends like an uninterrupted one."""
     path = config.with_name("decay.py")
     path.write_text(
         f"_base_ = ['{config}']\nparam_scheduler = [dict(type='LinearParamScheduler', param_name='weight_decay', "
@@ -403,7 +403,7 @@ def test_resume_never_starts_afresh_over_checkpoints_that_are_all_bad(config, tr
 
 
 def infinite_moment() -> None:
-    """One gradient is so large that Adam's second moment becomes infinite: weights and losses stay finite, for ever."""
+    """Simulate a gradient so large that Adam's second moment becomes infinite, while weights and losses stay finite."""
     run_iter = EpochBasedTrainLoop.run_iter
 
     def run(self: EpochBasedTrainLoop, idx: int, batch: dict) -> None:
@@ -619,7 +619,7 @@ def test_a_signal_whose_exception_was_lost_ends_the_run_at_the_next_hook():
 
 
 @pytest.mark.slow
-def test_what_is_ignored_stays_ignored():
+def test_an_ignored_signal_stays_ignored():
     """``nohup`` starts a program with SIGHUP ignored."""
     code = (
         "import os, signal\n"
@@ -637,7 +637,7 @@ def test_what_is_ignored_stays_ignored():
 
 
 def places(config: Config, key: str) -> list:
-    """Values of a key in all that a Runner reads of a config."""
+    """All values of a key in the parts of a config that a Runner reads."""
     found = []
 
     def walk(node: object) -> None:
@@ -743,7 +743,7 @@ def test_variables_of_the_same_value_are_not_confused(tmp_path):
     assert child.model.data_preprocessor.to_dict() == {"mean": [1, 1, 1], "std": [2, 2, 2]}
 
 
-def test_a_dead_variable_is_said():
+def test_overriding_a_variable_that_nothing_reads_is_an_error():
     with pytest.raises(ConfigError, match=r"image_size is a variable .* Set model\.visual_encoder\.image_size"):
         override(read_config(CONFIGS / "baselines/clip_cuhk.py"), {"image_size": (64, 32)})
 

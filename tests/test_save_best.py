@@ -1,4 +1,4 @@
-"""By which metric the best epoch is chosen, where a run does not measure the one that its config names."""
+"""Which metric chooses the best epoch if a run does not measure the one in its config."""
 
 import logging
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from cada_plugin.errors import ConfigError
 
 @pytest.fixture
 def runner(tmp_path):
-    """What a checkpoint hook asks a Runner for, whoever made the Runner."""
+    """The parts of a Runner that a checkpoint hook uses."""
 
     def make(can_match: bool = True, rerank_topk: int = 4, loop_type: type = RetrievalValLoop) -> SimpleNamespace:
         loop = loop_type.__new__(loop_type)

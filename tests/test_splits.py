@@ -32,7 +32,7 @@ def test_shares_are_about_80_10_10():
 
 
 def test_the_division_never_changes():
-    """Numbers of people already trained on must stay: another hash would mix training and test people of old models."""
+    """Splits must stay the same in all versions: otherwise an old model would be tested on people it was trained on."""
     splits = split_people(range(100))
     assert {person: splits[person] for person in range(30) if splits[person] != "train"} == {
         20: "val",

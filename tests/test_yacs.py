@@ -1,4 +1,4 @@
-"""yacs files of both styles: each key against where it belongs in a config, both directions, bad input, real runs."""
+"""yacs files of both styles: each key changes the right place of a config, both directions, bad input, real runs."""
 
 import copy
 import functools
@@ -336,7 +336,7 @@ def test_every_key_of_the_table_is_tested():
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", ["cada_icfg", "pretrain_procedural_dual", "baselines/clip_procedural"])
 def test_a_config_comes_back_from_its_tree(name, style, tmp_path):
-    """No validation split, losses and decoder left out, another model."""
+    """Also configs without a validation split, without losses and decoder, and with another model."""
     config = Config.fromfile(CONFIGS / f"{name}.py")
     path = write(tmp_path, "tree.yml", to_yacs(config, style, world_size=2).dump())
     assert to_mmengine(path, world_size=2).to_dict() == config.to_dict()

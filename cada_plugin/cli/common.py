@@ -1,6 +1,7 @@
 """What the commands share: the arguments of OpenMMLab's tools, reading configs, handling errors and signals."""
 
 import argparse
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,7 +33,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         "config", help="a config: a path, or the name of one that ships with the plugin (cada_procedural)"
     )
     parser.add_argument("--work-dir", help="where logs, checkpoints and pictures go (default: work_dirs/<config name>)")
-    parser.add_argument("--amp", action="store_true", help="bf16 autocast where the device has it")
+    parser.add_argument("--amp", action="store_true", help="bf16 autocast; a GPU without bf16 is refused in training")
     add_overrides(parser)
     parser.add_argument(
         "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="several processes"
@@ -106,6 +107,10 @@ def _message(error: BaseException) -> str:
 def read_job(args: argparse.Namespace, job: str) -> Config:
     """Read the config of a command line, apply its overrides, and prepare it for ``job`` (train, test)."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if args.dry_run:  # a YAML config reports what became of its keys, also where all of them were taken
+        reports = logging.getLogger("cada_plugin")
+        reports.addHandler(logging.StreamHandler())
+        reports.setLevel(logging.INFO)
     config = read_any_config(args.config, args.overrides, args.ignore_unknown, args.launcher)
     override(config, args.cfg_options or {})
     return prepare(config, job, args.config, args.work_dir, args.launcher)

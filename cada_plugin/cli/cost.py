@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cada_plugin.benchmark.cost import measure_cost
 from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job, run_command
+from cada_plugin.engine.start import use_amp
 from cada_plugin.files import writable_file, write_json
 
 
@@ -23,6 +24,13 @@ def main(argv: list[str]) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     config = read_job(args, "test")
+    if args.amp:
+        config.test_cfg.amp = True
+        if config.get("train_dataloader"):
+            use_amp(config)
+    if args.dry_run:
+        print(config.pretty_text)
+        return
     config.resume, config.load_from = False, None
     writable_file(Path(args.out), "--out")
     write_json(Path(args.out), measure_cost(config))

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "train a model by a config, then test its best epoch",
     "test": "test a checkpoint",
+    "index": "encode a folder of pictures into a gallery, or bring it up to date",
+    "search": "search a gallery by sentences and pictures",
     "benchmark": "train and test several configs with several seeds, and compare them",
     "cost": "measure what one model costs: parameters, arithmetic, speed, memory",
-    "speed": "measure the speed of this machine",
+    "speed": "compare the speed of this code with a plain implementation and torchreid",
     "check-data": "check a copy of a data set before training on it",
     "convert": "rewrite weights under the names of another format",
 }

@@ -55,7 +55,7 @@ def prepare(config: Config, job: str, source: str, work_dir: str | None = None, 
 
 
 def run_training(config: Config, resume: str | None = None, amp: bool = False, auto_scale_lr: bool = False) -> None:
-    """Train by a prepared config, then test the best epoch on the validation split, or the last one if none was chosen.
+    """Train by a prepared config, then test, on the test split, the epoch that was best in validation, or the last one.
 
     Args:
         resume: a checkpoint, or ``auto`` for the work dir's last good one.

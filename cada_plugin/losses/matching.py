@@ -40,8 +40,8 @@ class MatchingLoss(nn.Module):
     """:func:`matching_loss` times a weight: whether a caption and an image belong together, as a whole and by groups.
 
     "ITM" of BLIP without groups, CADA's ATP with them. It needs a model that fuses captions with images, and wrong
-    pairs to contrast with, preferably hard ones. Its head is what re-ranks. Cost: the loss itself nothing; fusing three
-    pairs (one true, two wrong) for each pair of the batch most of a training step.
+    pairs to contrast with, preferably hard ones. Its head is what re-ranks. The loss itself costs
+    next to nothing; the three fusions for each pair of the batch (one true, two wrong) take most of a training step.
 
     Args:
         weight: factor of the loss.

@@ -2,7 +2,7 @@
 
 CADA learns three associations between images and captions:
 
-- *global*: the embeddings of the two encoders follow who is on them. It ranks a whole gallery (stage 1).
+- *global*: embeddings of images and captions of one person are pulled together. It ranks a whole gallery (stage 1).
 - *ATP*, association of text tokens to image patches: in a fusion decoder the tokens of a caption attend to the patches
   of an image, and a match head says whether they belong together, for the whole caption and for groups of its tokens.
   At test time this head re-orders the top of the stage-1 list (stage 2).

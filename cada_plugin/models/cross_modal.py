@@ -272,8 +272,9 @@ class CrossModalBert(nn.Module):
             input_ids: (P, T) long.
             attention_mask: (P, T) bool, True for real tokens; only they are attended to.
             memory: of I images; without it the texts are encoded alone.
-            images: (P,) long, the image that each text attends to. None: text p attends to image p of P, or all texts
-                to the only one. Cost: every image is padded to the image with the most query tokens.
+            images: (P,) long, the image that each text attends to. None: text p attends to image p; if memory
+                holds one image, all texts attend to it. The queries of each image are padded to the image with the most
+                query tokens, so that time grows if one image has far more texts than the others.
             causal: each token attends to itself and the tokens before it.
             first_only: return the first token alone, (P, 1, C); the last layer then computes nothing else.
             compute_padding: compute the states of padding too, which ``PositionGroups`` average; otherwise they are 0.

@@ -39,14 +39,14 @@ class EncodedPairs(NamedTuple):
     all_people: Tensor
     """(A,)."""
     one_person: bool
-    """All B pairs show the same person, as far as this process can tell without asking the device."""
+    """The B pairs of this process show one person (found on the CPU, without waiting for the device)."""
 
 
 class FusedPairs(NamedTuple):
     """Captions fused with images: B true pairs, B captions with a wrong image, B images with a wrong caption."""
 
     states: Tensor
-    """(3B, T, C), or (3B, 1, C) where only the first token was asked for."""
+    """(3B, T, C), or (3B, 1, C) if only the first token is computed."""
     attention_mask: Tensor
     """(3B, T) bool."""
     phrase_index: Tensor
@@ -113,7 +113,7 @@ class FusionRetriever(TextImageRetriever):
         return self.text_encoder.image_memory(tokens)
 
     def match(self, texts: TextFeatures, memory: ImageMemory, images: Tensor) -> Tensor:
-        """Raw "match" logits (P,). Fastest where every image is asked by about as many texts."""
+        """Raw logits (P,) of the class "match". Fastest if all images have about equally many texts."""
         fused = self.fuse(texts.input_ids, texts.attention_mask, memory, images, first_only=True)
         return self.itm_head(fused[:, 0])[:, 1].float()
 
@@ -127,7 +127,8 @@ class FusionRetriever(TextImageRetriever):
         compute_padding: bool = False,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
-        """States (P, T, C) of captions whose first token becomes ``[ENC]`` and which ask ``images`` (P,) of ``memory``.
+        """States (P, T, C) of captions that attend to ``images`` (P,) of ``memory``; their first token becomes
+        ``[ENC]``.
 
         The other arguments are those of ``CrossModalBert.forward``.
         """
@@ -159,7 +160,7 @@ class FusionRetriever(TextImageRetriever):
 
     @staticmethod
     def contrast(loss: nn.Module, pairs: EncodedPairs) -> Tensor:
-        """A loss of the normalised embeddings of all processes and of who is on them."""
+        """Apply a contrastive loss to the normalised embeddings and person ids of all processes."""
         images, texts = (F.normalize(x, dim=-1) for x in (pairs.all_images, pairs.all_texts))
         return loss(images, texts, pairs.all_people)
 

@@ -1,11 +1,11 @@
 """Groups of text tokens that ATP classifies one by one, beside the whole caption.
 
-A grouping decides to which group each token of a caption belongs; ATP averages the fused states of a group and asks
-its match head about each average. ``PositionGroups`` is the released code's grouping: equal stretches of the *padded*
-sequence, padding included. ``TokenGroups`` splits the real tokens evenly. ``PhraseGroups`` keeps attribute phrases
-such as "a red coat" together; the text pipeline finds them (``TagAttributes``).
+A grouping decides to which group each token of a caption belongs; ATP averages the fused states of a group and
+classifies each average with ``itm_local_head``. ``PositionGroups`` is the released code's grouping: equal stretches of
+the *padded* sequence, padding included. ``TokenGroups`` splits the real tokens evenly. ``PhraseGroups`` keeps attribute
+phrases such as "a red coat" together; the text pipeline finds them (``TagAttributes``).
 
-To add a grouping, register a subclass of :class:`Grouping`; the model asks it nothing beyond what stands there.
+To add a grouping, register a subclass of :class:`Grouping`; the model uses only its methods and attributes.
 """
 
 from abc import ABC, abstractmethod
@@ -65,7 +65,7 @@ class PositionGroups(Grouping):
 
 @MODELS.register_module()
 class TokenGroups(Grouping):
-    """``num_groups`` runs of real tokens, as equal in length as they can be."""
+    """``num_groups`` consecutive parts of the real tokens, as equal in length as they can be."""
 
     def __init__(self, num_groups: int = 2) -> None:
         self.num_groups = _check_number(self, num_groups)
@@ -79,7 +79,8 @@ class TokenGroups(Grouping):
 
 @MODELS.register_module()
 class PhraseGroups(Grouping):
-    """Attribute phrases: each one a group of its own (``num_groups=None``), or all of them in ``num_groups`` runs."""
+    """Attribute phrases: each one a group of its own (``num_groups=None``), or all of them in ``num_groups``
+    consecutive parts."""
 
     needs_phrases = True
 
@@ -110,7 +111,7 @@ def position_groups(attention_mask: Tensor, num_groups: int) -> Tensor:
 
 
 def token_groups(attention_mask: Tensor, num_groups: int) -> Tensor:
-    """Real tokens between ``[CLS]`` and ``[SEP]`` in ``num_groups`` runs whose lengths differ by at most one."""
+    """Real tokens between ``[CLS]`` and ``[SEP]`` in ``num_groups`` parts whose lengths differ by at most one."""
     lengths = attention_mask.sum(1, keepdim=True) - 2  # (P, 1): without [CLS] and [SEP]
     position = torch.arange(attention_mask.shape[1], device=attention_mask.device)[None]  # (1, T)
     group = ((position - 1) * num_groups).div(lengths.clamp_min(1), rounding_mode="floor")
@@ -118,7 +119,7 @@ def token_groups(attention_mask: Tensor, num_groups: int) -> Tensor:
 
 
 def phrase_groups(phrase_index: Tensor, num_groups: int) -> Tensor:
-    """Whole phrases, in order, in ``num_groups`` runs whose numbers of phrases differ by at most one.
+    """Whole phrases, in order, in ``num_groups`` parts whose numbers of phrases differ by at most one.
 
     ``phrase_index`` (P, T) numbers the phrases of each text from 0, -1 outside of them.
     """

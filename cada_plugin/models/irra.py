@@ -1,6 +1,6 @@
 """IRRA (Jiang and Ye, "Cross-modal implicit relation reasoning and aligning for text-to-image person retrieval", CVPR
-2023): a dual encoder trained with SDM and an identity loss. A third loss predicts masked words of the caption with the
-help of the image, which teaches the encoders fine relations. That path is used in training only."""
+2023): a dual encoder trained with SDM and an identity loss. A third branch predicts masked words from caption and
+image, so that the encoders learn fine-grained correspondence; it is used in training only."""
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +66,7 @@ class IRRA(DualEncoder):
         num_classes: identities of the training split.
         loss_sdm: see ``SDMLoss``.
         loss_id: see ``IdentityLoss``; ``num_classes`` and ``embed_dim`` are filled in.
-        loss_irr: of the masked words, see ``MaskedAttributeLoss``.
+        loss_irr: of the masked words, see ``MaskedAttributeLoss``; as published with ``weight=1.0``.
         reasoning_depth, reasoning_heads: layers and heads of the relation reasoning.
         encoders: arguments of :class:`DualEncoder`.
     """

@@ -2,7 +2,7 @@
 
 *Hard negatives* (the most similar wrong partner of the batch) are what the released CADA uses. *Sampled negatives*, as
 in ALBEF and BLIP, are chosen at random with a probability that grows with similarity: less prone to always training on
-the same confusing image, and usable from the first step of a training that starts from nothing.
+the same confusing image, and usable from the first step of a training from scratch.
 """
 
 import torch
@@ -28,7 +28,7 @@ def sampled_negatives(cosine: Tensor, same: Tensor, scale: float | Tensor) -> Te
     Args:
         cosine: (B, A).
         same: (B, A) bool, True where the column shows the row's own person; never chosen.
-        scale: 0 samples uniformly; the larger it is, the more the choice is the hardest negative.
+        scale: 0 samples uniformly; the larger it is, the more often the hardest negative is chosen.
     """
     weights = (scale * cosine.float()).masked_fill(same, -torch.inf).softmax(1)
     # A diverged model gives NaN: any choice will do, as its loss reports the divergence, whereas multinomial would end
@@ -38,7 +38,8 @@ def sampled_negatives(cosine: Tensor, same: Tensor, scale: float | Tensor) -> Te
 
 @torch.no_grad()
 def similarities(own: Tensor, others: Tensor, normalise: bool) -> Tensor:
-    """Products (B, A) of projections (B, D) and (A, D) in full precision: half precision would tie the hardest."""
+    """Products (B, A) of projections (B, D) and (A, D) in full precision, as half precision would make
+    the most similar ones equal."""
     own, others = own.float(), others.float()
     if normalise:
         own, others = F.normalize(own, dim=-1), F.normalize(others, dim=-1)

@@ -106,10 +106,10 @@ class TextImageRetriever(BaseModel):
         raise NotImplementedError(f"{type(self).__name__} does not re-rank (can_match is False)")
 
     def match(self, texts: TextFeatures, memory: object, images: Tensor) -> Tensor:
-        """Match logits (P,): text p of the P ``texts`` asks image ``images[p]`` of the I images of ``memory``.
+        """Match logits (P,): text p of the P ``texts`` with image ``images[p]`` of the I images of ``memory``.
 
         Args:
-            texts: of P captions; one that asks several images stands there once for each of them.
+            texts: of P captions; one that is matched with several images stands there once for each of them.
             memory: what :meth:`image_memory` made of I images.
             images: (P,) long.
         """

@@ -46,7 +46,8 @@ class EncodedImages:
         """A gallery of the images of both, first those of ``self``.
 
         Raises:
-            GalleryError: the shapes of embeddings or tokens differ, so that different models encoded them.
+            GalleryError: the shapes of embeddings or tokens differ. Two checkpoints of one architecture cannot be told
+                apart by them: join only what one checkpoint encoded.
         """
         if not isinstance(other, EncodedImages):
             return NotImplemented

@@ -33,7 +33,7 @@ class RankedQuery:
     """
 
     caption: str
-    query_person_id: int
+    query_person_id: int | None
     hits: Sequence[tuple[str | os.PathLike, int, float | str]]
     truth: str | os.PathLike | None = None
 
@@ -114,7 +114,8 @@ class _Picture:
             self.draw.line((self.margin, y, width - self.margin, y), MAT, self._px(2))
             self._row(row, lines, y + self.gap, columns)
             y += height
-        self._legend(bottom + self.gap)
+        if any(row.query_person_id is not None for row in rows):
+            self._legend(bottom + self.gap)
 
     def _px(self, length: float) -> int:
         return max(1, round(length * self.scale))
@@ -139,16 +140,19 @@ class _Picture:
     def _row(self, row: RankedQuery, lines: list[str], y: int, columns: int) -> None:
         for number, line in enumerate(lines):
             self.draw.text((self.margin, y + number * self.line), line, INK, self.text)
-        self.draw.text((self.margin, y + len(lines) * self.line), f"person {row.query_person_id}", FAINT, self.text)
+        known = row.query_person_id is not None
+        if known:
+            self.draw.text((self.margin, y + len(lines) * self.line), f"person {row.query_person_id}", FAINT, self.text)
         if row.truth is not None:
             self._framed(row.truth, self.truth_x, y, FAINT)
             self._beneath("described", "", self.truth_x, y)
         for rank, (path, person_id, score) in enumerate(row.hits[:columns]):
             x = self.hits_x + rank * (self.cell[0] + self.gap)
             right = person_id == row.query_person_id
-            self._framed(path, x, y, RIGHT if right else WRONG)
-            radius = self._px(_MARK)
-            self._mark(x + self.cell[0] - radius, y + radius, radius, right)
+            self._framed(path, x, y, (RIGHT if right else WRONG) if known else FAINT)
+            if known:
+                radius = self._px(_MARK)
+                self._mark(x + self.cell[0] - radius, y + radius, radius, right)
             self._beneath(str(rank + 1), score if isinstance(score, str) else f"{score:.3f}", x, y)
 
     def _framed(self, path: str | os.PathLike, x: int, y: int, colour: tuple[int, int, int]) -> None:

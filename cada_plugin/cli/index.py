@@ -1,0 +1,78 @@
+"""Encode a folder of pictures into a gallery, or bring the gallery up to date with the folder.
+
+cada index crops/ --gallery gallery/
+cada index crops/ --gallery gallery/ --name-pattern "{camera}_{time:%Y%m%d%H%M%S}"
+cada index --gallery gallery/                        (the folder is known)
+cada index crops/ --gallery http://host:19530/crops  (Milvus)
+
+Only new and changed pictures are decoded. A run that was interrupted is continued by the next one. The weights that
+ship with the plugin (the default) know drawn people only: for photographs give --config and --checkpoint of a model
+that was trained on photographs. Exit status: 0 all indexed, 1 some pictures cannot be read (the others are indexed),
+2 nothing was done.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from cada_plugin.cli.common import run_command
+from cada_plugin.errors import ConfigError, GalleryError
+from cada_plugin.gallery import Gallery
+from cada_plugin.gallery.tokens import MODES
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "cada index", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="?", help="folder of the pictures, with its sub-folders")
+    parser.add_argument("--gallery", required=True, metavar="PLACE", help="a folder, or the address of a collection")
+    parser.add_argument("--config", default="cada_procedural", help="of a new gallery (default: cada_procedural)")
+    parser.add_argument("--checkpoint", help="weights for --config (default: its start weights)")
+    parser.add_argument(
+        "--tokens", choices=MODES, default="none", help="of a new gallery: what is kept for re-ranking (default: none)"
+    )
+    parser.add_argument("--name-pattern", metavar="PATTERN", help="how file names tell camera, time and person")
+    parser.add_argument("--csv", metavar="FILE", help="camera, time, person and other columns by path")
+    parser.add_argument("--device", default="cpu", help="such as cuda (default: cpu)")
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures encoded at once")
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> int:
+    gallery = Gallery.open(args.gallery, device=args.device) if _exists(args.gallery) else None
+    if gallery is None:
+        if args.folder is None:
+            raise ConfigError(f"{args.gallery} is a new gallery: give the folder of the pictures")
+        gallery = Gallery.create(
+            args.gallery, args.folder, args.config, args.checkpoint, args.tokens, device=args.device
+        )
+    elif args.folder is not None and Path(args.folder).expanduser().resolve() != gallery.root:
+        raise ConfigError(
+            f"the gallery {args.gallery} is of the folder {gallery.root}, not of {args.folder}: use another --gallery"
+        )
+    if args.name_pattern or args.csv:
+        gallery.remember_facts(args.name_pattern, args.csv)
+    changes = gallery.index(batch_size=args.batch_size)
+    encoded = len(changes.new) - len(changes.unreadable.keys() & {file.path for file in changes.new})
+    print(
+        f"{args.gallery}: {len(gallery):,} images; {encoded:,} encoded (of these changed: {len(changes.changed):,}), "
+        f"{len(changes.moved):,} moved, {len(changes.removed):,} removed, "
+        f"{len(changes.unchanged) + len(changes.touched):,} unchanged, {len(changes.unreadable):,} unreadable"
+    )
+    for path, reason in sorted(changes.unreadable.items()):
+        shown = path.encode("utf-8", "backslashreplace").decode()
+        print(f"unreadable: {shown}: {reason}", file=sys.stderr)
+    return int(bool(changes.unreadable))
+
+
+def _exists(place: str) -> bool:
+    if "://" not in place:
+        return os.path.exists(os.path.join(place, "gallery.json"))
+    from cada_plugin.gallery.milvus_store import MilvusStore, parse_uri
+
+    try:
+        return bool(MilvusStore(*parse_uri(place)).meta())
+    except GalleryError:  # no collection; if the server cannot be reached, making one says so
+        return False

@@ -1,0 +1,119 @@
+"""Search a gallery by sentences and pictures.
+
+cada search gallery/ "a woman in a red coat with a black backpack"
+cada search gallery/ "a man in a blue jacket" --and "he carries a suitcase" --without "a hat" --camera gate3
+cada search gallery/ --like somebody.jpg --after 2026-11-25T08:00 --sheet found.png
+
+--and averages the sentences, --or takes the best of them, and --without counts against an image; a negation inside a
+sentence is not understood. The best images are re-ranked by the match head where the model has one. Exit status: 0
+something was found, 1 nothing, 2 the search is impossible.
+"""
+
+import argparse
+import json
+import sys
+from datetime import datetime, timezone
+
+from cada_plugin.cli.common import run_command
+from cada_plugin.errors import ConfigError
+from cada_plugin.gallery import Filter, Gallery, GalleryHit, Query
+from cada_plugin.gallery.facts import parse_time
+from cada_plugin.visualization import RankedQuery, draw_ranked_galleries
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "cada search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("gallery", help="what `cada index` made: a folder, or the address of a collection")
+    parser.add_argument("sentence", nargs="?", help="a description of the person")
+    more = parser.add_mutually_exclusive_group()
+    more.add_argument("--and", dest="both", nargs="+", default=[], metavar="SENTENCE", help="fit these as well")
+    more.add_argument("--or", dest="either", nargs="+", default=[], metavar="SENTENCE", help="or fit one of these")
+    parser.add_argument("--without", nargs="+", default=[], metavar="SENTENCE", help='such as "a hat"')
+    parser.add_argument("--like", nargs="+", default=[], metavar="PICTURE", help="look like these")
+    parser.add_argument("--camera", nargs="+", default=[], help="only of these cameras")
+    parser.add_argument("--after", metavar="TIME", help="not before this time (2026-11-25T08:00, UTC)")
+    parser.add_argument("--before", metavar="TIME", help="before this time")
+    parser.add_argument("--where", nargs="+", default=[], metavar="COLUMN=VALUE", help="columns of the CSV")
+    parser.add_argument("--min-score", type=float, metavar="COSINE", help="least stage-1 score")
+    parser.add_argument("--per-person", action="store_true", help="the best image of each person or track")
+    parser.add_argument("--topk", type=int, default=10, metavar="K", help="number of hits (default: 10)")
+    parser.add_argument("--sort", choices=["score", "time"], default="score", help="order of the hits shown")
+    parser.add_argument("-f", "--files", action="store_true", help="print paths alone")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--sheet", metavar="FILE.png", help="draw the hits")
+    parser.add_argument("--device", default="cpu", help="such as cuda (default: cpu)")
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> int:
+    sentences = [*([args.sentence] if args.sentence else []), *args.both, *args.either]
+    query = Query(
+        sentences,
+        args.like,
+        args.without,
+        "or" if args.either else "and",
+        Filter(
+            args.camera,
+            parse_time(args.after, "--after") if args.after else None,
+            parse_time(args.before, "--before") if args.before else None,
+            _columns(args.where),
+        ),
+        args.topk,
+        args.min_score,
+        args.per_person,
+    )
+    hits = Gallery.open(args.gallery, device=args.device).search(query)
+    if args.sort == "time":
+        hits = sorted(hits, key=lambda hit: (hit.row.time is None, hit.row.time))
+    if args.sheet and hits:
+        labels = [f"cos {hit.cosine:.3f}" if hit.match is None else f"{hit.match:.2f}" for hit in hits]
+        shown = [(hit.path, -1, label) for hit, label in zip(hits, labels, strict=True)]
+        draw_ranked_galleries(
+            [RankedQuery("; ".join(sentences) or f"like {', '.join(args.like)}", None, shown)], args.sheet, len(hits)
+        )
+        print(f"drawn: {args.sheet}", file=sys.stderr)
+    if args.json:
+        print(json.dumps([_as_json(hit) for hit in hits], indent=2))
+    elif args.files:
+        print("\n".join(hit.path for hit in hits))
+    else:
+        for hit in hits:
+            print(f"{hit.rank:3}  {_score(hit):30}  {_when(hit):16}  {hit.row.camera:10}  {hit.path}".rstrip())
+    return int(not hits)
+
+
+def _columns(words: list[str]) -> dict[str, list[str]]:
+    columns: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--where {word!r}: write COLUMN=VALUE")
+        columns.setdefault(name, []).append(value)
+    return columns
+
+
+def _score(hit: GalleryHit) -> str:
+    return f"cosine {hit.cosine:.3f}" + ("" if hit.match is None else f", match {hit.match:.2f}")
+
+
+def _when(hit: GalleryHit) -> str:
+    if hit.row.time is None:
+        return ""
+    return datetime.fromtimestamp(hit.row.time, timezone.utc).strftime("%Y-%m-%d %H:%M")
+
+
+def _as_json(hit: GalleryHit) -> dict:
+    row = hit.row
+    return {
+        "rank": hit.rank,
+        "path": hit.path,
+        "cosine": hit.cosine,
+        "match": hit.match,
+        "id": row.id,
+        "camera": row.camera,
+        "time": row.time,
+        "person": row.person,
+        "columns": dict(row.columns),
+    }

@@ -1,0 +1,342 @@
+"""A gallery that is kept: index a folder of pictures once, bring it up to date, and search it by sentences."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cada_plugin.apis import Retriever, load_retriever
+from cada_plugin.errors import ConfigError, GalleryError
+from cada_plugin.files import only_writer
+from cada_plugin.gallery.facts import Facts, NamePattern, read_facts
+from cada_plugin.gallery.fingerprint import fingerprint
+from cada_plugin.gallery.index import Changes, File, compare, digest_or_none, row_id
+from cada_plugin.gallery.query import Query, combined_logits, stage_one_vectors
+from cada_plugin.gallery.store import Filter, GalleryRow, Store
+from cada_plugin.gallery.tokens import MODES, TokenFiles
+from cada_plugin.progress import progress_bar
+from cada_plugin.retrieval import match_shortlists, reranks
+
+_FORMAT = 1
+_CHUNK = 256  # pictures decoded, encoded and added at once: a kill loses at most their encoding
+
+
+@dataclass(frozen=True)
+class GalleryHit:
+    """One image found.
+
+    Attributes:
+        rank: from 1.
+        path: of the file, absolute where the folder of the gallery is known.
+        cosine: the stage-1 score, a cosine where one sentence was searched for.
+        match: the raw match logit of stage 2; None where the image was not matched.
+        row: what is known of the image: id, camera, time, person, columns.
+    """
+
+    rank: int
+    path: str
+    cosine: float
+    match: float | None
+    row: GalleryRow
+
+
+class Gallery:
+    """Encoded pictures of one folder, and the model that encoded them. :func:`Gallery.create` makes one, and
+    :func:`Gallery.open` opens it again.
+
+    A folder or a Milvus address holds the rows; tokens for stage 2 are files beside a local gallery. Where no tokens
+    are kept (``tokens="none"``), the shortlisted pictures are encoded again at every search.
+    """
+
+    def __init__(self, place: str, store: Store, retriever: Retriever) -> None:
+        self.place, self.store, self.retriever = place, store, retriever
+        meta = store.meta()
+        self.root, self.mode = Path(meta["root"]), meta["tokens"]
+        self._tokens = TokenFiles(Path(place) / "tokens", self.mode)
+        mine = fingerprint(retriever)
+        if mine != meta["fingerprint"]:
+            raise GalleryError(
+                f"the gallery {place} was made by {meta['fingerprint']}, and this model is {mine}: embeddings of two "
+                "models cannot be compared. Use the model of the gallery, or index into a new one"
+            )
+
+    @classmethod
+    def create(
+        cls,
+        place: str | os.PathLike,
+        folder: str | os.PathLike,
+        config: str,
+        checkpoint: str | None = None,
+        tokens: str = "none",
+        device: str = "cpu",
+    ) -> "Gallery":
+        """An empty gallery at a new place.
+
+        Args:
+            place: a folder, or the address of a Milvus collection (``http://host:19530/name``).
+            folder: of the pictures.
+            config, checkpoint: of the model, as in ``load_retriever``. They are kept, so that a search finds them.
+            tokens: ``none``, ``fp16`` or ``int8``, what is kept for stage 2.
+
+        Raises:
+            ConfigError: there is no such folder, or ``tokens`` cannot be kept there.
+        """
+        place, folder = os.fspath(place), Path(folder).expanduser().resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"no folder {folder}: give the folder of the pictures")
+        if tokens not in MODES:
+            raise ConfigError(f"tokens={tokens!r}: use one of {', '.join(MODES)}")
+        if "://" in place and tokens != "none":
+            raise ConfigError(f"tokens={tokens} are files, which a gallery at {place} has no place for: use none")
+        retriever = load_retriever(config, checkpoint, device)
+        if tokens != "none" and not retriever.model.can_match:
+            raise ConfigError(f"{type(retriever.model).__name__} does not re-rank and has no tokens: use tokens=none")
+        dim = len(retriever.encode_text("a person").embed[0])
+        store = _open_store(place, dim, create=True)
+        store.set_meta(
+            {
+                "format": _FORMAT,
+                "fingerprint": fingerprint(retriever),
+                "config": str(Path(config).resolve()) if Path(config).is_file() else config,
+                "checkpoint": None if checkpoint is None else str(Path(checkpoint).resolve()),
+                "dim": dim,
+                "tokens": tokens,
+                "root": str(folder),
+            }
+        )
+        return cls(place, store, retriever)
+
+    @classmethod
+    def open(cls, place: str | os.PathLike, retriever: Retriever | None = None, device: str = "cpu") -> "Gallery":
+        """A gallery with the model that encoded it, or with ``retriever``, which must be the same model.
+
+        Raises:
+            GalleryError: there is no gallery, or the model is another one; both fingerprints are named.
+        """
+        place = os.fspath(place)
+        store = _open_store(place, None, create=False)
+        meta = store.meta()
+        if meta.get("format") != _FORMAT:
+            raise GalleryError(f"{place} holds no gallery that this version reads: make a new one with `cada index`")
+        return cls(place, store, retriever or load_retriever(meta["config"], meta["checkpoint"], device))
+
+    def __len__(self) -> int:
+        return self.store.count()
+
+    # ------------------------------------------------------------------ indexing
+
+    def remember_facts(self, name_pattern: str | None = None, table: str | os.PathLike | None = None) -> None:
+        """Take camera, time and person from file names and from a CSV, now and whenever the gallery is indexed again.
+
+        Args:
+            name_pattern: see ``NamePattern``.
+            table: a CSV, see ``read_facts``. Where it lists a path, it wins over the pattern.
+
+        Raises:
+            ConfigError: they cannot be used.
+        """
+        _read_facts(name_pattern, table)
+        table = None if table is None else str(Path(table).expanduser().resolve())
+        self.store.set_meta({**self.store.meta(), "name_pattern": name_pattern, "csv": table})
+
+    def index(
+        self, facts: Callable[[str], Facts | None] | None = None, batch_size: int = 64, progress: bool = True
+    ) -> Changes:
+        """Bring the gallery up to date with its folder.
+
+        Only new and changed files are decoded. A picture that cannot be read is reported and left out; the rest is
+        indexed. A process that is killed at any time can be followed by another, and the gallery ends as if it had not
+        been killed.
+
+        Args:
+            facts: what is known of the picture at a path. By default that of :meth:`remember_facts`.
+
+        Raises:
+            ConfigError: another process is indexing into this gallery, or its folder is gone.
+        """
+        if not self.root.is_dir():
+            raise ConfigError(f"the folder {self.root} of the gallery {self.place} is gone: nothing was changed")
+        if facts is None:
+            meta = self.store.meta()
+            facts = _read_facts(meta.get("name_pattern"), meta.get("csv"))
+        local = Path(self.place) if "://" not in self.place else None
+        if local is None:
+            return self._index(facts, batch_size, progress)
+        with only_writer(local, "indexing run", "both would add the same pictures. Wait for it, or end it"):
+            return self._index(facts, batch_size, progress)
+
+    def _index(self, facts: Callable[[str], Facts | None], batch_size: int, progress: bool) -> Changes:
+        changes = compare(self.root, self.store.rows())
+        again = [(row, replace(row, **_facts(facts, row.path))) for row in changes.unchanged]
+        kept = [(old, new) for old, new in again if old != new]
+        kept += [
+            (row, replace(row, size=file.size, mtime_ns=file.mtime_ns, **_facts(facts, file.path)))
+            for row, file in changes.touched
+        ]
+        kept += [
+            (
+                row,
+                replace(row, id=row_id(file.path), path=file.path, mtime_ns=file.mtime_ns, **_facts(facts, file.path)),
+            )
+            for row, file in changes.moved
+        ]
+        for start in range(0, len(kept), _CHUNK):
+            some = kept[start : start + _CHUNK]
+            _, embed = self.store.get([old.id for old, _ in some])
+            self.store.add([new for _, new in some], embed)
+        bar = progress_bar(
+            total=len(changes.new), desc="indexing", unit="image", delay=1, disable=not progress, leave=False
+        )
+        gone = {row.id for row in changes.removed} | {row.id for row, _ in changes.moved}
+        for start in range(0, len(changes.new), _CHUNK):
+            some = changes.new[start : start + _CHUNK]
+            self._add(some, facts, batch_size, changes)
+            bar.update(len(some))
+        bar.close()
+        gone |= {row_id(path) for path in changes.unreadable if path in changes.changed}
+        self.store.remove(sorted(gone))
+        self.store.compact()
+        if self.mode != "none" and (gone or changes.changed):
+            self._tokens.keep_only({row.hash for row in self.store.rows()})
+        return changes
+
+    def _add(self, files: Sequence[File], facts: Callable, batch_size: int, changes: Changes) -> None:
+        """Encode files and add their rows; those that cannot be read are noted in ``changes``."""
+        readable: list[tuple[File, str]] = []
+        for file in files:
+            digest = digest_or_none(self.root / file.path)
+            if digest is None:
+                changes.unreadable[file.path] = "the file cannot be opened any more"
+            else:
+                readable.append((file, digest))
+        encoded, bad = self.retriever.encode_readable([self.root / file.path for file, _ in readable], batch_size)
+        for place, reason in bad.items():
+            changes.unreadable[readable[place][0].path] = reason
+        rows = [
+            GalleryRow(row_id(file.path), file.path, file.size, file.mtime_ns, digest, **_facts(facts, file.path))
+            for place, (file, digest) in enumerate(readable)
+            if place not in bad
+        ]
+        if not rows:
+            return
+        if self.mode != "none":  # before the rows, so that no row waits for its tokens after a kill
+            for row, tokens in zip(rows, encoded.tokens, strict=True):
+                self._tokens.write(row.hash, tokens)
+        self.store.add(rows, encoded.embed.float().numpy())
+
+    # ------------------------------------------------------------------ searching
+
+    def search(self, query: Query | str, **options: object) -> list[GalleryHit]:
+        """The best images for a query, best first.
+
+        Args:
+            query: a :class:`Query`, or a sentence, for which ``options`` are the other arguments of a query.
+
+        Raises:
+            ConfigError: the query is impossible, or a sentence has no word that the model reads.
+            GalleryError: a marked hit is not in the gallery.
+        """
+        if isinstance(query, str):
+            query = Query([query], **options)
+        model, retriever = self.retriever.model, self.retriever
+        sentences = list(query.sentences)
+        texts = retriever.encode_text([*sentences, *query.without]) if sentences or query.without else None
+        embed = np.zeros((0, 0)) if texts is None else texts.embed.float().numpy()
+        wanted = [embed[: len(sentences)]] if sentences else []
+        if query.like:
+            wanted.append(retriever.encode_image(list(query.like)).embed.float().numpy())
+        right, wrong = (self._embeddings(ids) for ids in (query.right, query.wrong))
+        vectors = stage_one_vectors(query, np.concatenate(wanted), embed[len(sentences) :], right, wrong)
+        second = bool(sentences) and reranks(model, retriever.rerank_topk)
+        k = max(query.topk, retriever.rerank_topk if second else 0)
+        found = self._nearest(vectors, k * (4 if query.per_person else 1), query.only)
+        hits = [(row, score, None) for row, score in found if query.min_score is None or score >= query.min_score]
+        if second and hits:
+            hits = self._rerank(query, texts, hits)
+        if query.per_person:
+            hits = _one_per_person(hits)
+        return [
+            GalleryHit(rank, str(self.root / row.path), score, match, row)
+            for rank, (row, score, match) in enumerate(hits[: query.topk], 1)
+        ]
+
+    def _embeddings(self, ids: Sequence[str]) -> np.ndarray:
+        return self.store.get(list(ids))[1] if ids else np.zeros((0, 0))
+
+    def _nearest(self, vectors: np.ndarray, k: int, only: Filter) -> list[tuple[GalleryRow, float]]:
+        best: dict[str, tuple[GalleryRow, float]] = {}
+        for vector in vectors:
+            for row, score in self.store.nearest(vector, k, only):
+                if row.id not in best or best[row.id][1] < score:
+                    best[row.id] = row, score
+        return sorted(best.values(), key=lambda found: (-found[1], found[0].id))[:k]
+
+    def _rerank(self, query: Query, texts: object, hits: list) -> list:
+        """Stage 2 on the first ``rerank_topk`` hits; pictures that are gone keep their place behind them."""
+        head = hits[: self.retriever.rerank_topk]
+        tokens, there = self._tokens_of([row for row, _, _ in head])
+        head = [hit for hit, is_there in zip(head, there, strict=True) if is_there]
+        if not head:
+            return hits
+        count = len(texts.embed)
+        pairs = torch.arange(len(head)).expand(count, len(head))
+        logits = match_shortlists(
+            self.retriever.model, texts, tokens, torch.arange(len(head)), pairs, progress=False
+        ).numpy()
+        match = combined_logits(query, logits[: len(query.sentences)], logits[len(query.sentences) :])
+        weight = self.retriever.cosine_weight
+        ranked = sorted(
+            ((row, score, float(logit)) for (row, score, _), logit in zip(head, match, strict=True)),
+            key=lambda hit: -(hit[2] + weight * hit[1]),
+        )
+        matched = {row.id for row, _, _ in ranked}
+        return ranked + [hit for hit in hits if hit[0].id not in matched]
+
+    def _tokens_of(self, rows: Sequence[GalleryRow]) -> tuple[Tensor, list[bool]]:
+        """Tokens (I, 1+N, C) of those pictures that have them, and which those are."""
+        if self.mode != "none":
+            return torch.stack([self._tokens.read(row.hash) for row in rows]), [True] * len(rows)
+        encoded, bad = self.retriever.encode_readable([self.root / row.path for row in rows])
+        there = [place not in bad for place in range(len(rows))]
+        return (encoded.tokens if encoded is not None else torch.empty(0)), there
+
+
+def _read_facts(pattern: str | None, table: str | os.PathLike | None) -> Callable[[str], Facts | None]:
+    by_path = read_facts(Path(table)) if table else {}
+    by_name = NamePattern(pattern).read if pattern else by_path.get
+    return lambda path: by_path.get(path) or by_name(path)
+
+
+def _moved(row: GalleryRow, file: File, facts: Callable[[str], Facts | None]) -> GalleryRow:
+    return replace(row, id=row_id(file.path), path=file.path, mtime_ns=file.mtime_ns, **_facts(facts, file.path))
+
+
+def _facts(facts: Callable[[str], Facts | None], path: str) -> Mapping[str, object]:
+    return vars(facts(path) or Facts())
+
+
+def _one_per_person(hits: Iterable[tuple]) -> list[tuple]:
+    seen: set[str] = set()
+    kept = []
+    for hit in hits:
+        person = hit[0].person
+        if person and person in seen:
+            continue
+        seen.add(person)
+        kept.append(hit)
+    return kept
+
+
+def _open_store(place: str, dim: int | None, create: bool) -> Store:
+    if "://" in place:
+        from cada_plugin.gallery.milvus_store import MilvusStore, parse_uri
+
+        address, collection = parse_uri(place)
+        return MilvusStore(address, collection, dim, create=create)
+    from cada_plugin.gallery.lance_store import LanceStore
+
+    return LanceStore(place, dim, create=create)

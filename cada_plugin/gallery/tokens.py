@@ -1,0 +1,67 @@
+"""Patch tokens of a gallery's images, beside its database: one file for each picture, named after its content.
+
+An engine would only store their bytes, and compacting a table of large blobs needs much memory. A file of the content's
+digest is written once, belongs to every copy of the picture, survives a rename of it, and is there before the row that
+needs it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cada_plugin.errors import GalleryError
+from cada_plugin.files import replacing
+
+MODES = ("none", "fp16", "int8")
+
+
+class TokenFiles:
+    """Tokens (1+N, C) by the digest of a picture's content.
+
+    Args:
+        folder: created when it is first written to.
+        mode: ``fp16``, or ``int8``: each token is divided by its largest absolute value / 127, which is kept in fp32.
+    """
+
+    def __init__(self, folder: Path, mode: str) -> None:
+        self.folder, self.mode = folder, mode
+
+    def _path(self, digest: str) -> Path:
+        return self.folder / digest[:2] / f"{digest[2:]}.npz"
+
+    def write(self, digest: str, tokens: Tensor) -> None:
+        path = self._path(digest)
+        if path.is_file():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tokens = tokens.detach().float().cpu()
+        arrays = {"tokens": tokens.half().numpy()}
+        if self.mode == "int8":
+            scale = tokens.abs().amax(-1, keepdim=True).clamp_min(1e-12) / 127  # (1+N, 1)
+            arrays = {"tokens": (tokens / scale).round().to(torch.int8).numpy(), "scale": scale.numpy()}
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, **arrays)
+
+    def read(self, digest: str) -> Tensor:
+        """Tokens in fp32.
+
+        Raises:
+            GalleryError: they are missing or damaged.
+        """
+        try:
+            with np.load(self._path(digest), allow_pickle=False) as file:
+                tokens = torch.from_numpy(file["tokens"]).float()
+                return tokens * torch.from_numpy(file["scale"]) if "scale" in file else tokens
+        except Exception as error:  # a damaged zip file can fail in any way
+            raise GalleryError(
+                f"the tokens of a picture are missing or damaged ({self._path(digest)}): remove the file if it is "
+                "there, touch the picture, and run `cada index` again"
+            ) from error
+
+    def keep_only(self, digests: set[str]) -> None:
+        """Delete the tokens of pictures that no row has any more."""
+        for path in self.folder.glob("*/*.npz"):
+            if path.parent.name + path.stem not in digests:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,299 @@
+"""A gallery that is kept: indexing tells files apart, survives kills, and searches by documented formulas."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cada_plugin import load_retriever
+from cada_plugin.cli.main import main
+from cada_plugin.datasets import ProceduralPEDES
+from cada_plugin.errors import ConfigError, GalleryError
+from cada_plugin.gallery import Facts, Filter, Gallery, NamePattern, Query, read_facts
+from cada_plugin.gallery.query import combined_logits, stage_one_vectors
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> ProceduralPEDES:
+    build = {"seed": 9, "identities": {"train": 2, "val": 2, "test": 20}, "images_per_identity": 3}
+    return ProceduralPEDES(
+        data_root=str(tmp_path_factory.mktemp("kept") / "people"), split="test", test_mode=True, build=build
+    )
+
+
+@pytest.fixture(scope="module")
+def retriever():
+    return load_retriever("cada_procedural")
+
+
+@pytest.fixture
+def crops(people, tmp_path) -> Path:
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for record in people.records:
+        shutil.copy(record["img_path"], folder)
+    return folder
+
+
+def content(gallery: Gallery) -> dict:
+    rows = list(gallery.store.rows())
+    _, embed = gallery.store.get([row.id for row in rows])
+    return {row.path: (row, tuple(vector)) for row, vector in zip(rows, embed.round(3), strict=True)}
+
+
+# ---------------------------------------------------------------- indexing
+
+
+def test_files_are_told_apart_and_only_new_ones_are_decoded(crops, tmp_path, monkeypatch):
+    gallery = Gallery.create(tmp_path / "gallery", crops, "cada_procedural")
+    (crops / "broken.jpg").write_bytes(b"no picture")
+    strange = os.fsdecode(b"caf\xe9.jpg")  # Latin-1: no Unicode text
+    shutil.copy(sorted(crops.iterdir())[0], crops / strange)
+    changes = gallery.index(progress=False)
+    assert len(gallery) == 60
+    assert sorted(changes.unreadable) == ["broken.jpg", strange]
+    (crops / strange).unlink()
+    names = sorted(row.path for row in gallery.store.rows())
+    decoded = []
+    encode = gallery.retriever.encode_readable
+    monkeypatch.setattr(gallery.retriever, "encode_readable", lambda p, *a: decoded.extend(p) or encode(p, *a))
+
+    (crops / "broken.jpg").unlink()
+    again = gallery.index(progress=False)
+    assert (len(again.unchanged), decoded) == (60, [])
+
+    (crops / "deep").mkdir()
+    (crops / names[0]).rename(crops / "deep/moved.jpg")
+    (crops / names[1]).unlink()
+    Image.new("RGB", (64, 128), "red").save(crops / names[2])
+    os.utime(crops / names[3], (1, 1))
+    Image.new("RGB", (64, 128), "blue").save(crops / "new ü.png")
+    (crops / names[4]).write_bytes(b"damaged")
+    before = content(gallery)
+    changes = gallery.index(progress=False)
+    assert [(old.path, file.path) for old, file in changes.moved] == [(names[0], "deep/moved.jpg")]
+    assert [row.path for row in changes.removed] == [names[1]]
+    assert changes.changed == {names[2], names[4]}
+    assert [row.path for row, _ in changes.touched] == [names[3]]
+    assert list(changes.unreadable) == [names[4]]
+    assert sorted(path.name for path in decoded) == sorted([names[2], "new ü.png", names[4]])
+    after = content(gallery)
+    assert after.keys() == before.keys() - {names[0], names[1], names[4]} | {"deep/moved.jpg", "new ü.png"}
+    assert after["deep/moved.jpg"][1] == before[names[0]][1]
+    assert after[names[2]][1] != before[names[2]][1]
+    fresh = Gallery.create(tmp_path / "fresh", crops, "cada_procedural")
+    fresh.index(progress=False)
+    assert content(fresh) == after
+
+
+KILLED = """
+import sys
+from cada_plugin.gallery import gallery
+gallery._CHUNK = 4
+from cada_plugin.cli.main import main
+print("ready", flush=True)
+sys.exit(main(["index", sys.argv[1], "--gallery", sys.argv[2], "--tokens", "int8", "--batch-size", "4"]))
+"""
+
+
+def test_a_run_killed_at_any_instant_is_continued_and_ends_as_one_that_was_not(crops, tmp_path):
+    whole = Gallery.create(tmp_path / "whole", crops, "cada_procedural", tokens="int8")
+    whole.index(progress=False)
+    place, rng = tmp_path / "killed", random.Random(0)
+    for _ in range(6):
+        command = [sys.executable, "-c", KILLED, str(crops), str(place)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(rng.uniform(0.2, 1.6))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert main(["index", str(crops), "--gallery", str(place), "--tokens", "int8"]) == 0
+    killed = Gallery.open(place)
+    assert content(killed) == content(whole)
+    files = {str(path.relative_to(place)) for path in place.glob("tokens/*/*.npz")}
+    assert files == {str(path.relative_to(tmp_path / "whole")) for path in (tmp_path / "whole").glob("tokens/*/*.npz")}
+
+
+def test_a_second_writer_and_another_model_are_told(crops, tmp_path, monkeypatch, retriever, capsys):
+    gallery = Gallery.create(tmp_path / "gallery", crops, "cada_procedural")
+    gallery.index(progress=False)
+    from cada_plugin.files import only_writer
+
+    blocker = subprocess.Popen(
+        [sys.executable, "-c", "import sys, pathlib\nfrom cada_plugin.files import only_writer\n"
+         f"with only_writer(pathlib.Path({str(tmp_path / 'gallery')!r}), 'indexing run'):\n"
+         "    print('locked', flush=True); sys.stdin.read()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert blocker.stdout.readline() == "locked\n"
+    with pytest.raises(ConfigError, match=r"is in use by an? indexing run .*Wait for it, or end it"):
+        gallery.index(progress=False)
+    blocker.communicate("")
+    with only_writer(tmp_path / "gallery", "x"):
+        pass
+    other = load_retriever("cada_procedural")
+    next(other.model.parameters()).data.add_(1.0)
+    with pytest.raises(GalleryError, match=r"was made by CADA 96x48 \w{12}, and this model is CADA 96x48 \w{12}:"):
+        Gallery.open(tmp_path / "gallery", other)
+    assert main(["index", str(tmp_path), "--gallery", str(tmp_path / "gallery")]) == 2
+    assert "is of the folder" in capsys.readouterr().err
+
+
+def test_what_is_known_comes_from_names_and_tables(crops, tmp_path):
+    for number, path in enumerate(sorted(crops.iterdir())[:8]):
+        path.rename(crops / f"gate{number % 2}_2026112509{number:02}00 x.jpg")
+    table = tmp_path / "facts.csv"
+    table.write_text("path,camera,time,colour\ngate1_20261125090100 x.jpg,north,1970-01-01T00:01,red; 'dark'\n")
+    pattern = "{camera}_{time:%Y%m%d%H%M%S}"
+    place = str(tmp_path / "gallery")
+    assert main(["index", str(crops), "--gallery", place, "--name-pattern", pattern, "--csv", str(table)]) == 0
+    rows = {row.path: row for row in Gallery.open(place).store.rows()}
+    first, table_row = rows["gate0_20261125090000 x.jpg"], rows["gate1_20261125090100 x.jpg"]
+    assert (first.camera, first.time) == ("gate0", 1795597200.0)
+    assert (table_row.camera, table_row.time, dict(table_row.columns)) == ("north", 60.0, {"colour": "red; 'dark'"})
+    hits = Gallery.open(place).search(Query(["a man"], only=Filter(cameras=["gate0"]), topk=60))
+    assert len(hits) == 4
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("{cam}", "is not understood"), ("{time}", "is not understood"), ("plain", "has no"), ("{camera}{camera}", "not")],
+)
+def test_patterns_that_say_nothing_are_refused(pattern, message):
+    with pytest.raises(ConfigError, match=message):
+        NamePattern(pattern)
+
+
+def test_names_are_read_if_they_fit_the_pattern():
+    read = NamePattern("{camera}-{person}_{any}").read
+    assert read("a/b/c3-p17_x.jpg") == Facts(camera="c3", person="p17")
+    assert read("other.jpg") is None
+    assert NamePattern("{camera}_c{time:%H%M}").read("a_c9999.jpg") is None  # no time of day
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("camera\nx\n", "no column path"),
+        ("path,time\na,noon\n", "line 2: 'noon' is no time"),
+        ("path\na\na\n", "twice"),
+    ],
+)
+def test_tables_that_cannot_be_used_name_the_line(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_facts(tmp_path / "t.csv")
+
+
+# ---------------------------------------------------------------- searching
+
+
+@pytest.fixture(scope="module")
+def gallery(people, retriever, tmp_path_factory) -> Gallery:
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "crops").mkdir()
+    for record in people.records:
+        shutil.copy(record["img_path"], folder / "crops")
+    gallery = Gallery.create(folder / "gallery", folder / "crops", "cada_procedural")
+    gallery.index(lambda path: Facts(person=path.partition("_")[0]), progress=False)
+    return gallery
+
+
+def test_a_search_is_that_of_the_formulas_written_out(gallery, retriever):
+    query = Query(["a woman in a red coat", "she has a bag"], without=["a hat"], topk=12)
+    rows = list(gallery.store.rows())
+    encoded = retriever.encode_image([str(gallery.root / row.path) for row in rows])
+    texts = retriever.encode_text([*query.sentences, *query.without])
+    cosines = texts.embed @ encoded.embed.T
+    stage_one = (cosines[:2].mean(0) - 0.5 * cosines[2]).numpy()
+    best = np.argsort(-stage_one)[: retriever.rerank_topk]
+    everything = np.arange(len(rows))
+    logits = retriever.match(texts, encoded).numpy()
+    final = logits[:2].mean(0) - 0.5 * logits[2] + stage_one
+    order = [*sorted(best, key=lambda i: -final[i]), *(i for i in np.argsort(-stage_one) if i not in best)]
+    hits = gallery.search(query)
+    assert len(everything) > retriever.rerank_topk
+    assert [hit.row.path for hit in hits] == [rows[i].path for i in order[:12]]
+    for hit, i in zip(hits, order, strict=False):
+        assert hit.cosine == pytest.approx(stage_one[i], abs=2e-3)  # embeddings are kept in fp16
+        assert hit.match == pytest.approx(final[i] - stage_one[i], abs=1e-4)
+
+
+def test_or_takes_the_best_sentence_and_feedback_moves_the_query():
+    rng = np.random.default_rng(0)
+    wanted, unwanted, right, wrong = (rng.normal(size=(n, 4)) for n in (2, 1, 3, 2))
+    none = np.zeros((0, 0))
+    either = Query(["a", "b"], combine="or")
+    np.testing.assert_allclose(stage_one_vectors(either, wanted, none, none, none), wanted, rtol=1e-6)
+    both = Query(["a", "b"], feedback_weight=1.0)
+    expected = wanted.mean(0) - 0.5 * unwanted[0] + 2 * right.mean(0) - wrong.mean(0)
+    np.testing.assert_allclose(stage_one_vectors(both, wanted, unwanted, right, wrong)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(combined_logits(either, wanted, none), wanted.max(0))
+
+
+def test_hits_may_be_limited_and_one_for_each_person(gallery):
+    query = Query(["a man in a blue jacket"], topk=60)
+    hits = gallery.search(query)
+    assert len(hits) == 60
+    assert len(gallery.search(Query(["a man in a blue jacket"], topk=60, per_person=True))) == 20
+    limit = sorted(hit.cosine for hit in hits)[30]
+    assert len(gallery.search(Query(["a man in a blue jacket"], topk=60, min_score=limit))) == 30
+    like = gallery.search(Query(like=[hits[5].path], topk=1))[0]
+    assert (like.path, like.match) == (hits[5].path, None)
+
+
+def test_tokens_that_are_kept_give_the_scores_of_pictures_encoded_again(gallery, people, tmp_path, monkeypatch):
+    expected = gallery.search("a man in a blue jacket", topk=20)
+    for mode, tolerance in (("fp16", 0.01), ("int8", 0.05)):
+        kept = Gallery.create(tmp_path / mode, gallery.root, "cada_procedural", tokens=mode)
+        kept.index(progress=False)
+        monkeypatch.setattr(kept.retriever, "encode_readable", None)  # nothing is decoded
+        found = {hit.path: hit.match for hit in kept.search("a man in a blue jacket", topk=20)}
+        for hit in expected:
+            assert found[hit.path] == pytest.approx(hit.match, abs=tolerance)
+
+
+def test_the_command_prints_draws_and_says_where_nothing_is_found(gallery, tmp_path, capsys):
+    place = str(gallery.place)
+    assert main(["search", place, "a man", "--topk", "3", "--sheet", str(tmp_path / "s.png")]) == 0
+    assert capsys.readouterr().out.count("match") == 3
+    assert Image.open(tmp_path / "s.png").width > 300
+    assert main(["search", place, "a man", "--json", "--topk", "2"]) == 0
+    assert [hit["rank"] for hit in json.loads(capsys.readouterr().out)] == [1, 2]
+    assert main(["search", place, "a man", "-f", "--topk", "2"]) == 0
+    assert all(Path(line).is_file() for line in capsys.readouterr().out.split("\n")[:-1])
+    assert main(["search", place, "a man", "--camera", "nowhere"]) == 1
+    assert main(["search", place]) == 2
+    assert "needs a sentence" in capsys.readouterr().err
+    assert main(["search", str(tmp_path / "none"), "a man"]) == 2
+
+
+def test_a_gallery_in_milvus_is_the_same_by_one_changed_argument(crops, tmp_path, monkeypatch):
+    """Milvus Lite stands in for a server: it speaks the same protocol."""
+    pytest.importorskip("milvus_lite")
+    from cada_plugin.gallery import gallery as module
+    from cada_plugin.gallery.milvus_store import MilvusStore
+
+    local = Gallery.create(tmp_path / "local", crops, "cada_procedural")
+    local.index(progress=False)
+    lite = str(tmp_path / "milvus.db")
+    monkeypatch.setattr(
+        module, "_open_store", lambda place, dim, create: MilvusStore(lite, "crops", dim, create=create)
+    )
+    remote = Gallery.create("http://host:19530/crops", crops, "cada_procedural")
+    remote.index(progress=False)
+    assert content(remote).keys() == content(local).keys()
+    query = Query(["a man in a blue jacket"], topk=12)
+    assert [hit.path for hit in remote.search(query)] == [hit.path for hit in local.search(query)]
+    assert len(remote.index(progress=False).unchanged) == 60
