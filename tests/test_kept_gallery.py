@@ -146,8 +146,18 @@ def test_a_second_writer_and_another_model_are_told(crops, tmp_path, monkeypatch
     next(other.model.parameters()).data.add_(1.0)
     with pytest.raises(GalleryError, match=r"was made by CADA 96x48 \w{12}, and this model is CADA 96x48 \w{12}:"):
         Gallery.open(tmp_path / "gallery", other)
-    assert main(["index", str(tmp_path), "--gallery", str(tmp_path / "gallery")]) == 2
-    assert "is of the folder" in capsys.readouterr().err
+    place = str(tmp_path / "gallery")
+    for arguments, message in (
+        ([str(tmp_path)], "is of the folder"),
+        (
+            ["--config", "cada_procedural", "--checkpoint", str(tmp_path / "other.safetensors")],
+            "was made by CADA 96x48",
+        ),
+        (["--tokens", "int8"], "keeps tokens=none, not int8"),
+        (["--checkpoint", "x.pth"], "needs the --config"),
+    ):
+        assert main(["index", *arguments, "--gallery", place]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_what_is_known_comes_from_names_and_tables(crops, tmp_path):

@@ -16,6 +16,7 @@ import os
 import sys
 from pathlib import Path
 
+from cada_plugin.apis import load_retriever
 from cada_plugin.cli.common import run_command
 from cada_plugin.errors import ConfigError, GalleryError
 from cada_plugin.gallery import Gallery
@@ -28,11 +29,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("folder", nargs="?", help="folder of the pictures, with its sub-folders")
     parser.add_argument("--gallery", required=True, metavar="PLACE", help="a folder, or the address of a collection")
-    parser.add_argument("--config", default="cada_procedural", help="of a new gallery (default: cada_procedural)")
+    parser.add_argument("--config", help="the model (default: that of the gallery, cada_procedural for a new one)")
     parser.add_argument("--checkpoint", help="weights for --config (default: its start weights)")
-    parser.add_argument(
-        "--tokens", choices=MODES, default="none", help="of a new gallery: what is kept for re-ranking (default: none)"
-    )
+    parser.add_argument("--tokens", choices=MODES, help="what a new gallery keeps for re-ranking (default: none)")
     parser.add_argument("--name-pattern", metavar="PATTERN", help="how file names tell camera, time and person")
     parser.add_argument("--csv", metavar="FILE", help="camera, time, person and other columns by path")
     parser.add_argument("--device", default="cpu", help="such as cuda (default: cpu)")
@@ -41,16 +40,29 @@ def main(argv: list[str]) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    gallery = Gallery.open(args.gallery, device=args.device) if _exists(args.gallery) else None
-    if gallery is None:
+    if args.checkpoint and not args.config:
+        raise ConfigError("--checkpoint needs the --config that it was trained by")
+    if not _exists(args.gallery):
         if args.folder is None:
             raise ConfigError(f"{args.gallery} is a new gallery: give the folder of the pictures")
         gallery = Gallery.create(
-            args.gallery, args.folder, args.config, args.checkpoint, args.tokens, device=args.device
+            args.gallery,
+            args.folder,
+            args.config or "cada_procedural",
+            args.checkpoint,
+            args.tokens or "none",
+            device=args.device,
         )
-    elif args.folder is not None and Path(args.folder).expanduser().resolve() != gallery.root:
+    else:
+        retriever = load_retriever(args.config, args.checkpoint, args.device) if args.config else None
+        gallery = Gallery.open(args.gallery, retriever, args.device)
+    if args.folder is not None and Path(args.folder).expanduser().resolve() != gallery.root:
         raise ConfigError(
             f"the gallery {args.gallery} is of the folder {gallery.root}, not of {args.folder}: use another --gallery"
+        )
+    if args.tokens not in (None, gallery.mode):
+        raise ConfigError(
+            f"the gallery {args.gallery} keeps tokens={gallery.mode}, not {args.tokens}: use another --gallery"
         )
     if args.name_pattern or args.csv:
         gallery.remember_facts(args.name_pattern, args.csv)
