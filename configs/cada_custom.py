@@ -1,6 +1,6 @@
 # Train on your own pictures: a folder of pictures with annotations.csv (file_path,caption,id) or annotations.json.
 #     cada train cada_custom --cfg-options data_root=my_people
-# The start weights have seen drawn people only, and their vocabulary has 606 entries. For photographs, put the five
+# The start weights have seen procedural people only, and their vocabulary has 606 entries. For photographs, put the five
 # lines below _base_ into a config based on cada_cuhk.py, which starts from BLIP's weights and reads all words.
 _base_ = ['cada_procedural.py']
 data_root = 'data/custom'

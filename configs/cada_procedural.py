@@ -1,4 +1,4 @@
-# The main example: CADA on drawn pedestrians, in minutes on two CPU cores. As the published recipe starts from BLIP's
+# The main example: CADA on procedural pedestrians, in minutes on two CPU cores. As the published recipe starts from BLIP's
 # weights, this config starts from small weights that ship with the plugin. pretrain_procedural.py made them, with other
 # people.
 _base_ = [

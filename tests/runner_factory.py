@@ -1,4 +1,4 @@
-"""A tiny run for tests: drawn people, a model of width 32, a text config, and the tools started on it.
+"""A tiny run for tests: procedural people, a model of width 32, a text config, and the tools started on it.
 
 ``python_tool`` starts a real interpreter. ``tool`` forks one from a server that has imported everything already, which
 saves the seconds of the imports; it is otherwise the same: own process, own working folder, output in files.

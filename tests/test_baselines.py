@@ -390,7 +390,7 @@ def people(tmp_path_factory) -> Path:
     return folder
 
 
-# every baseline that ships a config for drawn people
+# every baseline that ships a config for procedural people
 NAMES = sorted(path.stem.removesuffix("_procedural") for path in (REPO / "configs/baselines").glob("*_procedural.py"))
 SMALL = """
 _base_ = ['{config}']

@@ -1,4 +1,4 @@
-"""From a record to a batch: images, masked attributes, packing, and all steps together on the drawn data set."""
+"""From a record to a batch: images, masked attributes, packing, and all steps together on the procedural data set."""
 
 import pytest
 import torch

@@ -6,9 +6,9 @@ cada index --gallery gallery/                        (the folder is known)
 cada index crops/ --gallery http://host:19530/crops  (Milvus)
 
 Only new and changed pictures are decoded. A run that was interrupted is continued by the next one. The weights that
-ship with the plugin (the default) know drawn people only: for photographs give --config and --checkpoint of a model
-that was trained on photographs. Exit status: 0 all indexed, 1 some pictures cannot be read (the others are indexed),
-2 nothing was done.
+ship with the plugin (the default) know procedural people only: for photographs give --config and --checkpoint of a
+model that was trained on photographs. Exit status: 0 all indexed, 1 some pictures cannot be read (the others are
+indexed), 2 nothing was done.
 """
 
 import argparse

@@ -102,7 +102,7 @@ _SAMPLERS = {
     "DefaultSampler": ("TrainingSampler", "RandomSampler"),
     "IdentitySampler": ("NaiveIdentitySampler", "RandomIdentitySampler"),
 }
-_NEAR_SAMPLERS = {"balancedidentitysampler": ("IdentitySampler", "persons are drawn whatever their cameras are")}
+_NEAR_SAMPLERS = {"balancedidentitysampler": ("IdentitySampler", "persons are sampled whatever their cameras are")}
 _OPTIMIZERS = {"Adam": ("Adam", "adam"), "AdamW": ("AdamW", "adamw"), "SGD": ("SGD", "sgd"), "AMSGrad": ("", "amsgrad")}
 _SCHEDULES = {
     "CosineAnnealingLR": ("CosineAnnealingLR", "cosine"),

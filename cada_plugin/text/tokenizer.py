@@ -67,7 +67,7 @@ class CaptionTokenizer:
     Args:
         vocab: a ``vocab.txt``, a folder with a Hugging Face BERT tokenizer, or a model name such as
             ``bert-base-uncased`` that transformers can fetch or has in its cache. ``procedural`` is the small
-            vocabulary of the drawn pedestrians, which ships with the plugin.
+            vocabulary of the procedural pedestrians, which ships with the plugin.
         max_words: the most words of a caption to keep.
         max_length: the most ids to keep, ``[CLS]`` and ``[SEP]`` included. A longer caption loses its last word pieces
             and keeps ``[SEP]``.

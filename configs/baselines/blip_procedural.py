@@ -1,4 +1,4 @@
-# BLIP's fine-tuning with ITC and ITM, with the small encoders of the drawn pedestrians; the ITM head re-ranks.
+# BLIP's fine-tuning with ITC and ITM, with the small encoders of the procedural pedestrians; the ITM head re-ranks.
 _base_ = [
     '../_base_/datasets/procedural_pedes.py',
     '../_base_/models/blip_base.py',

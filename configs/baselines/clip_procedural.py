@@ -1,4 +1,4 @@
-# The CLIP baseline of the IRRA paper, InfoNCE at a fixed temperature, with the small encoders of the drawn pedestrians.
+# The CLIP baseline of the IRRA paper, InfoNCE at a fixed temperature, with the small encoders of the procedural pedestrians.
 _base_ = [
     '../_base_/datasets/procedural_pedes.py',
     '../_base_/models/dual_tiny.py',

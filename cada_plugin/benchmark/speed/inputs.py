@@ -41,7 +41,7 @@ def build_model(size: str, grouping: str = "tokens") -> CADA:
     cfg.update(init_cfg=None, grouping={"type": GROUPINGS[grouping], "num_groups": 2}, negatives="hardest")
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        if size == "base":  # the tiny config already uses the shipped vocabulary of the drawn pedestrians
+        if size == "base":  # the tiny config already uses the shipped vocabulary of the procedural pedestrians
             cfg.tokenizer.vocab = str(write_vocabulary(Path(folder)))
         return build_part(MODELS, cfg)
 
@@ -55,7 +55,7 @@ def write_vocabulary(folder: Path) -> Path:
 
 
 def known_words() -> list[str]:
-    """The vocabulary of the drawn pedestrians, special tokens and word endings (``##``) included."""
+    """The vocabulary of the procedural pedestrians, special tokens and word endings (``##``) included."""
     return resources.files("cada_plugin.text").joinpath("procedural_vocab.txt").read_text(encoding="utf-8").splitlines()
 
 

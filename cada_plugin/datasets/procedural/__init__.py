@@ -1,4 +1,4 @@
-"""Drawn pedestrians with captions: a built-in stand-in for CUHK-PEDES, so that everything runs without a download."""
+"""Procedural pedestrians with captions: a stand-in for CUHK-PEDES, so that everything runs without a download."""
 
 from cada_plugin.datasets.procedural.build import build_procedural
 

@@ -70,7 +70,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class DrawnIdentity:
+class SampledIdentity:
     """An identity in a sampled list. ``twin`` is the position of its twin in that list, and ``differs`` holds the
     fields of ``Identity`` in which the two differ."""
 
@@ -204,7 +204,7 @@ def make_twin(rng: np.random.Generator, identity: Identity) -> tuple[Identity, t
 
 def draw_identities(
     rng: np.random.Generator, n: int, pool: str, twin_fraction: float = 0.4, taken: set[str] | None = None
-) -> list[DrawnIdentity]:
+) -> list[SampledIdentity]:
     """Sample ``n`` distinct people of one pool; about ``twin_fraction`` (0 to 1) of them are members of a twin pair.
 
     The two members of a pair are neighbours in the list. ``taken`` holds signatures that must not be sampled, and the
@@ -221,14 +221,14 @@ def draw_identities(
     def is_new(identity: Identity) -> bool:
         return identity.pool() == pool and identity.signature() not in taken
 
-    sampled: list[DrawnIdentity] = []
+    sampled: list[SampledIdentity] = []
     num_paired = 2 * min(round(n * twin_fraction / 2), n // 2)
     while len(sampled) < n:
         identity = draw_identity(rng)
         if not is_new(identity):
             continue
         if len(sampled) >= num_paired:
-            sampled.append(DrawnIdentity(identity))
+            sampled.append(SampledIdentity(identity))
             taken.add(identity.signature())
             continue
         # Half of all twins fall into the other pool. 12 tries nearly always find a twin; if not, the person is dropped.
@@ -237,8 +237,8 @@ def draw_identities(
             if made is None or not is_new(made[0]):
                 continue
             twin, differs = made
-            sampled.append(DrawnIdentity(identity, len(sampled) + 1, differs))
-            sampled.append(DrawnIdentity(twin, len(sampled) - 1, differs))
+            sampled.append(SampledIdentity(identity, len(sampled) + 1, differs))
+            sampled.append(SampledIdentity(twin, len(sampled) - 1, differs))
             taken.update((identity.signature(), twin.signature()))
             break
     return sampled

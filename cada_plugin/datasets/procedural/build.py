@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cada_plugin.datasets.procedural.attributes import DrawnIdentity, draw_identities
+from cada_plugin.datasets.procedural.attributes import SampledIdentity, draw_identities
 from cada_plugin.datasets.procedural.captions import describe
 from cada_plugin.datasets.procedural.render import CAMERAS, VIEWS, render_person
 from cada_plugin.errors import ConfigError
@@ -145,7 +145,7 @@ def _is_built(root: Path, arguments: dict) -> bool:
     return True
 
 
-def _draw(arguments: dict) -> dict[str, list[DrawnIdentity]]:
+def _draw(arguments: dict) -> dict[str, list[SampledIdentity]]:
     taken: set[str] = set()
     return {
         split: draw_identities(
@@ -164,23 +164,23 @@ def _write(folder: Path, arguments: dict) -> None:
     images = folder / "imgs"
     for camera in CAMERAS:
         (images / camera).mkdir(parents=True)
-    people = [(split, drawn) for split, members in splits.items() for drawn in members]
+    people = [(split, person) for split, members in splits.items() for person in members]
     records = []
-    for index, (split, drawn) in enumerate(progress_bar(people, desc="drawing pedestrians", unit="person", delay=1)):
+    for index, (split, person) in enumerate(progress_bar(people, desc="drawing pedestrians", unit="person", delay=1)):
         for image_index in range(arguments["images_per_identity"]):
             # Each image has its own generator, and another for its captions, so that the order of work has no effect.
             rng = np.random.default_rng((arguments["seed"], index, image_index, 0))
             view = VIEWS[int(rng.choice(len(VIEWS), p=VIEW_SHARES))]
             camera = list(CAMERAS)[image_index % len(CAMERAS)]
             file_path = f"{camera}/{index + 1:05d}_{image_index}.jpg"
-            picture = render_person(drawn.identity, rng, arguments["nuisance"], view=view, camera=camera)
+            picture = render_person(person.identity, rng, arguments["nuisance"], view=view, camera=camera)
             picture.save(images / file_path, quality=JPEG_QUALITY)
             rng = np.random.default_rng((arguments["seed"], index, image_index, 1))
             captions = [
                 describe(
-                    drawn.identity,
+                    person.identity,
                     rng,
-                    must_mention=drawn.differs if rng.random() < TWIN_MENTION else (),
+                    must_mention=person.differs if rng.random() < TWIN_MENTION else (),
                     view=view,
                 )
                 for _ in range(arguments["captions_per_image"])
@@ -192,8 +192,8 @@ def _write(folder: Path, arguments: dict) -> None:
                     "file_path": file_path,
                     "processed_tokens": [re.findall(r"[a-z]+(?:-[a-z]+)*", c.lower()) for c in captions],
                     "id": index + 1,
-                    "is_twin": drawn.twin is not None,
-                    "attributes": drawn.identity.as_dict(),
+                    "is_twin": person.twin is not None,
+                    "attributes": person.identity.as_dict(),
                 }
             )
     (folder / "reid_raw.json").write_text(json.dumps(records), encoding="utf-8")

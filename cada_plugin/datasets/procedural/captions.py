@@ -1,4 +1,4 @@
-"""Captions of drawn pedestrians, from a small grammar with synonyms, omissions and free order.
+"""Captions of procedural pedestrians, from a small grammar with synonyms, omissions and free order.
 
 They stand in for CUHK-PEDES' two crowd-sourced captions per image (23.5 words on average). A caption is always true to
 the attributes, but leaves things out, as people do: more often the shoes than the coat.

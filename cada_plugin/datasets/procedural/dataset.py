@@ -9,7 +9,7 @@ from cada_plugin.registry import DATASETS
 
 @DATASETS.register_module()
 class ProceduralPEDES(CUHKPEDES):
-    """Drawn stand-in for CUHK-PEDES that needs no download. Numbers measured on it say nothing about real photographs.
+    """Procedural stand-in for CUHK-PEDES without a download. Numbers measured on it say nothing about real photographs.
 
     Args:
         data_root: folder of the data set. If it does not exist, the data set is drawn there first.

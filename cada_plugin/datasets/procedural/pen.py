@@ -1,4 +1,4 @@
-"""Colours and drawing primitives of the drawn pedestrians: PIL shapes in figure units.
+"""Colours and drawing primitives of the procedural pedestrians: PIL shapes in figure units.
 
 In figure units, x is measured from the axis of the body, and y downwards from the top of the head (0) to the soles
 (216). A ``Pen`` maps figure units to pixels.

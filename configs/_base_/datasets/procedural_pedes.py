@@ -1,4 +1,4 @@
-# Drawn pedestrians (see README). No download is needed: the data set is generated if it is missing.
+# Procedural pedestrians (see README). No download is needed: the data set is generated if it is missing.
 _base_ = ['text_person.py', '../pipelines/procedural.py']
 data_root = 'data/procedural_pedes'
 build = dict(seed=1, identities=dict(train=1200, val=100, test=400), images_per_identity=3)

@@ -1,4 +1,4 @@
-# The encoders of cada_tiny.py without cross-attention. On drawn pedestrians all transformer baselines have these
+# The encoders of cada_tiny.py without cross-attention. On procedural pedestrians all transformer baselines have these
 # encoders and start from the same weights, so that the table compares methods and not backbones.
 model = dict(
     data_preprocessor=dict(

@@ -1,4 +1,4 @@
-# Pipelines for drawn pedestrians: small images and a small vocabulary. There is no random erasing: with so few
+# Pipelines for procedural pedestrians: small images and a small vocabulary. There is no random erasing: with so few
 # identities, a match head learns only if the image shows what the caption describes.
 image_size = (96, 48)  # (H, W)
 tokenizer = dict(type='CaptionTokenizer', vocab='procedural', max_words=72, max_length=56)
