@@ -1,9 +1,12 @@
 """Clean state for every test, and factories of tiny models and batches."""
 
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported: no test waits for a network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel: more threads would only wait for each other
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup would let the runs that tests send it to ignore it
 
 from collections.abc import Callable, Sequence
 

@@ -112,7 +112,7 @@ def test_a_run_killed_at_any_instant_is_continued_and_ends_as_one_that_was_not(c
     whole = Gallery.create(tmp_path / "whole", crops, "cada_procedural", tokens="int8")
     whole.index(progress=False)
     place, rng = tmp_path / "killed", random.Random(0)
-    for _ in range(6):
+    for _ in range(4):
         command = [sys.executable, "-c", KILLED, str(crops), str(place)]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert child.stdout.readline() == "ready\n"
