@@ -6,8 +6,6 @@ import signal
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported: no test waits for a network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel: more threads would only wait for each other
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup would let the runs that tests send it to ignore it
-
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -21,6 +19,8 @@ from cada_plugin.datasets.collate import person_collate
 from cada_plugin.datasets.transforms import EncodeCaptions, MaskAttributes, PackPersonInputs, TagAttributes
 from cada_plugin.models import CADA
 from cada_plugin.registry import MODELS
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup would let the runs that tests send it to ignore it
 
 TOKENIZER = {"type": "CaptionTokenizer", "vocab": "procedural", "max_length": 24}
 BERT = {"width": 16, "depth": 2, "heads": 2, "max_positions": 32, "dropout": 0.0}
