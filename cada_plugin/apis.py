@@ -103,17 +103,10 @@ class Retriever:
             ConfigError: there is no image, or the test pipeline gives images of different sizes.
         """
         images = _list_images(images)
-        bad: dict[str, str] = {}
-        batches = []
-        for start in range(0, len(images), batch_size):
-            some = enumerate(images[start : start + batch_size], start)
-            prepared = [self._prepare(image, f"image {number}", bad) for number, image in some]
-            if not bad:  # after a bad one, the rest is only checked, so that one error lists all bad ones
-                batches.append(self._encode_batch(prepared))
-        raise_for_bad_images(bad, len(images), "mend or remove them. None is left out silently.")
-        tokens = torch.cat([b.tokens for b in batches]) if self.model.can_match else None
-        paths = [os.fspath(image) if isinstance(image, str | os.PathLike) else None for image in images]
-        return EncodedImages(torch.cat([b.embed for b in batches]), tokens, paths)
+        encoded, bad = self._encode(images, batch_size, go_on=False)
+        reasons = {f"image {place}": reason for place, reason in bad.items()}
+        raise_for_bad_images(reasons, len(images), "mend or remove them. None is left out silently.")
+        return encoded
 
     @torch.no_grad()
     def encode_readable(
@@ -128,20 +121,26 @@ class Retriever:
         Raises:
             ConfigError: the test pipeline gives images of different sizes.
         """
+        return self._encode(images, batch_size, go_on=True)
+
+    def _encode(
+        self, images: Sequence[ImageInput], batch_size: int, go_on: bool
+    ) -> tuple[EncodedImages | None, dict[int, str]]:
+        """Encode readable images. After an unreadable one, the others are encoded too (``go_on``) or only checked."""
         bad: dict[int, str] = {}
         batches, paths = [], []
         for start in range(0, len(images), batch_size):
-            prepared = []
+            prepared, files = [], []
             for place, image in enumerate(images[start : start + batch_size], start):
-                reasons: dict[str, str] = {}
-                tensor = self._prepare(image, f"image {place}", reasons)
-                if tensor is None:
-                    (bad[place],) = reasons.values()
-                else:
-                    prepared.append(tensor)
-                    paths.append(os.fspath(image) if isinstance(image, str | os.PathLike) else None)
-            if prepared:
+                try:
+                    prepared.append(self._prepare(image, f"image {place}"))
+                except ImageError as error:
+                    bad[place] = str(error)
+                    continue
+                files.append(os.fspath(image) if isinstance(image, str | os.PathLike) else None)
+            if prepared and (go_on or not bad):
                 batches.append(self._encode_batch(prepared))
+                paths += files
         if not batches:
             return None, bad
         tokens = torch.cat([b.tokens for b in batches]) if self.model.can_match else None
@@ -267,13 +266,9 @@ class Retriever:
                 f"rerank_topk={self.rerank_topk} exceeds the gallery ({num_images} images): all are re-ranked"
             )
 
-    def _prepare(self, image: ImageInput, name: str, bad: dict[str, str]) -> Tensor | None:
-        """The model's input (3, H, W). For an unusable image None, and its error is added to ``bad`` under ``name``."""
-        try:
-            item = {"image": _to_tensor(image, name)}
-        except ImageError as error:
-            bad[name] = str(error)
-            return None
+    def _prepare(self, image: ImageInput, name: str) -> Tensor:
+        """The model's input (3, H, W). Raises ImageError for an unusable image."""
+        item = {"image": _to_tensor(image, name)}
         for transform in self.image_transforms:
             item = transform(item)
         return item["image"]

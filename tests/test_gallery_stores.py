@@ -420,7 +420,7 @@ def test_columns_that_come_later(store: Store) -> None:
 
 @pytest.mark.parametrize("shape", [(1, DIM + 1), (1, DIM - 1), (2, DIM), (DIM,)])
 def test_embeddings_of_another_shape(store: Store, shape: tuple[int, ...]) -> None:
-    with pytest.raises(GalleryError, match=rf"expects \(1, {DIM}\)"):
+    with pytest.raises(GalleryError, match=rf"expected \(1, {DIM}\)"):
         store.add([a_row("a")], np.ones(shape, np.float32))
     assert store.count() == 0
 

@@ -143,6 +143,8 @@ def test_a_second_writer_and_another_model_are_told(crops, tmp_path, monkeypatch
     blocker.communicate("")
     with only_writer(tmp_path / "gallery", "x"):
         pass
+    with pytest.raises(GalleryError, match="holds a gallery already"):
+        Gallery.create(tmp_path / "gallery", crops, "cada_procedural")
     other = load_retriever("cada_procedural")
     next(other.model.parameters()).data.add_(1.0)
     with pytest.raises(GalleryError, match=r"was made by CADA 96x48 \w{12}, and this model is CADA 96x48 \w{12}:"):
@@ -256,6 +258,8 @@ def test_hits_may_be_limited_and_one_for_each_person(gallery):
     hits = gallery.search(query)
     assert len(hits) == 60
     assert len(gallery.search(Query(["a man in a blue jacket"], topk=60, per_person=True))) == 20
+    all_of_them = Query(["a man in a blue jacket"], topk=20, per_person=True)  # more people than the shortlist has
+    assert len({hit.row.person for hit in gallery.search(all_of_them)}) == 20
     limit = sorted(hit.cosine for hit in hits)[30]
     assert len(gallery.search(Query(["a man in a blue jacket"], topk=60, min_score=limit))) == 30
     like = gallery.search(Query(like=[hits[5].path], topk=1))[0]

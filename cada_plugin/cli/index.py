@@ -12,13 +12,12 @@ indexed), 2 nothing was done.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from cada_plugin.apis import load_retriever
 from cada_plugin.cli.common import run_command
-from cada_plugin.errors import ConfigError, GalleryError
+from cada_plugin.errors import ConfigError
 from cada_plugin.gallery import Gallery
 from cada_plugin.gallery.tokens import MODES
 
@@ -42,7 +41,7 @@ def main(argv: list[str]) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.checkpoint and not args.config:
         raise ConfigError("--checkpoint needs the --config that it was trained by")
-    if not _exists(args.gallery):
+    if not Gallery.exists(args.gallery):
         if args.folder is None:
             raise ConfigError(f"{args.gallery} is a new gallery: give the folder of the pictures")
         gallery = Gallery.create(
@@ -77,14 +76,3 @@ def _run(args: argparse.Namespace) -> int:
         shown = path.encode("utf-8", "backslashreplace").decode()
         print(f"unreadable: {shown}: {reason}", file=sys.stderr)
     return int(bool(changes.unreadable))
-
-
-def _exists(place: str) -> bool:
-    if "://" not in place:
-        return os.path.exists(os.path.join(place, "gallery.json"))
-    from cada_plugin.gallery.milvus_store import MilvusStore, parse_uri
-
-    try:
-        return bool(MilvusStore(*parse_uri(place)).meta())
-    except GalleryError:  # no collection; if the server cannot be reached, making one says so
-        return False

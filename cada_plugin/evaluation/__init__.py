@@ -1,7 +1,7 @@
 """Retrieval metrics: pure functions on scores, and the MMEngine metric around them."""
 
 from .metric import TextToImageRetrieval
-from .ranking import average_ranks, rank_metrics, rank_queries
+from .ranking import mean_metrics, rank_metrics, rank_queries
 from .result import RankedImage, RetrievalResult, TwoStageScores
 from .significance import paired_bootstrap
 from .torchreid_ranker import torchreid_rank_metrics
@@ -11,7 +11,7 @@ __all__ = [
     "RetrievalResult",
     "TextToImageRetrieval",
     "TwoStageScores",
-    "average_ranks",
+    "mean_metrics",
     "paired_bootstrap",
     "rank_metrics",
     "rank_queries",

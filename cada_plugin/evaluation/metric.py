@@ -9,7 +9,7 @@ from mmengine.evaluator import BaseMetric
 
 from cada_plugin.compat import import_torchreid
 from cada_plugin.errors import ConfigError
-from cada_plugin.evaluation.ranking import average_ranks, rank_queries
+from cada_plugin.evaluation.ranking import mean_metrics, rank_queries
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.evaluation.significance import paired_bootstrap
 from cada_plugin.evaluation.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
@@ -81,9 +81,9 @@ class TextToImageRetrieval(BaseMetric):
             known = [k for k in self.topk if k <= G] or [1]
             return torchreid_rank_metrics(rows, result.query_ids, result.gallery_ids, known) | beyond
         twins = self.result.query_twins.numpy()
-        metrics = average_ranks(ranks, self.topk)
+        metrics = mean_metrics(ranks, self.topk)
         if twins.any():
-            of_twins = average_ranks({key: value[twins] for key, value in ranks.items()}, self.topk)
+            of_twins = mean_metrics({key: value[twins] for key, value in ranks.items()}, self.topk)
             metrics |= {f"{key}_twins": value for key, value in of_twins.items()}
         return metrics
 

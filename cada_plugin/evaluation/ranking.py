@@ -40,10 +40,10 @@ def rank_metrics(
         ConfigError: a k is not a positive integer, or is larger than the gallery.
     """
     _check_topk(topk, len(gallery_ids))
-    return average_ranks(rank_queries(similarity, query_ids, gallery_ids, chunk_size), topk)
+    return mean_metrics(rank_queries(similarity, query_ids, gallery_ids, chunk_size), topk)
 
 
-def average_ranks(per_query: dict[str, np.ndarray], topk: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+def mean_metrics(per_query: dict[str, np.ndarray], topk: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
     """Means in percent over the result of :func:`rank_queries`, or over the rows of that result for some queries."""
     metrics = {f"R{k}": float((per_query["first_rank"] < k).mean() * 100) for k in topk}
     return {**metrics, "mAP": float(per_query["ap"].mean() * 100), "mINP": float(per_query["inp"].mean() * 100)}

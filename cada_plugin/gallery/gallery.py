@@ -84,13 +84,16 @@ class Gallery:
 
         Raises:
             ConfigError: there is no such folder, or ``tokens`` cannot be kept there.
+            GalleryError: there is a gallery at this place.
         """
         place, folder = os.fspath(place), Path(folder).expanduser().resolve()
         if not folder.is_dir():
             raise ConfigError(f"no folder {folder}: give the folder of the pictures")
+        if cls.exists(place):
+            raise GalleryError(f"{place} holds a gallery already: open it, or give another place")
         if tokens not in MODES:
             raise ConfigError(f"tokens={tokens!r}: use one of {', '.join(MODES)}")
-        if "://" in place and tokens != "none":
+        if _is_remote(place) and tokens != "none":
             raise ConfigError(f"tokens={tokens} are files, which a gallery at {place} has no place for: use none")
         retriever = load_retriever(config, checkpoint, device)
         if tokens != "none" and not retriever.model.can_match:
@@ -109,6 +112,17 @@ class Gallery:
             }
         )
         return cls(place, store, retriever)
+
+    @staticmethod
+    def exists(place: str | os.PathLike) -> bool:
+        """Whether there is a gallery at a place. A server that cannot be reached has none; making one says so."""
+        place = os.fspath(place)
+        if not _is_remote(place):
+            return (Path(place) / "gallery.json").exists()
+        try:
+            return bool(_open_store(place, None, create=False).meta())
+        except GalleryError:
+            return False
 
     @classmethod
     def open(cls, place: str | os.PathLike, retriever: Retriever | None = None, device: str = "cpu") -> "Gallery":
@@ -163,10 +177,9 @@ class Gallery:
         if facts is None:
             meta = self.store.meta()
             facts = _read_facts(meta.get("name_pattern"), meta.get("csv"))
-        local = Path(self.place) if "://" not in self.place else None
-        if local is None:
+        if _is_remote(self.place):
             return self._index(facts, batch_size, progress)
-        with only_writer(local, "indexing run", "both would add the same pictures. Wait for it, or end it"):
+        with only_writer(Path(self.place), "indexing run", "both would add the same pictures. Wait for it, or end it"):
             return self._index(facts, batch_size, progress)
 
     def _index(self, facts: Callable[[str], Facts | None], batch_size: int, progress: bool) -> Changes:
@@ -253,7 +266,10 @@ class Gallery:
         vectors = stage_one_vectors(query, np.concatenate(wanted), embed[len(sentences) :], right, wrong)
         second = bool(sentences) and reranks(model, retriever.rerank_topk)
         k = max(query.topk, retriever.rerank_topk if second else 0)
-        found = self._nearest(vectors, k * (4 if query.per_person else 1), query.only)
+        found = self._nearest(vectors, k, query.only)
+        while query.per_person and len(found) == k and len(_one_per_person(found)) < query.topk:
+            k *= 4  # many images of few people came first: look further until there are enough people
+            found = self._nearest(vectors, k, query.only)
         hits = [(row, score, None) for row, score in found if query.min_score is None or score >= query.min_score]
         if second and hits:
             hits = self._rerank(query, texts, hits)
@@ -331,8 +347,12 @@ def _one_per_person(hits: Iterable[tuple]) -> list[tuple]:
     return kept
 
 
+def _is_remote(place: str) -> bool:
+    return "://" in place
+
+
 def _open_store(place: str, dim: int | None, create: bool) -> Store:
-    if "://" in place:
+    if _is_remote(place):
         from cada_plugin.gallery.milvus_store import MilvusStore, parse_uri
 
         address, collection = parse_uri(place)

@@ -10,7 +10,18 @@ import numpy as np
 
 from cada_plugin.errors import GalleryError, first_line, needs_extra
 from cada_plugin.files import write_json
-from cada_plugin.gallery.store import Filter, GalleryRow
+from cada_plugin.gallery.store import (
+    COLUMN,
+    MARGIN,
+    Filter,
+    GalleryRow,
+    column_of,
+    in_order,
+    name_of,
+    packed,
+    query_vector,
+    ranked,
+)
 
 with needs_extra("search"):
     import lancedb
@@ -32,7 +43,6 @@ _FIELDS = {
     "time": pa.float64(),
     "hubness": pa.float64(),
 }
-_COLUMN = "c_"  # before the name of a free column
 # Below this a search reads every vector (0.2 GB at D = 512) and is exact. On two cores 40,000 vectors of D = 256 took
 # 30 to 60 ms, so that this many of D = 512 take about 0.3 to 0.6 s; an index of those 40,000 took 28 s to build.
 _INDEX_FROM = 200_000
@@ -43,9 +53,6 @@ _NPROBES = 20
 # The index knows vectors in 8 bits, so more candidates than wanted are compared by their fp16 vectors. Of the best 128
 # of 40,000 clustered vectors, 99% were found with 4 times as many (31 ms), 96% with 2 (25 ms), 91% with none (18 ms).
 _REFINE = 4
-# A search sums products of fp16 numbers, here scores are recomputed in fp32: rows this close behind the k-th are
-# fetched too, so that rounding at the cut does not decide which row is found.
-_MARGIN = 16
 _IDS_AT_ONCE = 1000
 _KEEP_VERSIONS = timedelta(hours=1)  # a search that began before a compaction can finish
 
@@ -108,30 +115,21 @@ class LanceStore:
             write_json(self.folder / _META, meta)
 
     def add(self, rows: Sequence[GalleryRow], embed: np.ndarray) -> None:
-        embed = np.asarray(embed, dtype=np.float32)
-        if embed.shape != (len(rows), self.dim):
-            raise GalleryError(
-                f"{len(rows)} rows with embeddings of shape {embed.shape}: this one expects ({len(rows)}, {self.dim})"
-            )
+        vectors = packed(rows, embed, self.dim, np.float16)
         if not rows:
             return
-        hubness = np.array([[row.hubness] for row in rows], dtype=np.float32)
-        with np.errstate(over="ignore"):
-            vectors = np.concatenate([embed, hubness], axis=1).astype(np.float16)
-        if not np.isfinite(vectors).all():
-            raise GalleryError("embeddings and hubness must be finite numbers that fp16 can hold (up to 65504)")
         last = list({row.id: place for place, row in enumerate(rows)}.values())  # an id that is there twice: the last
         rows, vectors = [rows[place] for place in last], vectors[last]
         with self._explained("written"):
-            new = sorted({_encoded(name) for row in rows for name in row.columns} - set(self._table.schema.names))
+            new = sorted({column_of(name) for row in rows for name in row.columns} - set(self._table.schema.names))
             if new:
                 self._table.add_columns([pa.field(name, pa.string()) for name in new])
             # every column of the table: merge_insert leaves the old value of a column that is not given
             schema = self._table.schema
             data = {"vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.dim + 1)}
             for name in schema.names:
-                if name.startswith(_COLUMN):
-                    data[name] = [row.columns.get(_decoded(name)) for row in rows]
+                if name.startswith(COLUMN):
+                    data[name] = [row.columns.get(name_of(name)) for row in rows]
                 elif name != "vector":
                     data[name] = [getattr(row, name) for row in rows]
             table = pa.table(data, schema=schema)
@@ -154,31 +152,19 @@ class LanceStore:
             for some in _chunks(dict.fromkeys(ids)):
                 rows, vectors = self._read(self._table.search().where(_is_in("id", some)))
                 found.update((row.id, (row, vector)) for row, vector in zip(rows, vectors, strict=True))
-        missing = [id_ for id_ in ids if id_ not in found]
-        if missing:
-            raise GalleryError(
-                f"the gallery {self.folder} has no image {missing[0]!r} ({len(missing)} of {len(ids)} are unknown): "
-                "take ids from a search in this gallery, or index the folder again"
-            )
-        embed = np.array([found[id_][1][:-1] for id_ in ids], dtype=np.float32).reshape(len(ids), self.dim)
-        return [found[id_][0] for id_ in ids], embed
+        return in_order(ids, found, self.dim, str(self.folder))
 
     def nearest(
         self, vector: np.ndarray, k: int, only: Filter | None = None, hubness_weight: float = 0.0
     ) -> list[tuple[GalleryRow, float]]:
-        vector = np.asarray(vector, dtype=np.float32)
-        if vector.shape != (self.dim,) or not np.isfinite(vector).all():
-            raise GalleryError(f"a query of {self.dim} finite numbers is expected, not one of shape {vector.shape}")
-        query = np.append(vector, np.float32(-hubness_weight))
-        # the engine rounds a query to fp16, which a long one would not fit; its length does not change the order
-        query /= np.linalg.norm(query) or 1.0
+        query = query_vector(vector, self.dim, hubness_weight)
         with self._explained("read"):
             where = self._where(only)
             if k < 1 or where is None:
                 return []
 
             def search(exact: bool) -> tuple[list[GalleryRow], np.ndarray]:
-                wanted = k + _MARGIN
+                wanted = k + MARGIN
                 builder = self._table.search(query, vector_column_name="vector").distance_type("dot").limit(wanted)
                 if where:
                     builder = builder.where(where)  # before the search: LanceDB's default
@@ -192,10 +178,7 @@ class LanceStore:
             rows, vectors = search(exact=not indexed)
             if indexed and len(rows) < k:  # a graph may not lead to the few rows that a filter keeps
                 rows, vectors = search(exact=True)
-        hubness = np.array([row.hubness for row in rows])
-        scores = vectors[:, :-1] @ vector - hubness_weight * hubness
-        best = sorted(zip(rows, scores.tolist(), strict=True), key=lambda found: (-found[1], found[0].id))
-        return best[:k]
+        return ranked(rows, vectors, vector, k, hubness_weight)
 
     def count(self, only: Filter | None = None) -> int:
         with self._explained("read"):
@@ -243,7 +226,7 @@ class LanceStore:
         terms += [f"time >= {_number(only.after)}"] if only.after is not None else []
         terms += [f"time < {_number(only.before)}"] if only.before is not None else []
         for name, values in only.columns.items():
-            column = name if name in ("camera", "person") else _encoded(name)
+            column = name if name in ("camera", "person") else column_of(name)
             if column not in self._table.schema.names:
                 return None
             if values:
@@ -271,21 +254,9 @@ def _schema(dim: int) -> pa.Schema:
     return pa.schema([*fields, pa.field("vector", pa.list_(pa.float16(), dim + 1), nullable=False)])
 
 
-def _encoded(name: str) -> str:
-    """The column of the table for a free column: SQL needs no quotes around it, whatever its name, and it is none of
-    ours."""
-    return _COLUMN + name.encode().hex()
-
-
-def _decoded(column: str) -> str:
-    return bytes.fromhex(column.removeprefix(_COLUMN)).decode()
-
-
 def _row(values: dict) -> GalleryRow:
     fields = {name: values[name] for name in _FIELDS}
-    columns = {
-        _decoded(name): value for name, value in values.items() if name.startswith(_COLUMN) and value is not None
-    }
+    columns = {name_of(name): value for name, value in values.items() if name.startswith(COLUMN) and value is not None}
     return GalleryRow(**fields, columns=columns)
 
 

@@ -12,7 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from cada_plugin.errors import ConfigError, GalleryError, first_line, needs_extra
-from cada_plugin.gallery.store import Filter, GalleryRow
+from cada_plugin.gallery.store import (
+    COLUMN,
+    MARGIN,
+    Filter,
+    GalleryRow,
+    column_of,
+    in_order,
+    name_of,
+    packed,
+    query_vector,
+    ranked,
+)
 
 with needs_extra("search"):
     from pymilvus import DataType, MilvusClient, MilvusException
@@ -24,11 +35,7 @@ _TEXTS = ("id", "path", "hash", "camera", "person")
 _NUMBERS = {"size": DataType.INT64, "mtime_ns": DataType.INT64, "hubness": DataType.DOUBLE, "time": DataType.DOUBLE}
 _FIELDS = (*_TEXTS, *_NUMBERS)
 _LONGEST_TEXT = 65_535  # bytes; the most that Milvus allows
-_COLUMN = "c_"  # before the name of a free column
 _MOST_FOUND = 16_384  # of one search; the most that Milvus allows
-# A search sums products of fp16 numbers, here scores are recomputed in fp32: rows this close behind the k-th are
-# fetched too, so that rounding at the cut does not decide which row is found.
-_MARGIN = 16
 _IDS_AT_ONCE = 1000
 # 5,000 rows of D = 512 are 10 MB, and Milvus takes 64 MB in a message.
 _ROWS_AT_ONCE = 5000
@@ -128,16 +135,7 @@ class MilvusStore:
             self._client.upsert(self._meta_collection, [{"key": "meta", "json": text, "vector": [0.0, 0.0]}])
 
     def add(self, rows: Sequence[GalleryRow], embed: np.ndarray) -> None:
-        embed = np.asarray(embed, dtype=np.float32)
-        if embed.shape != (len(rows), self.dim):
-            raise GalleryError(
-                f"{len(rows)} rows with embeddings of shape {embed.shape}: this one expects ({len(rows)}, {self.dim})"
-            )
-        hubness = np.array([row.hubness for row in rows], dtype=np.float32).reshape(-1, 1)
-        with np.errstate(over="ignore"):
-            vectors = np.concatenate([embed, hubness], axis=1).astype(np.float16 if self._half else np.float32)
-        if not np.isfinite(vectors).all():
-            raise GalleryError("embeddings and hubness must be finite numbers that fp16 can hold (up to 65504)")
+        vectors = packed(rows, embed, self.dim, np.float16 if self._half else np.float32)
         with self._explained("written"):
             data = {row.id: _data(row, vector) for row, vector in zip(rows, vectors, strict=True)}
             for some in _chunks(list(data.values()), _ROWS_AT_ONCE):
@@ -169,26 +167,14 @@ class MilvusStore:
                     self.collection, _is_in("key", some), output_fields=["*"], consistency_level="Strong"
                 )
                 found.update((entity["id"], (_row(entity), _vector(entity["vector"]))) for entity in entities)
-        missing = [id_ for id_ in ids if id_ not in found]
-        if missing:
-            raise GalleryError(
-                f"the gallery {self.collection} at {self.address} has no image {missing[0]!r} ({len(missing)} of "
-                f"{len(ids)} are unknown): take ids from a search in this gallery, or index the folder again"
-            )
-        embed = np.array([found[id_][1][:-1] for id_ in ids], dtype=np.float32).reshape(len(ids), self.dim)
-        return [found[id_][0] for id_ in ids], embed
+        return in_order(ids, found, self.dim, f"{self.collection} at {self.address}")
 
     def nearest(
         self, vector: np.ndarray, k: int, only: Filter | None = None, hubness_weight: float = 0.0
     ) -> list[tuple[GalleryRow, float]]:
-        vector = np.asarray(vector, dtype=np.float32)
-        if vector.shape != (self.dim,) or not np.isfinite(vector).all():
-            raise GalleryError(f"a query of {self.dim} finite numbers is expected, not one of shape {vector.shape}")
+        query = query_vector(vector, self.dim, hubness_weight)
         if k > _MOST_FOUND:
             raise GalleryError(f"{k} images are wanted: Milvus finds {_MOST_FOUND} at most in one search")
-        query = np.append(vector, np.float32(-hubness_weight))
-        # fp16 would not fit a long query; its length does not change the order
-        query /= np.linalg.norm(query) or 1.0
         with self._explained("searched"):
             where = _where(only)
             if k < 1 or where is None:
@@ -197,7 +183,7 @@ class MilvusStore:
                 self.collection,
                 data=[query.astype(np.float16) if self._half else query],
                 filter=where,
-                limit=min(k + _MARGIN, _MOST_FOUND),
+                limit=min(k + MARGIN, _MOST_FOUND),
                 output_fields=["*"],
                 search_params={"metric_type": "IP"},
                 anns_field="vector",
@@ -205,9 +191,7 @@ class MilvusStore:
             )[0]
         rows = [_row(hit["entity"]) for hit in found]
         vectors = np.array([_vector(hit["entity"]["vector"]) for hit in found]).reshape(len(rows), self.dim + 1)
-        scores = vectors[:, :-1] @ vector - hubness_weight * np.array([row.hubness for row in rows])
-        best = sorted(zip(rows, scores.tolist(), strict=True), key=lambda found: (-found[1], found[0].id))
-        return best[:k]
+        return ranked(rows, vectors, vector, k, hubness_weight)
 
     def count(self, only: Filter | None = None) -> int:
         with self._explained("read"):
@@ -264,26 +248,17 @@ def _key(id_: str) -> str:
     return id_.encode().hex()
 
 
-def _encoded(name: str) -> str:
-    """The dynamic field for a free column: one that needs no quotes, whatever its name, and is none of ours."""
-    return _COLUMN + name.encode().hex()
-
-
 def _data(row: GalleryRow, vector: np.ndarray) -> dict:
     fields = {name: getattr(row, name) for name in _FIELDS}
     for text in (*(fields[name] for name in _TEXTS), *row.columns.values()):
         text.encode()  # an error here names the text, and that of pymilvus does not
     return {"key": _key(row.id), "vector": vector, **fields} | {
-        _encoded(name): value for name, value in row.columns.items()
+        column_of(name): value for name, value in row.columns.items()
     }
 
 
 def _row(entity: dict) -> GalleryRow:
-    columns = {
-        bytes.fromhex(name.removeprefix(_COLUMN)).decode(): value
-        for name, value in entity.items()
-        if name.startswith(_COLUMN)
-    }
+    columns = {name_of(name): value for name, value in entity.items() if name.startswith(COLUMN)}
     return GalleryRow(**{name: entity[name] for name in _FIELDS}, columns=columns)
 
 
@@ -312,7 +287,7 @@ def _where(only: Filter | None) -> str | None:
             terms.append(f"time {sign} {float(bound)!r}")
     for name, values in only.columns.items():
         if values:
-            terms.append(_is_in(name if name in ("camera", "person") else _encoded(name), values))
+            terms.append(_is_in(name if name in ("camera", "person") else column_of(name), values))
     return " and ".join(terms)
 
 

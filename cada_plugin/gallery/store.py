@@ -12,6 +12,14 @@ from typing import Protocol
 
 import numpy as np
 
+from cada_plugin.errors import GalleryError
+
+COLUMN = "c_"
+"""Begins the stored name of every free column."""
+MARGIN = 16
+"""A search of an engine sums products of rounded numbers. So that rounding at the cut does not decide which row is
+found, adapters fetch this many rows more than wanted and rank them by :func:`ranked`."""
+
 
 @dataclass(frozen=True)
 class GalleryRow:
@@ -102,3 +110,75 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release files and connections."""
+
+
+# ---------------------------------------------------------------- what adapters share
+
+
+def packed(rows: Sequence[GalleryRow], embed: np.ndarray, dim: int, dtype: type) -> np.ndarray:
+    """Vectors (n, D+1) to store: the embedding, then the hubness, so that a query of :func:`query_vector` scores a row
+    by one product.
+
+    Raises:
+        GalleryError: the embeddings have another shape, or numbers that fp16 cannot hold.
+    """
+    embed = np.asarray(embed, dtype=np.float32)
+    if embed.shape != (len(rows), dim):
+        raise GalleryError(f"{len(rows)} rows with embeddings of shape {embed.shape}: expected ({len(rows)}, {dim})")
+    hubness = np.array([row.hubness for row in rows], dtype=np.float32).reshape(-1, 1)
+    with np.errstate(over="ignore"):
+        vectors = np.concatenate([embed, hubness], axis=1).astype(dtype)
+    if not np.isfinite(vectors).all():
+        raise GalleryError("embeddings and hubness must be finite numbers that fp16 can hold (up to 65504)")
+    return vectors
+
+
+def query_vector(vector: np.ndarray, dim: int, hubness_weight: float) -> np.ndarray:
+    """The query (D+1,) for vectors of :func:`packed`, of length 1: an engine rounds it to fp16, which a long one would
+    not fit, and its length does not change the order.
+
+    Raises:
+        GalleryError: it has another shape, or numbers that are not finite.
+    """
+    vector = np.asarray(vector, dtype=np.float32)
+    if vector.shape != (dim,) or not np.isfinite(vector).all():
+        raise GalleryError(f"a query of {dim} finite numbers is expected, not one of shape {vector.shape}")
+    query = np.append(vector, np.float32(-hubness_weight))
+    return query / (np.linalg.norm(query) or 1.0)
+
+
+def ranked(
+    rows: Sequence[GalleryRow], vectors: np.ndarray, vector: np.ndarray, k: int, hubness_weight: float
+) -> list[tuple[GalleryRow, float]]:
+    """The k best of rows with stored vectors (n, D+1), by scores computed in fp32; rows of equal score by their id."""
+    hubness = np.array([row.hubness for row in rows])
+    scores = vectors[:, :-1] @ np.asarray(vector, dtype=np.float32) - hubness_weight * hubness
+    return sorted(zip(rows, scores.tolist(), strict=True), key=lambda found: (-found[1], found[0].id))[:k]
+
+
+def in_order(
+    ids: Sequence[str], found: Mapping[str, tuple[GalleryRow, np.ndarray]], dim: int, where: str
+) -> tuple[list[GalleryRow], np.ndarray]:
+    """Rows and embeddings (n, D) in the order of ``ids``, from stored vectors (D+1,) by id.
+
+    Raises:
+        GalleryError: an id was not found ``where``.
+    """
+    missing = [one for one in ids if one not in found]
+    if missing:
+        raise GalleryError(
+            f"the gallery {where} has no image {missing[0]!r} ({len(missing)} of {len(ids)} are unknown): take ids "
+            "from a search in this gallery, or index the folder again"
+        )
+    embed = np.array([found[one][1][:-1] for one in ids], dtype=np.float32).reshape(len(ids), dim)
+    return [found[one][0] for one in ids], embed
+
+
+def column_of(name: str) -> str:
+    """Where a free column is stored: a name that no query language has to quote, and that is none of ours."""
+    return COLUMN + name.encode().hex()
+
+
+def name_of(column: str) -> str:
+    """The free column that :func:`column_of` named."""
+    return bytes.fromhex(column.removeprefix(COLUMN)).decode()

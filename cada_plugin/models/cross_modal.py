@@ -6,7 +6,8 @@ the image alone, so they are computed once per image, as an :class:`ImageMemory`
 it. And padding is left out of the linear layers, where most of the arithmetic is; see :class:`Packing`.
 
 Parameter names are BLIP's, so that released checkpoints load unchanged. Shape letters: P texts (pairs), T text tokens,
-C width, H heads, D width of a head, I images, S = 1+N image tokens.
+C width, H heads, E width of a head, I images, S image tokens, M real text
+tokens of all P texts.
 """
 
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from cada_plugin.registry import MODELS
 
 
 class ImageMemory(NamedTuple):
-    """Keys and values of I images for every layer: two lists of (I, H, S, D) tensors, one entry per layer."""
+    """Keys and values of I images for every layer: two lists of (I, H, S, E) tensors, one entry per layer."""
 
     keys: list[Tensor]
     values: list[Tensor]
@@ -36,13 +37,13 @@ class ImageMemory(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """How N real tokens are laid out in a padded (R, L) rectangle.
+    """How M real tokens are laid out in a padded (R, L) rectangle.
 
-    Linear layers work on the N packed tokens; attention needs rectangles of R rows and L columns. In self-attention a
+    Linear layers work on the M packed tokens; attention needs rectangles of R rows and L columns. In self-attention a
     row holds the tokens of one text. In cross-attention it holds the tokens of *all* texts that attend to one image, so
     that this image's keys and values are used without a copy for each text.
 
-    ``index`` (N,) is the place of each token, row * L + column; None means that all R * L places are filled, in order.
+    ``index`` (M,) is the place of each token, row * L + column; None means that all R * L places are filled, in order.
     """
 
     R: int
@@ -51,7 +52,7 @@ class Packing(NamedTuple):
 
     @classmethod
     def of_rows(cls, rows: Tensor, count: int) -> "Packing":
-        """The layout of N tokens of which token n belongs to row ``rows[n]`` of ``count``, in their order."""
+        """The layout of M tokens of which token n belongs to row ``rows[n]`` of ``count``, in their order."""
         order = rows.argsort(stable=True)
         sizes = torch.bincount(rows, minlength=count)
         starts = sizes.cumsum(0) - sizes
@@ -61,17 +62,17 @@ class Packing(NamedTuple):
         return cls(count, L, rows * L + columns)
 
     def rows(self, device: torch.device) -> Tensor:
-        """Row (N,) of each token."""
+        """Row (M,) of each token."""
         places = torch.arange(self.R * self.L, device=device) if self.index is None else self.index
         return places // self.L
 
     def pack(self, x: Tensor) -> Tensor:
-        """(R, L, C) -> (N, C)."""
+        """(R, L, C) -> (M, C)."""
         x = x.reshape(self.R * self.L, -1)
         return x if self.index is None else x.index_select(0, self.index)
 
     def unpack(self, x: Tensor) -> Tensor:
-        """(N, C) -> (R, L, C), with zeros at padding."""
+        """(M, C) -> (R, L, C), with zeros at padding."""
         if self.index is not None:
             x = x.new_zeros(self.R * self.L, x.shape[-1]).index_copy(0, self.index, x)
         return x.view(self.R, self.L, -1)
@@ -83,7 +84,7 @@ class Packing(NamedTuple):
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     B, T, C = x.shape
-    return x.view(B, T, heads, C // heads).transpose(1, 2)  # (B, H, T, D)
+    return x.view(B, T, heads, C // heads).transpose(1, 2)  # (B, H, T, E)
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -122,9 +123,9 @@ class SelfAttention(nn.Module):
         self.heads, self.dropout = heads, dropout
 
     def forward(self, x: Tensor, packing: Packing, mask: Tensor, first_only: bool = False) -> Tensor:
-        """x (N, C), mask bool broadcastable to (P, H, T, T) -> (N, C), or (P, C) with ``first_only``."""
+        """x (M, C), mask bool broadcastable to (P, H, T, T) -> (M, C), or (P, C) with ``first_only``."""
         asking, places = (packing.unpack(x)[:, 0], packing.firsts()) if first_only else (x, packing)
-        q = split_heads(places.unpack(self.self.query(asking)), self.heads)  # (P, H, T, D)
+        q = split_heads(places.unpack(self.self.query(asking)), self.heads)  # (P, H, T, E)
         k = split_heads(packing.unpack(self.self.key(x)), self.heads)
         v = split_heads(packing.unpack(self.self.value(x)), self.heads)
         dropout = self.dropout if self.training else 0.0
@@ -140,15 +141,15 @@ class CrossAttention(nn.Module):
         self.heads, self.dropout = heads, dropout
 
     def memory(self, image_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(I, S, C_image) -> keys and values, each (I, H, S, D)."""
+        """(I, S, C_image) -> keys and values, each (I, H, S, E)."""
         return tuple(split_heads(project(image_tokens), self.heads) for project in (self.self.key, self.self.value))
 
     def forward(
         self, x: Tensor, packing: Packing, key: Tensor, value: Tensor, maps: list[Tensor] | None = None
     ) -> Tensor:
-        """Text tokens x (N, C) attend to images given as key, value (I, H, S, D) -> (N, C); rows of ``packing`` are
+        """Text tokens x (M, C) attend to images given as key, value (I, H, S, E) -> (M, C); rows of ``packing`` are
         images."""
-        q = split_heads(packing.unpack(self.self.query(x)), self.heads)  # (I, H, L, D)
+        q = split_heads(packing.unpack(self.self.query(x)), self.heads)  # (I, H, L, E)
         dropout = self.dropout if self.training else 0.0
         if maps is None:
             attended = F.scaled_dot_product_attention(q, key, value, dropout_p=dropout)
@@ -188,7 +189,7 @@ class CrossModalLayer(nn.Module):
         first_only: bool = False,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
-        x = self.attention(x, packing, mask, first_only)  # (N, C)
+        x = self.attention(x, packing, mask, first_only)  # (M, C)
         if asked is not None:
             x = self.crossattention(x, *asked, maps)
         return self.output(self.intermediate(x), x)
@@ -279,7 +280,7 @@ class CrossModalBert(nn.Module):
             first_only: return the first token alone, (P, 1, C); the last layer then computes nothing else.
             compute_padding: compute the states of padding too, which ``PositionGroups`` average; otherwise they are 0.
             maps: a list that receives the cross-attention weights of each layer: (P, H, T, S), or with a single image
-                (1, H, N, S) over the N real tokens. Not together with ``images``. Slower, as the fused kernel cannot
+                (1, H, M, S) over the M real tokens. Not together with ``images``. Slower, as the fused kernel cannot
                 be used.
         """
         P, T = input_ids.shape
@@ -297,7 +298,7 @@ class CrossModalBert(nn.Module):
         if causal:
             mask = mask & torch.ones(T, T, dtype=torch.bool, device=mask.device).tril()  # (P, 1, T, T)
         packing = Packing(P, T, None if compute_padding else attention_mask.flatten().nonzero().squeeze(1))
-        x = packing.pack(self.embeddings(input_ids))  # (N, C)
+        x = packing.pack(self.embeddings(input_ids))  # (M, C)
         last = len(self.encoder.layer) - 1
         asking = None if memory is None else _by_image(packing, memory.num_images, images)
         for i, layer in enumerate(self.encoder.layer):
