@@ -161,7 +161,7 @@ def test_a_second_writer_and_another_model_are_told(crops, tmp_path, monkeypatch
         assert message in capsys.readouterr().err
 
 
-def test_what_is_known_comes_from_names_and_tables(crops, tmp_path):
+def test_what_is_known_comes_from_names_and_tables(crops, tmp_path, capsys):
     for number, path in enumerate(sorted(crops.iterdir())[:8]):
         path.rename(crops / f"gate{number % 2}_2026112509{number:02}00 x.jpg")
     table = tmp_path / "facts.csv"
@@ -173,8 +173,15 @@ def test_what_is_known_comes_from_names_and_tables(crops, tmp_path):
     first, table_row = rows["gate0_20261125090000 x.jpg"], rows["gate1_20261125090100 x.jpg"]
     assert (first.camera, first.time) == ("gate0", 1795597200.0)
     assert (table_row.camera, table_row.time, dict(table_row.columns)) == ("north", 60.0, {"colour": "red; 'dark'"})
+    assert "without camera, time and person (not in the CSV, no name that fits the pattern): 52 images" in (
+        capsys.readouterr().out
+    )
     hits = Gallery.open(place).search(Query(["a man"], only=Filter(cameras=["gate0"]), topk=60))
     assert len(hits) == 4
+    table.write_text("path,camera\ngate1_20261125090100 x.jpg,south\n")  # read again, and the pattern is kept
+    assert main(["index", "--gallery", place, "--csv", str(table)]) == 0
+    again = {row.path: row.camera for row in Gallery.open(place).store.rows()}
+    assert (again["gate0_20261125090000 x.jpg"], again["gate1_20261125090100 x.jpg"]) == ("gate0", "south")
 
 
 @pytest.mark.parametrize(
@@ -275,6 +282,20 @@ def test_tokens_that_are_kept_give_the_scores_of_pictures_encoded_again(gallery,
         found = {hit.path: hit.match for hit in kept.search("a man in a blue jacket", topk=20)}
         for hit in expected:
             assert found[hit.path] == pytest.approx(hit.match, abs=tolerance)
+
+
+def test_lost_tokens_are_made_again(gallery, tmp_path):
+    kept = Gallery.create(tmp_path / "kept", gallery.root, "cada_procedural", tokens="int8")
+    kept.index(progress=False)
+    expected = kept.search("a man in a blue jacket", topk=5)
+    for hit in expected[:2]:
+        next((tmp_path / "kept/tokens").glob(f"{hit.row.hash[:2]}/{hit.row.hash[2:]}.npz")).unlink()
+    with pytest.raises(GalleryError, match=r"tokens of a picture are missing or damaged .*run `cada index` again"):
+        kept.search("a man in a blue jacket", topk=5)
+    assert len(kept.index(progress=False).new) == 2
+    found = kept.search("a man in a blue jacket", topk=5)
+    assert [hit.path for hit in found] == [hit.path for hit in expected]
+    assert [hit.match for hit in found] == pytest.approx([hit.match for hit in expected], abs=1e-4)
 
 
 def test_the_command_prints_draws_and_says_where_nothing_is_found(gallery, tmp_path, capsys):

@@ -66,12 +66,17 @@ def _run(args: argparse.Namespace) -> int:
     if args.name_pattern or args.csv:
         gallery.remember_facts(args.name_pattern, args.csv)
     changes = gallery.index(batch_size=args.batch_size)
-    encoded = len(changes.new) - len(changes.unreadable.keys() & {file.path for file in changes.new})
+    encoded = {file.path for file in changes.new} - changes.unreadable.keys()
     print(
-        f"{args.gallery}: {len(gallery):,} images; {encoded:,} encoded (of these changed: {len(changes.changed):,}), "
+        f"{args.gallery}: {len(gallery):,} images; {len(encoded):,} encoded (of these changed: "
+        f"{len(encoded & changes.changed):,}), "
         f"{len(changes.moved):,} moved, {len(changes.removed):,} removed, "
         f"{len(changes.unchanged) + len(changes.touched):,} unchanged, {len(changes.unreadable):,} unreadable"
     )
+    meta = gallery.store.meta()
+    if meta.get("name_pattern") or meta.get("csv"):
+        unknown = sum(not (row.camera or row.person or row.time or row.columns) for row in gallery.store.rows())
+        print(f"without camera, time and person (not in the CSV, no name that fits the pattern): {unknown:,} images")
     for path, reason in sorted(changes.unreadable.items()):
         shown = path.encode("utf-8", "backslashreplace").decode()
         print(f"unreadable: {shown}: {reason}", file=sys.stderr)

@@ -5,7 +5,8 @@ cada search gallery/ "a man in a blue jacket" --and "he carries a suitcase" --wi
 cada search gallery/ --like somebody.jpg --after 2026-11-25T08:00 --sheet found.png
 
 --and averages the sentences, --or takes the best of them, and --without counts against an image; a negation inside a
-sentence is not understood. The best images are re-ranked by the match head where the model has one. Exit status: 0
+sentence is not understood. Where there is a sentence and the model has a match head, it re-ranks the best
+images; --like counts in the stage-1 score only. Exit status: 0
 something was found, 1 nothing, 2 the search is impossible.
 """
 
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--after", metavar="TIME", help="not before this time (2026-11-25T08:00, UTC)")
     parser.add_argument("--before", metavar="TIME", help="before this time")
     parser.add_argument("--where", nargs="+", default=[], metavar="COLUMN=VALUE", help="columns of the CSV")
-    parser.add_argument("--min-score", type=float, metavar="COSINE", help="least stage-1 score")
+    parser.add_argument("--min-score", type=float, metavar="SCORE", help="least stage-1 score")
     parser.add_argument("--per-person", action="store_true", help="the best image of each person or track")
     parser.add_argument("--topk", type=int, default=10, metavar="K", help="number of hits (default: 10)")
     parser.add_argument("--sort", choices=["score", "time"], default="score", help="order of the hits shown")

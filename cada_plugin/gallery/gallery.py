@@ -32,8 +32,10 @@ class GalleryHit:
     Attributes:
         rank: from 1.
         path: of the file, absolute where the folder of the gallery is known.
-        cosine: the stage-1 score, a cosine where one sentence was searched for.
-        match: the raw match logit of stage 2; None where the image was not matched.
+        cosine: the stage-1 score; a cosine where one sentence was searched for, else combined as in
+            :mod:`cada_plugin.gallery.query`.
+        match: the match logit of stage 2, combined over the sentences as there; None where the image was not matched,
+            and for searches by pictures alone.
         row: what is known of the image: id, camera, time, person, columns.
     """
 
@@ -147,15 +149,18 @@ class Gallery:
         """Take camera, time and person from file names and from a CSV, now and whenever the gallery is indexed again.
 
         Args:
-            name_pattern: see ``NamePattern``.
-            table: a CSV, see ``read_facts``. Where it lists a path, it wins over the pattern.
+            name_pattern: see ``NamePattern``; None keeps the one that was given before.
+            table: a CSV, see ``read_facts``; None keeps the one that was given before. Where it lists a path, it wins
+                over the pattern.
 
         Raises:
             ConfigError: they cannot be used.
         """
-        _read_facts(name_pattern, table)
         table = None if table is None else str(Path(table).expanduser().resolve())
-        self.store.set_meta({**self.store.meta(), "name_pattern": name_pattern, "csv": table})
+        given = {"name_pattern": name_pattern, "csv": table}
+        meta = self.store.meta() | {key: value for key, value in given.items() if value is not None}
+        _read_facts(meta.get("name_pattern"), meta.get("csv"))
+        self.store.set_meta(meta)
 
     def index(
         self, facts: Callable[[str], Facts | None] | None = None, batch_size: int = 64, progress: bool = True
@@ -170,7 +175,8 @@ class Gallery:
             facts: what is known of the picture at a path. By default that of :meth:`remember_facts`.
 
         Raises:
-            ConfigError: another process is indexing into this gallery, or its folder is gone.
+            ConfigError: the folder is gone, or another process is indexing into this gallery. Only a gallery in a
+                folder can tell; with Milvus, let one process index at a time.
         """
         if not self.root.is_dir():
             raise ConfigError(f"the folder {self.root} of the gallery {self.place} is gone: nothing was changed")
@@ -184,6 +190,9 @@ class Gallery:
 
     def _index(self, facts: Callable[[str], Facts | None], batch_size: int, progress: bool) -> Changes:
         changes = compare(self.root, self.store.rows())
+        if self.mode != "none":  # a token file that was lost, or removed because it was damaged, is made again
+            lost = [row for row in changes.unchanged if not self._tokens.has(row.hash)]
+            changes.new += [File(row.path, row.size, row.mtime_ns) for row in lost]
         again = [(row, replace(row, **_facts(facts, row.path))) for row in changes.unchanged]
         kept = [(old, new) for old, new in again if old != new]
         kept += [

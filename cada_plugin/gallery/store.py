@@ -31,7 +31,7 @@ class GalleryRow:
         size, mtime_ns, hash: of the file: bytes, modification time in nanoseconds, digest of the content.
         camera, person: where known, else "".
         time: when the picture was taken, in seconds since 1970 (UTC); None where it is not known.
-        hubness: how near the image is to captions in general; see ``StoredGallery``. 0 where it was not measured.
+        hubness: how near the image is to captions in general. Nothing measures it yet, so it is 0.
         columns: further columns of a CSV, as text.
     """
 
@@ -66,8 +66,8 @@ class Filter:
 class Store(Protocol):
     """Rows of one gallery, with their embeddings in fp16 or as near to it as the engine can.
 
-    Every method that changes something is either done as a whole when it returns, or had no effect when the process was
-    killed in it. Methods raise ``GalleryError`` with what to do.
+    A local store changes as a whole or not at all if the process is killed in a method; a remote one may do so request
+    by request. What a kill leaves undone, the next indexing repairs. Methods raise ``GalleryError`` with what to do.
     """
 
     def meta(self) -> dict:
@@ -96,6 +96,8 @@ class Store(Protocol):
         self, vector: np.ndarray, k: int, only: Filter | None = None, hubness_weight: float = 0.0
     ) -> list[tuple[GalleryRow, float]]:
         """The k rows of largest ``vector . embedding - hubness_weight * hubness``, best first, with these scores.
+
+        The scores are exact; an engine that searches by an index may miss a few of the rows.
 
         Args:
             vector: (D,), not necessarily normalised: combinations of several sentences are not.

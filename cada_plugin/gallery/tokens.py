@@ -44,6 +44,9 @@ class TokenFiles:
         with replacing(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, **arrays)
 
+    def has(self, digest: str) -> bool:
+        return self._path(digest).is_file()
+
     def read(self, digest: str) -> Tensor:
         """Tokens in fp32.
 
@@ -57,7 +60,7 @@ class TokenFiles:
         except Exception as error:  # a damaged zip file can fail in any way
             raise GalleryError(
                 f"the tokens of a picture are missing or damaged ({self._path(digest)}): remove the file if it is "
-                "there, touch the picture, and run `cada index` again"
+                "there, and run `cada index` again"
             ) from error
 
     def keep_only(self, digests: set[str]) -> None:

@@ -1,4 +1,5 @@
-"""Losses, one per file: a pure function on tensors, and a module that holds its settings. All compute in fp32."""
+"""Losses, a file for each (CMPM and CMPC share one): a module that holds the settings and, unless it is trivial, a pure
+function on tensors. All compute in fp32. Shape letters: B pairs, of all processes together."""
 
 from .contrastive import InfoNCELoss, info_nce_loss
 from .global_association import GlobalAssociationLoss, global_association_loss

@@ -32,8 +32,8 @@ class TextFeatures(NamedTuple):
 
 
 class TextImageRetriever(BaseModel):
-    """Base of all models. Subclasses write ``encode_image``, ``encode_text`` and ``loss``; models that re-rank also set
-    ``can_match`` and write ``image_memory`` and ``match``.
+    """Base of all models. Subclasses set ``tokenizer`` and write ``encode_image``, ``encode_text`` and ``loss``; models
+    that re-rank also set ``can_match`` and write ``image_memory`` and ``match``.
 
     ``forward`` has MMEngine's modes: ``loss`` returns the losses of a training batch, ``tensor`` and ``predict`` the
     :class:`ImageFeatures` and :class:`TextFeatures` of a batch. It checks what a subclass returns: a mistake there

@@ -31,7 +31,8 @@ def match_shortlists(
         image_tokens: (I, S, C) tokens of this process's images, on any device.
         image_rows: (G,) long, the row of each gallery image in ``image_tokens``, -1 if another process holds it.
         shortlist: (Q, K) long, gallery indices.
-        max_pairs: largest number of pairs in one call of the model. It bounds memory and does not change scores.
+        max_pairs: largest number of pairs in one call of the model. It bounds memory, and changes scores by rounding
+            only.
         max_images: largest number of images in one call, likewise.
         progress: show a progress bar.
     """
