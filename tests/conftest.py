@@ -20,7 +20,11 @@ from cada_plugin.datasets.transforms import EncodeCaptions, MaskAttributes, Pack
 from cada_plugin.models import CADA
 from cada_plugin.registry import MODELS
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup would let the runs that tests send it to ignore it
+# nohup starts a program with SIGHUP ignored, and a shell one in the background with SIGINT: children would inherit
+# that, and the runs that tests send these signals to would go on
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOKENIZER = {"type": "CaptionTokenizer", "vocab": "procedural", "max_length": 24}
 BERT = {"width": 16, "depth": 2, "heads": 2, "max_positions": 32, "dropout": 0.0}

@@ -595,7 +595,19 @@ def start(
             stdout=file,
             stderr=file,
         )
+    _STARTED.append(process)
     return process, output
+
+
+_STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running():
+    """A training whose test fails would go on for 2,000 epochs beside all other tests."""
+    yield
+    while _STARTED:
+        _STARTED.pop().kill()
 
 
 @pytest.mark.slow
