@@ -4,6 +4,7 @@ import os
 import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported: no test waits for a network
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # threads of Milvus Lite would print into the output of other tests
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel: more threads would only wait for each other
 
 from collections.abc import Callable, Sequence

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -215,3 +216,12 @@ def metrics(work_dir: Path) -> list[dict]:
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return read_weights(checkpoint)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 120) -> None:
+    """Wait until a condition holds for a process that is still running."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "it ended early"
+        assert time.monotonic() < end
+        time.sleep(0.1)

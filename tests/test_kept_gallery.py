@@ -331,3 +331,5 @@ def test_a_gallery_in_milvus_is_the_same_by_one_changed_argument(crops, tmp_path
     query = Query(["a man in a blue jacket"], topk=12)
     assert [hit.path for hit in remote.search(query)] == [hit.path for hit in local.search(query)]
     assert len(remote.index(progress=False).unchanged) == 60
+    for gallery in (remote, local):
+        gallery.store.close()

@@ -25,6 +25,8 @@ from cada_plugin.gallery.store import (
     ranked,
 )
 
+# Read when gRPC is loaded. It would print each keep-alive that a server declines; what fails raises an error anyway.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 with needs_extra("search"):
     from pymilvus import DataType, MilvusClient, MilvusException
 
