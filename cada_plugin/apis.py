@@ -11,10 +11,12 @@ gallery.save('my_photos.safetensors')  # EncodedImages.load reads it
 ```
 """
 
+import hashlib
 import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.transforms.v2 import functional
 
 from cada_plugin.checkpoints import load_checkpoint
+from cada_plugin.checkpoints.io import shipped_path
 from cada_plugin.datasets.images import find_images, load_person_image, raise_for_bad_images, to_person_image
 from cada_plugin.datasets.transforms import (
     EncodeCaptions,
@@ -37,6 +40,7 @@ from cada_plugin.datasets.transforms import (
 )
 from cada_plugin.engine.config import read_config
 from cada_plugin.errors import ConfigError, GalleryError, ImageError
+from cada_plugin.evaluation.calibration import Calibration, calibration_path
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
 from cada_plugin.retrieval import EncodedImages, match_shortlists, reranks, retrieve
@@ -74,6 +78,10 @@ class Retriever:
         model: in eval mode, on the device where it is to run.
         image_transforms: test-time transforms between a uint8 image (3, H, W) and the model's preprocessor.
         rerank_topk, cosine_weight: settings of stage 2 in :meth:`search`, as in ``RetrievalTestLoop``.
+
+    Attributes:
+        calibration: turns scores into probabilities; :func:`load_retriever` finds it beside the checkpoint. None
+            where the model was not calibrated.
     """
 
     def __init__(
@@ -81,11 +89,28 @@ class Retriever:
     ) -> None:
         self.model, self.image_transforms = model, list(image_transforms)
         self.rerank_topk, self.cosine_weight = rerank_topk, cosine_weight
+        self.calibration: Calibration | None = None
         self._told_clamp = False
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def fingerprint(self) -> str:
+        """Model class, image size and a digest of all weights, such as ``CADA 96x48 5d1c0f6a2b9e``.
+
+        Embeddings of two models cannot be compared even if they have the same length, so whatever changes them must
+        change this text: the weights, their names, and the size that images are resized to.
+        """
+        image = torch.zeros(3, 64, 32, dtype=torch.uint8)
+        for transform in self.image_transforms:
+            image = transform({"image": image})["image"]
+        digest = hashlib.blake2b(digest_size=6)
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        height, width = image.shape[-2:]
+        return f"{type(self.model).__name__} {height}x{width} {digest.hexdigest()}"
 
     @torch.no_grad()
     def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> EncodedImages:
@@ -346,7 +371,23 @@ def load_retriever(
         cosine_weight=test_cfg.get("cosine_weight", 1.0),
     )
     retriever.check_contract()
+    retriever.calibration = _calibration(retriever, checkpoint)
     return retriever
+
+
+def _calibration(retriever: Retriever, checkpoint: str | os.PathLike) -> Calibration | None:
+    """The calibration beside a checkpoint, if it is of this model."""
+    path = calibration_path(Path(shipped_path(checkpoint)))
+    if not path.is_file():
+        return None
+    calibration = Calibration.load(path)
+    if calibration.fingerprint != (mine := retriever.fingerprint()):
+        logger.warning(
+            f"{path} is of {calibration.fingerprint} and this model is {mine}: it is not used. Make it again with "
+            "`cada calibrate`"
+        )
+        return None
+    return calibration
 
 
 def _image_transforms(config: Config) -> list[Callable]:
