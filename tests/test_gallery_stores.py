@@ -534,19 +534,25 @@ def test_lance_readers_see_what_another_process_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_lance_with_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lance_store, "_INDEX_FROM", 2000)
+def test_lance_with_an_index(tmp_path: Path) -> None:
+    settings = lance_store.IndexSettings(from_rows=700, partitions=1.0, probes=12)
     random = np.random.default_rng(5)
     embed = random.normal(size=(40, DIM))[random.integers(40, size=4000)] + random.normal(size=(4000, DIM)) * 0.3
     embed = (embed / np.linalg.norm(embed, axis=1, keepdims=True)).astype(np.float32)
     rows = [
         a_row(f"r{i}", camera=str(i % 800), hubness=float(h)) for i, h in enumerate(random.uniform(0, 0.3, size=4000))
     ]
-    store = lance(tmp_path, create=True)
-    store.add(rows[:3000], embed[:3000])
+    store = LanceStore(tmp_path / "gallery", DIM, create=True, settings=settings)
+    store.add(rows[:600], embed[:600])
     store.compact()
-    assert store._has_index()
-    store.add(rows[3000:], embed[3000:])  # found before the index knows them
+    assert not store.indexed
+    store.add(rows[600:800], embed[600:800])
+    store.compact()
+    assert store.indexed
+    store.add(rows[800:3500], embed[800:3500])
+    store.compact()
+    assert store._table.index_stats("vector_index").num_unindexed_rows == 0  # built anew, because much has changed
+    store.add(rows[3500:], embed[3500:])  # found before the index knows them
     for only in (None, Filter(cameras=["3"]), Filter(cameras=[str(i) for i in range(40)])):
         for query in embed[[0, 1500, 3999]]:
             expected = naive(rows, embed, query, only, 0.5)
@@ -556,8 +562,12 @@ def test_lance_with_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert len({row.id for row, _ in found} & set(best)) >= 0.9 * len(best)
             assert all(abs(score - expected[row.id]) < TOLERANCE for row, score in found)
     store.compact()
+    store.add(rows[:10], embed[:10])
+    store.compact()
+    assert store._table.index_stats("vector_index").num_unindexed_rows == 10  # too few to build it anew
     assert store.count() == 4000
-    assert store.nearest(embed[3999], 1)[0][0].id == "r3999"
+    for place in (3, 3999):
+        assert store.nearest(embed[place], 1)[0][0].id == f"r{place}"
 
 
 # ------------------------------------------------------------------ Milvus alone

@@ -4,9 +4,10 @@ cada speed train --batch-size 16                  # a training step, against the
 cada speed rank                                   # metrics, against torchreid's evaluate_rank
 cada speed train --device cuda --amp --batch-size 64
 cada speed curves --out runs/curves
+cada speed search --out runs/search               # indexed galleries of 10,000 to a million images
 
-WORK is train, encode, rerank, rank, load, evaluate or curves; `WORK --help` shows its options. The plain path computes
-the same with the same weights, but without our optimisations.
+WORK is train, encode, rerank, rank, load, evaluate, curves or search; `WORK --help` shows its options. The plain path
+computes the same with the same weights, but without our optimisations.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from cada_plugin.cli.common import run_command
 from cada_plugin.errors import ConfigError
 from cada_plugin.files import writable_file, writable_folder, write_json
 
+_DRAWN = ("curves", "search")  # works that write a chart into a folder
 _AGAINST = {"train": "reference", "encode": "reference", "rerank": "reference", "rank": "torchreid"}
 
 
@@ -47,7 +49,8 @@ def _add_works(parser: argparse.ArgumentParser) -> None:
         added = commands.add_parser(
             name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
-        added.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+        if name != "search":
+            added.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
         if model:
             added.add_argument("--size", choices=list(CONFIGS), default="base", help="of the model")
             added.add_argument(
@@ -58,7 +61,7 @@ def _add_works(parser: argparse.ArgumentParser) -> None:
         if name in _AGAINST:
             sides = ["reference", "torchreid", "none"]
             added.add_argument("--against", choices=sides, default=_AGAINST[name], help="the other side")
-        if name != "curves":
+        if name not in _DRAWN:
             added.add_argument("--json", metavar="FILE", help="write everything here")
         return added
 
@@ -86,6 +89,11 @@ def _add_works(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--k", type=_positive, default=32, help="images of a shortlist")
     one = command("curves", "how cost grows with the work, with the tiny model", model=False, rounds=3)
     one.add_argument("--out", required=True, metavar="DIR", help="for curves.json and curves.png")
+    one = command("search", "searching indexed galleries of synthetic embeddings", model=False, rounds=None)
+    one.add_argument("--rows", type=_positive, nargs="+", default=[10_000, 100_000, 1_000_000], help="images")
+    one.add_argument("--queries", type=_positive, default=200, help="searches of each kind")
+    one.add_argument("--out", required=True, metavar="DIR", help="for search.json and search.png")
+    one.set_defaults(device="cpu")
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -96,7 +104,7 @@ def _run(args: argparse.Namespace) -> None:
         CADAError: the two sides of a comparison give different results.
     """
     _check(args)
-    if args.work == "curves":
+    if args.work in _DRAWN:
         writable_folder(Path(args.out), "--out")
     elif args.json:
         writable_file(Path(args.json), "--json")
@@ -107,6 +115,14 @@ def _run(args: argparse.Namespace) -> None:
             results, f"{place}; model of size tiny; medians of {args.rounds} rounds", Path(args.out) / "curves.png"
         )
         text, file = f"written: {args.out}/curves.png, curves.json", f"{args.out}/curves.json"
+    elif args.work == "search":
+        # imported here, because it needs an extra
+        from cada_plugin.benchmark.speed.search import measure_search, search_panels, search_table
+
+        results = measure_search(sorted(args.rows), args.queries)
+        heading = f"{place}; LanceDB, {args.queries} searches of each kind"
+        draw_curves(search_panels(results), heading, Path(args.out) / "search.png")
+        text, file = search_table(results), f"{args.out}/search.json"
     elif args.work == "load":
         results = load(args.workers, args.images, args.rounds, args.size, args.batch_size, args.device, args.amp)
         text, file = load_table(results), args.json

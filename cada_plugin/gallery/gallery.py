@@ -22,7 +22,7 @@ from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.progress import progress_bar
 from cada_plugin.retrieval import match_shortlists, reranks
 
-_FORMAT = 1
+_FORMAT = 2
 _CHUNK = 256  # pictures decoded, encoded and added at once: a kill loses at most their encoding
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,35 +28,39 @@ from cada_plugin.gallery.store import (
 with needs_extra("search"):
     import lancedb
     import pyarrow as pa
-    from lancedb.index import HnswSq
+    from lancedb.index import Bitmap, IvfFlat
     from lancedb.query import LanceQueryBuilder, LanceVectorQueryBuilder
 
 _TABLE = "images"
 _META = "gallery.json"
-_INDEX = "vector_idx"
-_FIELDS = {
-    "id": pa.string(),
-    "path": pa.string(),
-    "size": pa.int64(),
-    "mtime_ns": pa.int64(),
-    "hash": pa.string(),
-    "camera": pa.string(),
-    "person": pa.string(),
-    "time": pa.float64(),
-    "hubness": pa.float64(),
-}
-# Below this a search reads every vector (0.2 GB at D = 512) and is exact. On two cores 40,000 vectors of D = 256 took
-# 30 to 60 ms, so that this many of D = 512 take about 0.3 to 0.6 s; an index of those 40,000 took 28 s to build.
-_INDEX_FROM = 200_000
-# LanceDB recommends few partitions for HNSW, and more of them to build in less memory; its default is a million rows
-# in each. With this size, the nprobes below still look at every partition up to 4 million rows.
-_PARTITION = 200_000
-_NPROBES = 20
-# The index knows vectors in 8 bits, so more candidates than wanted are compared by their fp16 vectors. Of the best 128
-# of 40,000 clustered vectors, 99% were found with 4 times as many (31 ms), 96% with 2 (25 ms), 91% with none (18 ms).
-_REFINE = 4
+_INDEX = "vector_index"
+# Rows that the index does not know are compared one by one, which is fast for this share of all of them. So many files
+# of few rows are read without delay.
+_UNINDEXED, _SMALL_FILES = 0.05, 100
+_FILTERED = 4  # times as many partitions are read with a filter, as each holds fewer rows that may be found
+# Columns that rows are found by; free columns are added to them. What a row holds stands in the last one as JSON:
+# reading the hundred rows of a search took 1.3 ms for each column.
+_FIELDS = {"id": pa.string(), "camera": pa.string(), "person": pa.string(), "time": pa.float64(), "row": pa.string()}
 _IDS_AT_ONCE = 1000
 _KEEP_VERSIONS = timedelta(hours=1)  # a search that began before a compaction can finish
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """When a gallery gets an index, and how it is searched by it.
+
+    The index groups the vectors in partitions around centres (IVF), and a search reads the partitions whose centres are
+    nearest, with the vectors as they are. docs/speed.md has the measurements behind these numbers.
+
+    Attributes:
+        from_rows: below this number of images a search reads every vector and is exact.
+        partitions: their number, as a multiple of the square root of the number of images.
+        probes: the partitions that a search reads.
+    """
+
+    from_rows: int = 200_000
+    partitions: float = 2.0
+    probes: int = 80
 
 
 class LanceStore:
@@ -69,13 +74,16 @@ class LanceStore:
         folder: of the database.
         dim: D, size of an embedding; None takes that of an existing gallery.
         create: begin a gallery where there is none.
+        settings: of the index.
 
     Raises:
         GalleryError: the folder holds no gallery, one of another D, or a damaged one.
     """
 
-    def __init__(self, folder: str | Path, dim: int | None, create: bool = False) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self, folder: str | Path, dim: int | None, create: bool = False, settings: IndexSettings | None = None
+    ) -> None:
+        self.folder, self.settings = Path(folder), settings or IndexSettings()
         with self._explained("opened"):
             if not create and not self.folder.is_dir():
                 raise GalleryError(f"no gallery in {folder}: there is no such folder. Make one with `cada index`")
@@ -132,7 +140,9 @@ class LanceStore:
             schema = self._table.schema
             data = {"vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.dim + 1)}
             for name in schema.names:
-                if name.startswith(COLUMN):
+                if name == "row":
+                    data[name] = [json.dumps(asdict(row), ensure_ascii=False) for row in rows]
+                elif name.startswith(COLUMN):
                     data[name] = [row.columns.get(name_of(name)) for row in rows]
                 elif name != "vector":
                     data[name] = [getattr(row, name) for row in rows]
@@ -146,9 +156,8 @@ class LanceStore:
 
     def rows(self) -> Iterator[GalleryRow]:
         with self._explained("read"):
-            names = [name for name in self._table.schema.names if name != "vector"]
-            for batch in self._table.search().select(names).to_batches():
-                yield from (_row(values) for values in batch.to_pylist())
+            for batch in self._table.search().select(["row"]).to_batches():
+                yield from (_row(text) for text in batch["row"].to_pylist())
 
     def get(self, ids: Sequence[str]) -> tuple[list[GalleryRow], np.ndarray]:
         found: dict[str, tuple[GalleryRow, np.ndarray]] = {}
@@ -167,21 +176,19 @@ class LanceStore:
             if k < 1 or where is None:
                 return []
 
-            def search(exact: bool) -> tuple[list[GalleryRow], np.ndarray]:
-                wanted = k + MARGIN
-                builder = self._table.search(query, vector_column_name="vector").distance_type("dot").limit(wanted)
-                if where:
-                    builder = builder.where(where)  # before the search: LanceDB's default
-                if exact:
-                    builder = builder.bypass_vector_index()
-                else:
-                    builder = builder.nprobes(_NPROBES).ef(2 * _REFINE * wanted).refine_factor(_REFINE)
-                return self._read(builder)
+            def search() -> LanceVectorQueryBuilder:
+                builder = self._table.search(query, vector_column_name="vector").distance_type("dot")
+                return builder.where(where) if where else builder  # before the search: LanceDB's default
 
-            indexed = self._has_index()
-            rows, vectors = search(exact=not indexed)
-            if indexed and len(rows) < k:  # a graph may not lead to the few rows that a filter keeps
-                rows, vectors = search(exact=True)
+            if self._table.count_rows() >= self.settings.from_rows and self.indexed:
+                probes = self.settings.probes * (_FILTERED if where else 1)
+                found = search().nprobes(probes).limit(k).select(["row", "_distance"]).to_arrow()
+                if len(found) == k:  # else the nearest partitions hold too few of the rows that a filter keeps
+                    length = float(np.linalg.norm([*vector, hubness_weight])) or 1.0
+                    scores = (length * (1 - found["_distance"].to_numpy())).tolist()
+                    rows = (_row(text) for text in found["row"].to_pylist())
+                    return sorted(zip(rows, scores, strict=True), key=lambda hit: (-hit[1], hit[0].id))
+            rows, vectors = self._read(search().bypass_vector_index().limit(k + MARGIN))
         return ranked(rows, vectors, vector, k, hubness_weight)
 
     def count(self, only: Filter | None = None) -> int:
@@ -190,16 +197,34 @@ class LanceStore:
             return 0 if where is None else self._table.count_rows(where or None)
 
     def compact(self) -> None:
+        """Make many small files few, and build the index anew if much has changed.
+
+        LanceDB's own way, ``optimize``, would add the new rows to the index. After that, a search took seven times as
+        long as with an index that was built anew (300,000 rows, lancedb 0.40), so the index is dropped before.
+        """
         with self._explained("written"):
-            if not self._has_index() and self._table.count_rows() >= _INDEX_FROM:
-                index = HnswSq(distance_type="dot", target_partition_size=_PARTITION)
+            names = [index.name for index in self._table.list_indices()]
+            rows = self._table.count_rows()
+            if _INDEX in names and rows >= self.settings.from_rows:
+                unindexed = self._table.index_stats(_INDEX).num_unindexed_rows
+                files = self._table.stats()["fragment_stats"]["num_small_fragments"]
+                if unindexed <= _UNINDEXED * rows and files <= _SMALL_FILES:
+                    return
+            for name in names:
+                self._table.drop_index(name)
+            self._table.optimize(cleanup_older_than=_KEEP_VERSIONS)
+            if rows >= self.settings.from_rows:
+                partitions = max(1, round(self.settings.partitions * rows**0.5))
+                index = IvfFlat(distance_type="dot", num_partitions=partitions)
                 self._table.create_index("vector", config=index, name=_INDEX)
-            self._table.optimize(cleanup_older_than=_KEEP_VERSIONS)  # also adds new rows to the index
+                self._table.create_index("camera", config=Bitmap(), name="camera_index")
 
     def close(self) -> None:
         """Nothing is held open: every method opens the files that it reads."""
 
-    def _has_index(self) -> bool:
+    @property
+    def indexed(self) -> bool:
+        """Whether the gallery has an index."""
         return any(index.name == _INDEX for index in self._table.list_indices())
 
     def _stored_dim(self) -> int:
@@ -214,12 +239,12 @@ class LanceStore:
 
     def _read(self, builder: LanceQueryBuilder) -> tuple[list[GalleryRow], np.ndarray]:
         """Rows that a query finds, and their vectors (n, D+1) fp32."""
-        names = self._table.schema.names
+        names = ["row", "vector"]
         # a search for neighbours that does not ask for their distance prints a warning
         wanted = [*names, "_distance"] if isinstance(builder, LanceVectorQueryBuilder) else names
         table = builder.select(wanted).to_arrow().select(names)
         vectors = table["vector"].combine_chunks().flatten().to_numpy().astype(np.float32)
-        rows = [_row(values) for values in table.drop_columns("vector").to_pylist()]
+        rows = [_row(text) for text in table["row"].to_pylist()]
         return rows, vectors.reshape(len(rows), self.dim + 1)
 
     def _where(self, only: Filter | None) -> str | None:
@@ -258,10 +283,8 @@ def _schema(dim: int) -> pa.Schema:
     return pa.schema([*fields, pa.field("vector", pa.list_(pa.float16(), dim + 1), nullable=False)])
 
 
-def _row(values: dict) -> GalleryRow:
-    fields = {name: values[name] for name in _FIELDS}
-    columns = {name_of(name): value for name, value in values.items() if name.startswith(COLUMN) and value is not None}
-    return GalleryRow(**fields, columns=columns)
+def _row(text: str) -> GalleryRow:
+    return GalleryRow(**json.loads(text))
 
 
 def _is_in(column: str, values: Sequence[str]) -> str:

@@ -41,8 +41,15 @@ _STYLES = {
     "torchreid": {"color": "#CC79A7", "marker": "s"},
     "whole matrix": {"color": "#777777", "linestyle": "--"},
     "in proportion": {"color": "#777777", "linestyle": "--"},
+    "index": {"color": "#0072B2", "marker": "o"},
+    "exact": {"color": "#E69F00", "marker": "D"},
+    "written": {"color": "#0072B2", "marker": "o"},
+    "indexed": {"color": "#E69F00", "marker": "D"},
+    "256 more": {"color": "#CC79A7", "marker": "s"},
+    "disk": {"color": "#0072B2", "marker": "o"},
+    "peak memory of building": {"color": "#E69F00", "marker": "D"},
 }
-_LIGHTER = "#56B4E9"  # the colour of our second line in one panel
+_LIGHTER = {"#0072B2": "#56B4E9", "#E69F00": "#F0C05A"}  # colours of the second line of one name in a panel
 
 
 def measure_curves(device: str, rounds: int) -> list[dict]:
@@ -206,8 +213,9 @@ def _evaluations(device: str) -> dict:
 
 def draw_curves(panels: Sequence[dict], heading: str, path: Path) -> None:
     """Draw all panels into one PNG."""
-    figure = Figure(figsize=(15, 7.5), layout="constrained")
-    grid = list(figure.subplots(2, 4).flat)
+    rows = -(-len(panels) // 4)
+    figure = Figure(figsize=(15, 3.75 * rows), layout="constrained")
+    grid = list(figure.subplots(rows, 4).flat)
     for axes, panel in zip(grid, panels, strict=False):
         _draw(axes, panel)
     for axes in grid[len(panels) :]:
@@ -228,7 +236,7 @@ def _draw(axes: Axes, panel: dict) -> None:
     for name, points in panel["series"].items():
         style = dict(_STYLES[name.partition(",")[0]])
         if style["color"] in seen:
-            style |= {"color": _LIGHTER, "linestyle": ":", "markersize": 3}
+            style |= {"color": _LIGHTER[style["color"]], "linestyle": ":", "markersize": 3}
         seen.add(style["color"])
         axes.plot(points["x"], points["y"], label=name, **{"markersize": 6, **style})
     values = sorted({x for points in panel["series"].values() for x in points["x"]})
