@@ -14,6 +14,7 @@ COMMANDS = {
     "cost": "measure what one model costs: parameters, arithmetic, speed, memory",
     "speed": "compare the speed of this code with a plain implementation and torchreid",
     "check-data": "check a copy of a data set before training on it",
+    "export": "write a trained model into one folder: for PyTorch, ONNX, torch.export or Hugging Face BLIP",
     "convert": "rewrite weights under the names of another format",
 }
 

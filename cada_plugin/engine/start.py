@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from cada_plugin.checkpoints import load_into_runner
 from cada_plugin.engine.checkpoint_hook import settle_best
 from cada_plugin.engine.finite import divergence_first
-from cada_plugin.engine.interruption import Interrupted, signals_first
+from cada_plugin.portable.interruption import Interrupted, signals_first
 from cada_plugin.engine.loops import RetrievalTestLoop, RetrievalValLoop
 from cada_plugin.engine.resume import Place, choose_start
 from cada_plugin.engine.runner import config_errors

@@ -4,12 +4,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from cada_plugin.apis import Retriever, load_retriever
+from cada_plugin import load_retriever
 from cada_plugin.errors import ConfigError, GalleryError
 from cada_plugin.files import only_writer
 from cada_plugin.gallery.facts import Facts, NamePattern, read_facts
@@ -18,8 +17,11 @@ from cada_plugin.gallery.index import Changes, File, compare, digest_or_none, ro
 from cada_plugin.gallery.query import Query, combined_logits, stage_one_vectors
 from cada_plugin.gallery.store import Filter, GalleryRow, Store
 from cada_plugin.gallery.tokens import MODES, TokenFiles
+from cada_plugin.portable.features import ImageFeatures, TextFeatures
 from cada_plugin.progress import progress_bar
-from cada_plugin.retrieval import match_shortlists, reranks
+
+if TYPE_CHECKING:
+    from cada_plugin.apis import Retriever
 
 _FORMAT = 1
 _CHUNK = 256  # pictures decoded, encoded and added at once: a kill loses at most their encoding
@@ -54,7 +56,7 @@ class Gallery:
     are kept (``tokens="none"``), the shortlisted pictures are encoded again at every search.
     """
 
-    def __init__(self, place: str, store: Store, retriever: Retriever) -> None:
+    def __init__(self, place: str, store: Store, retriever: "Retriever") -> None:
         self.place, self.store, self.retriever = place, store, retriever
         meta = store.meta()
         self.root, self.mode = Path(meta["root"]), meta["tokens"]
@@ -98,15 +100,15 @@ class Gallery:
         if _is_remote(place) and tokens != "none":
             raise ConfigError(f"tokens={tokens} are files, which a gallery at {place} has no place for: use none")
         retriever = load_retriever(config, checkpoint, device)
-        if tokens != "none" and not retriever.model.can_match:
-            raise ConfigError(f"{type(retriever.model).__name__} does not re-rank and has no tokens: use tokens=none")
+        if tokens != "none" and not retriever.can_match:
+            raise ConfigError(f"{retriever.name} does not re-rank and has no tokens: use tokens=none")
         dim = len(retriever.encode_text("a person").embed[0])
         store = _open_store(place, dim, create=True)
         store.set_meta(
             {
                 "format": _FORMAT,
                 "fingerprint": fingerprint(retriever),
-                "config": str(Path(config).resolve()) if Path(config).is_file() else config,
+                "config": str(Path(config).resolve()) if Path(config).exists() else config,
                 "checkpoint": None if checkpoint is None else str(Path(checkpoint).resolve()),
                 "dim": dim,
                 "tokens": tokens,
@@ -127,7 +129,7 @@ class Gallery:
             return False
 
     @classmethod
-    def open(cls, place: str | os.PathLike, retriever: Retriever | None = None, device: str = "cpu") -> "Gallery":
+    def open(cls, place: str | os.PathLike, retriever: "Retriever | None" = None, device: str = "cpu") -> "Gallery":
         """A gallery with the model that encoded it, or with ``retriever``, which must be the same model.
 
         Raises:
@@ -248,7 +250,7 @@ class Gallery:
         if self.mode != "none":  # before the rows, so that no row waits for its tokens after a kill
             for row, tokens in zip(rows, encoded.tokens, strict=True):
                 self._tokens.write(row.hash, tokens)
-        self.store.add(rows, encoded.embed.float().numpy())
+        self.store.add(rows, np.asarray(encoded.embed, np.float32))
 
     # ------------------------------------------------------------------ searching
 
@@ -264,16 +266,16 @@ class Gallery:
         """
         if isinstance(query, str):
             query = Query([query], **options)
-        model, retriever = self.retriever.model, self.retriever
+        retriever = self.retriever
         sentences = list(query.sentences)
         texts = retriever.encode_text([*sentences, *query.without]) if sentences or query.without else None
-        embed = np.zeros((0, 0)) if texts is None else texts.embed.float().numpy()
+        embed = np.zeros((0, 0)) if texts is None else np.asarray(texts.embed, np.float32)
         wanted = [embed[: len(sentences)]] if sentences else []
         if query.like:
-            wanted.append(retriever.encode_image(list(query.like)).embed.float().numpy())
+            wanted.append(np.asarray(retriever.encode_image(list(query.like)).embed, np.float32))
         right, wrong = (self._embeddings(ids) for ids in (query.right, query.wrong))
         vectors = stage_one_vectors(query, np.concatenate(wanted), embed[len(sentences) :], right, wrong)
-        second = bool(sentences) and reranks(model, retriever.rerank_topk)
+        second = bool(sentences) and retriever.can_match and retriever.rerank_topk > 0
         k = max(query.topk, retriever.rerank_topk if second else 0)
         found = self._nearest(vectors, k, query.only)
         while query.per_person and len(found) == k and len(_one_per_person(found)) < query.topk:
@@ -300,18 +302,14 @@ class Gallery:
                     best[row.id] = row, score
         return sorted(best.values(), key=lambda found: (-found[1], found[0].id))[:k]
 
-    def _rerank(self, query: Query, texts: object, hits: list) -> list:
+    def _rerank(self, query: Query, texts: TextFeatures, hits: list) -> list:
         """Stage 2 on the first ``rerank_topk`` hits; pictures that are gone keep their place behind them."""
         head = hits[: self.retriever.rerank_topk]
         tokens, there = self._tokens_of([row for row, _, _ in head])
         head = [hit for hit, is_there in zip(head, there, strict=True) if is_there]
         if not head:
             return hits
-        count = len(texts.embed)
-        pairs = torch.arange(len(head)).expand(count, len(head))
-        logits = match_shortlists(
-            self.retriever.model, texts, tokens, torch.arange(len(head)), pairs, progress=False
-        ).numpy()
+        logits = np.asarray(self.retriever.match(texts, ImageFeatures(None, tokens)))
         match = combined_logits(query, logits[: len(query.sentences)], logits[len(query.sentences) :])
         weight = self.retriever.cosine_weight
         ranked = sorted(
@@ -321,13 +319,13 @@ class Gallery:
         matched = {row.id for row, _, _ in ranked}
         return ranked + [hit for hit in hits if hit[0].id not in matched]
 
-    def _tokens_of(self, rows: Sequence[GalleryRow]) -> tuple[Tensor, list[bool]]:
+    def _tokens_of(self, rows: Sequence[GalleryRow]) -> tuple[np.ndarray, list[bool]]:
         """Tokens (I, 1+N, C) of those pictures that have them, and which those are."""
         if self.mode != "none":
-            return torch.stack([self._tokens.read(row.hash) for row in rows]), [True] * len(rows)
+            return np.stack([self._tokens.read(row.hash) for row in rows]), [True] * len(rows)
         encoded, bad = self.retriever.encode_readable([self.root / row.path for row in rows])
         there = [place not in bad for place in range(len(rows))]
-        return (encoded.tokens if encoded is not None else torch.empty(0)), there
+        return np.asarray(encoded.tokens if encoded is not None else ()), there
 
 
 def _read_facts(pattern: str | None, table: str | os.PathLike | None) -> Callable[[str], Facts | None]:

@@ -24,6 +24,7 @@ class TokenSelection(nn.Module):
 
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
+        self.padded = False  # True: no shape depends on the data, as an exported graph needs; same results, slower
         self.linear = nn.Linear(width_in, width)
         self.mlp = nn.Sequential(
             nn.Linear(width_in, width // 2), nn.BatchNorm1d(width // 2), nn.ReLU(), nn.Linear(width // 2, width)
@@ -38,6 +39,8 @@ class TokenSelection(nn.Module):
             allowed: (B, T) bool, the tokens that may be chosen; at least one in each row.
             keep: tokens kept of a row, or all that are allowed if those are fewer.
         """
+        if self.padded:
+            return self._of_all(tokens, attention.masked_fill(~allowed, -1), allowed, keep)
         chosen = attention.masked_fill(~allowed, -1).topk(min(keep, tokens.shape[1]), dim=1).indices  # (B, K)
         real = allowed.gather(1, chosen)  # (B, K)
         rows = torch.arange(len(tokens), device=tokens.device)[:, None] * tokens.shape[1] + chosen
@@ -46,6 +49,13 @@ class TokenSelection(nn.Module):
         embedded = self.linear(picked) + self.mlp(picked)  # (N, E)
         full = embedded.new_full((*chosen.shape, embedded.shape[-1]), -torch.inf)
         return full.masked_scatter(real[..., None], embedded).amax(1)
+
+    def _of_all(self, tokens: Tensor, attention: Tensor, allowed: Tensor, keep: int) -> Tensor:
+        """The same, with every token embedded and those that are not chosen left out of the maximum."""
+        rank = attention.argsort(dim=1, descending=True).argsort(dim=1)  # (B, T)
+        picked = F.normalize(tokens.flatten(0, 1), dim=-1)  # (B * T, C)
+        embedded = (self.linear(picked) + self.mlp(picked)).unflatten(0, tokens.shape[:2])  # (B, T, E)
+        return embedded.masked_fill(~(allowed & (rank < keep))[..., None], -torch.inf).amax(1)
 
 
 @MODELS.register_module()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from cada_plugin.datasets.images import load_person_image
+from cada_plugin.portable.pictures import load_person_image
 from cada_plugin.errors import ConfigError
 
 RIGHT, WRONG = (22, 143, 78), (208, 48, 48)
