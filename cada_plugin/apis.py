@@ -28,6 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.transforms.v2 import functional
 
 from cada_plugin.checkpoints import load_checkpoint
+from cada_plugin.checkpoints.io import shipped_path
 from cada_plugin.datasets.transforms import (
     EncodeCaptions,
     LoadPersonImage,
@@ -44,6 +45,7 @@ from cada_plugin.export.folder import Trained, read_weights_folder, write_weight
 from cada_plugin.export.manifest import Manifest, holds_onnx, is_exported
 from cada_plugin.files import new_folder
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
+from cada_plugin.portable.calibration import Calibration, calibration_path
 from cada_plugin.portable.features import Hit
 from cada_plugin.portable.pictures import find_images, load_person_image, raise_for_bad_images, to_person_image
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
@@ -69,7 +71,11 @@ class Retriever:
         model: in eval mode, on the device where it is to run.
         image_transforms: test-time transforms between a uint8 image (3, H, W) and the model's preprocessor.
         rerank_topk, cosine_weight: settings of stage 2 in :meth:`search`, as in ``RetrievalTestLoop``.
-        config, checkpoint: what the model was built from; :meth:`save_pretrained` needs the config.
+        config: what the model was built from, which :meth:`save_pretrained` needs.
+
+    Attributes:
+        calibration: turns scores into probabilities; :func:`load_retriever` finds it beside the checkpoint. None
+            where the model was not calibrated.
     """
 
     def __init__(
@@ -79,11 +85,11 @@ class Retriever:
         rerank_topk: int = 32,
         cosine_weight: float = 1.0,
         config: Config | None = None,
-        checkpoint: str | os.PathLike | None = None,
     ) -> None:
         self.model, self.image_transforms = model, list(image_transforms)
         self.rerank_topk, self.cosine_weight = rerank_topk, cosine_weight
-        self.config, self.checkpoint = config, checkpoint
+        self.config = config
+        self.calibration: Calibration | None = None
         self._told_clamp = False
 
     @property
@@ -106,9 +112,8 @@ class Retriever:
 
     def trained(self) -> Trained:
         """What an exported folder tells of this retriever."""
-        checkpoint = None if self.checkpoint is None else os.fspath(self.checkpoint)
         return Trained(
-            self.model, self.image_transforms, self.rerank_topk, self.cosine_weight, self.config, checkpoint
+            self.model, self.image_transforms, self.rerank_topk, self.cosine_weight, self.config, self.calibration
         )
 
     def save_pretrained(
@@ -447,9 +452,9 @@ def load_retriever(
         rerank_topk=test_cfg.get("rerank_topk", 32),
         cosine_weight=test_cfg.get("cosine_weight", 1.0),
         config=config,
-        checkpoint=checkpoint,
     )
     retriever.check_contract()
+    retriever.calibration = _calibration(retriever, checkpoint)
     return retriever
 
 
@@ -460,6 +465,21 @@ def _read_config(source: str | os.PathLike) -> Config:
         if Path(source).expanduser().is_dir():
             Manifest.read(source, "weights")  # raises: no folder of ours
         raise
+
+
+def _calibration(retriever: Retriever, checkpoint: str | os.PathLike) -> Calibration | None:
+    """The calibration beside a checkpoint, if it is of this model."""
+    path = calibration_path(Path(shipped_path(checkpoint)))
+    if not path.is_file():
+        return None
+    calibration = Calibration.load(path)
+    if calibration.fingerprint != (mine := retriever.fingerprint()):
+        logger.warning(
+            f"{path} is of {calibration.fingerprint} and this model is {mine}: it is not used. Make it again with "
+            "`cada calibrate`"
+        )
+        return None
+    return calibration
 
 
 def _image_transforms(config: Config) -> list[Callable]:

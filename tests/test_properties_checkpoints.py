@@ -21,8 +21,10 @@ from cada_plugin.checkpoints.training_state import check_training_state, clean, 
 from cada_plugin.engine.resume import Place, last_checkpoint, last_good_checkpoint
 from cada_plugin.errors import CADAError, CheckpointError
 
-FEW = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+MANY = settings(
+    max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 scalars = (
     st.none()

@@ -1,4 +1,5 @@
-"""Runs subprocesses, a limited number at once. Each gets its own log and its device or threads; all end together.
+"""Runs subprocesses, a limited number at once. Each gets its own log and its device or threads, and all
+are ended if the benchmark stops.
 
 If one crashes, is killed or runs out of memory, the others go on.
 """

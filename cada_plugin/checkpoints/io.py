@@ -29,6 +29,11 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _NAME_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
 
+def shipped_path(path: str | os.PathLike) -> str | os.PathLike:
+    """The file behind ``cada_plugin://NAME``; any other path as it is."""
+    return WEIGHTS / str(path).removeprefix(SHIPPED) if str(path).startswith(SHIPPED) else path
+
+
 def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name, on the CPU.
 
@@ -41,8 +46,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file does not exist, is empty, damaged or not a checkpoint, or reading it would run code.
     """
-    if str(path).startswith(SHIPPED):
-        path = WEIGHTS / str(path).removeprefix(SHIPPED)
+    path = shipped_path(path)
     if "://" in str(path) or re.match(r"\w{2,}:/\w", str(path)):
         raise CheckpointError(f"{path} is an address: download the file and give its local path")
     path = _existing(path)

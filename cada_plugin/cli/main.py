@@ -10,6 +10,7 @@ COMMANDS = {
     "test": "test a checkpoint",
     "index": "encode a folder of pictures into a gallery, or bring it up to date",
     "search": "search a gallery by sentences and pictures",
+    "calibrate": "fit the probabilities of a model's scores on its validation split",
     "benchmark": "train and test several configs with several seeds, and compare them",
     "cost": "measure what one model costs: parameters, arithmetic, speed, memory",
     "speed": "compare the speed of this code with a plain implementation and torchreid",

@@ -53,7 +53,8 @@ class TextPersonDataset(BaseDataset):
         image_dir: folder that image paths are relative to, absolute or relative to ``data_root``.
         pipeline: transforms, built ones or configs, each taking and returning an item.
         test_mode: False gives one item per (image, caption), True one per image.
-        captions_per_image: keep only the first n captions of each image; None keeps all. Published protocols keep all.
+        captions_per_image: keep only the first n captions of each image; None keeps all, as the published
+            protocols do; the released CADA keeps two.
         verify_images: decode every image once before the first epoch and raise if any is bad; the result is cached.
         serialize_data: keep the items in one shared byte array, so that workers do not copy them.
         lazy_init: read nothing until ``full_init`` or the first access.

@@ -29,7 +29,7 @@ class _RetrievalLoop(BaseLoop):
         rerank_topk: length k of the shortlist that stage 2 re-ranks. With 0, or a model that cannot match, only stage 1
             is evaluated. If k exceeds the gallery, the whole gallery is re-ranked, and this is logged.
         cosine_weight: weight of the cosine that is added to the match logit in the final score; 1 in the released code.
-        amp: encode and match under bf16 autocast where the device supports it.
+        amp: encode and match under bf16 autocast.
     """
 
     mode: str

@@ -1,6 +1,7 @@
 """From a config to a run: what ``cada train`` and ``cada test`` do after they have read their command line."""
 
 import contextlib
+import copy
 import os
 import signal
 import zlib
@@ -17,13 +18,13 @@ from mmengine.runner import Runner
 from cada_plugin.checkpoints import load_into_runner
 from cada_plugin.engine.checkpoint_hook import settle_best
 from cada_plugin.engine.finite import divergence_first
-from cada_plugin.portable.interruption import Interrupted, signals_first
 from cada_plugin.engine.loops import RetrievalTestLoop, RetrievalValLoop
 from cada_plugin.engine.resume import Place, choose_start
 from cada_plugin.engine.runner import config_errors
 from cada_plugin.errors import ConfigError, explain_lost_workers
-from cada_plugin.evaluation import TextToImageRetrieval
+from cada_plugin.evaluation import RetrievalResult, TextToImageRetrieval
 from cada_plugin.files import only_writer, replacing, writable_file, write_json
+from cada_plugin.portable.interruption import Interrupted, signals_first
 
 
 def prepare(config: Config, job: str, source: str, work_dir: str | None = None, launcher: str = "none") -> Config:
@@ -147,6 +148,32 @@ def run_test(
         write_queries(Path(queries), retrieval[0])
     if out and is_main_process():
         write_json(Path(out), metrics)
+
+
+def evaluate_split(config: Config, checkpoint: str, split: str, amp: bool = False) -> RetrievalResult:
+    """The scores of all queries of a split, by a prepared config.
+
+    Args:
+        checkpoint: the weights to evaluate.
+        split: ``val`` or ``test``. Both are evaluated with the settings of ``test_cfg``.
+        amp: encode and match under bf16 autocast.
+    """
+    config = copy.deepcopy(config)
+    loader = config.get(f"{split}_dataloader")
+    if not loader:
+        raise ConfigError(f"the config has no {split}_dataloader: give it one with a labelled split")
+    config.resume, config.load_from = False, None
+    config.test_dataloader, config.test_evaluator = loader, {"type": "cada_plugin.TextToImageRetrieval"}
+    config.custom_hooks = []  # they would draw, or test other weights, as EMAHook does
+    if amp:
+        config.test_cfg.amp = True
+    runner = build_runner(config)
+    load_into_runner(runner, checkpoint)
+    with config_errors():
+        _ = runner.test_loop
+    runner.test()
+    (metric,) = runner.test_evaluator.metrics
+    return metric.result
 
 
 def use_amp(config: Config) -> None:

@@ -93,7 +93,8 @@ def _numbers(metrics: Mapping | None, measured: str | None, settings: Mapping) -
             lines.append(f"| {title} | {' | '.join('' if v is None else f'{v:.2f}' for v in values)} |")
     where = measured or "date and machine were not given"
     return (
-        "\n".join(lines) + f"\n\nIn percent, on the test split of {_dataset(settings, 'test')}, with the model in PyTorch "
+        "\n".join(lines)
+        + f"\n\nIn percent, on the test split of {_dataset(settings, 'test')}, with the model in PyTorch "
         f"({where})."
     )
 

@@ -17,7 +17,6 @@ would import and call anything that has a dotted name, and a folder may come fro
 import copy
 import importlib.metadata
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from cada_plugin.export.fingerprint import fingerprint, image_size, interpolatio
 from cada_plugin.export.manifest import CALIBRATION, TOKENIZER, Manifest
 from cada_plugin.files import write_json
 from cada_plugin.models.retriever import TextImageRetriever
+from cada_plugin.portable.calibration import Calibration
 from cada_plugin.registry import MODELS, SCOPE, TASK_UTILS, TRANSFORMS
 from cada_plugin.text import CaptionTokenizer, CLIPCaptionTokenizer
 
@@ -52,7 +52,7 @@ class Trained:
         image_transforms: test-time transforms.
         rerank_topk, cosine_weight: of stage 2.
         config: the config it was built from; None if it was not built by ``load_retriever``.
-        checkpoint: the file of the weights; a calibration is looked for beside it.
+        calibration: of its scores, or None.
     """
 
     model: TextImageRetriever
@@ -60,7 +60,7 @@ class Trained:
     rerank_topk: int
     cosine_weight: float
     config: Config | None
-    checkpoint: str | None
+    calibration: Calibration | None
 
 
 def write_common(
@@ -93,10 +93,8 @@ def write_common(
     _check_types(settings, "the config")
     tokenizer.save(folder / TOKENIZER)
     _write_settings(folder / "config.json", settings)
-    if trained.checkpoint is not None:
-        calibration = Path(trained.checkpoint).with_suffix(".calibration.json")
-        if calibration.is_file():
-            shutil.copyfile(calibration, folder / CALIBRATION)
+    if trained.calibration is not None and precision == "fp32":  # rounded weights give other scores
+        trained.calibration.save(folder / CALIBRATION)
     if metrics is not None:
         write_json(folder / "metrics.json", {"measured": measured, "metrics": dict(metrics)})
     if licence == "apache-2.0":

@@ -54,9 +54,7 @@ class _MatchGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, image_tokens: Tensor, images: Tensor
-    ) -> tuple[Tensor]:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, image_tokens: Tensor, images: Tensor) -> tuple[Tensor]:
         texts = TextFeatures(None, input_ids, attention_mask)
         return (self.model.match(texts, self.model.image_memory(image_tokens), images).float(),)
 
@@ -110,7 +108,11 @@ def export_graphs(model: TextImageRetriever, image_size: tuple[int, int]) -> lis
                 },
             )
         )
-    outputs = {"image": ("embed", "tokens") if model.can_match else ("embed",), "text": ("embed",), "match": ("logits",)}
+    outputs = {
+        "image": ("embed", "tokens") if model.can_match else ("embed",),
+        "text": ("embed",),
+        "match": ("logits",),
+    }
     with padded_path(model):
         return [
             Graph(name, _exported(name, graph, inputs, dynamic), outputs[name], dynamic)

@@ -45,7 +45,8 @@ def write_hf_blip_folder(trained: Trained, folder: Path) -> list[str]:
             "patch_size": vision.patch_embed.patch_size[0],
             "layer_norm_eps": vision.norm.eps,
         },
-        text_config=_text_config(text) | {"bos_token_id": model.tokenizer.enc_id, "sep_token_id": model.tokenizer.end_id},
+        text_config=_text_config(text)
+        | {"bos_token_id": model.tokenizer.enc_id, "sep_token_id": model.tokenizer.end_id},
         image_text_hidden_size=model.vision_proj.out_features,
         architectures=["BlipForImageTextRetrieval"],
     )

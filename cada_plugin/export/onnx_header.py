@@ -43,7 +43,9 @@ def read_header(path: Path) -> Header:
                 elif number == _METADATA:
                     metadata[first.decode()] = second.decode()
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} is missing, cut off or no ONNX file ({error}): export the model again") from error
+        raise CheckpointError(
+            f"{path} is missing, cut off or no ONNX file ({error}): export the model again"
+        ) from error
     return Header(opset, metadata)
 
 

@@ -7,7 +7,6 @@ and tqdm.
 Shape letters: Q sentences, I and G images, P pairs, T text tokens, S image tokens, C width, D embedding, K shortlist.
 """
 
-import json
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from PIL import Image
 from cada_plugin.errors import CheckpointError, ConfigError, GalleryError, ImageError, first_line, needs_extra
 from cada_plugin.export.manifest import CALIBRATION, TOKENIZER, Manifest
 from cada_plugin.export.onnx_header import FINGERPRINT, OPSET, read_header
+from cada_plugin.portable.calibration import Calibration
 from cada_plugin.portable.captions import CLIPFile, WordPieceFile
 from cada_plugin.portable.features import Hit, ImageFeatures, TextFeatures
 from cada_plugin.portable.pictures import find_images, load_person_image, raise_for_bad_images, to_person_image
@@ -62,7 +62,7 @@ class OnnxRetriever:
         names = ("image", "text", "match") if self.can_match else ("image", "text")
         self._graphs = {name: _session(self.folder / f"{name}.onnx", manifest.fingerprint) for name in names}
         calibration = self.folder / CALIBRATION
-        self.calibration = json.loads(calibration.read_text(encoding="utf-8")) if calibration.is_file() else None
+        self.calibration = Calibration.load(calibration) if calibration.is_file() else None
         self._told_clamp = False
 
     @property

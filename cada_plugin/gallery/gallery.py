@@ -10,9 +10,7 @@ import numpy as np
 
 from cada_plugin import load_retriever
 from cada_plugin.errors import ConfigError, GalleryError
-from cada_plugin.files import only_writer
 from cada_plugin.gallery.facts import Facts, NamePattern, read_facts
-from cada_plugin.gallery.fingerprint import fingerprint
 from cada_plugin.gallery.index import Changes, File, compare, digest_or_none, row_id
 from cada_plugin.gallery.query import Query, combined_logits, stage_one_vectors
 from cada_plugin.gallery.store import Filter, GalleryRow, Store
@@ -61,7 +59,7 @@ class Gallery:
         meta = store.meta()
         self.root, self.mode = Path(meta["root"]), meta["tokens"]
         self._tokens = TokenFiles(Path(place) / "tokens", self.mode)
-        mine = fingerprint(retriever)
+        mine = retriever.fingerprint()
         if mine != meta["fingerprint"]:
             raise GalleryError(
                 f"the gallery {place} was made by {meta['fingerprint']}, and this model is {mine}: embeddings of two "
@@ -107,7 +105,7 @@ class Gallery:
         store.set_meta(
             {
                 "format": _FORMAT,
-                "fingerprint": fingerprint(retriever),
+                "fingerprint": retriever.fingerprint(),
                 "config": str(Path(config).resolve()) if Path(config).exists() else config,
                 "checkpoint": None if checkpoint is None else str(Path(checkpoint).resolve()),
                 "dim": dim,
@@ -177,17 +175,14 @@ class Gallery:
             facts: what is known of the picture at a path. By default that of :meth:`remember_facts`.
 
         Raises:
-            ConfigError: the folder is gone, or another process is indexing into this gallery. Only a gallery in a
-                folder can tell; with Milvus, let one process index at a time.
+            ConfigError: the folder is gone, or another process is indexing into this gallery.
         """
         if not self.root.is_dir():
             raise ConfigError(f"the folder {self.root} of the gallery {self.place} is gone: nothing was changed")
         if facts is None:
             meta = self.store.meta()
             facts = _read_facts(meta.get("name_pattern"), meta.get("csv"))
-        if _is_remote(self.place):
-            return self._index(facts, batch_size, progress)
-        with only_writer(Path(self.place), "indexing run", "both would add the same pictures. Wait for it, or end it"):
+        with self.store.only_writer():
             return self._index(facts, batch_size, progress)
 
     def _index(self, facts: Callable[[str], Facts | None], batch_size: int, progress: bool) -> Changes:
@@ -201,13 +196,7 @@ class Gallery:
             (row, replace(row, size=file.size, mtime_ns=file.mtime_ns, **_facts(facts, file.path)))
             for row, file in changes.touched
         ]
-        kept += [
-            (
-                row,
-                replace(row, id=row_id(file.path), path=file.path, mtime_ns=file.mtime_ns, **_facts(facts, file.path)),
-            )
-            for row, file in changes.moved
-        ]
+        kept += [(row, _moved(row, file, facts)) for row, file in changes.moved]
         for start in range(0, len(kept), _CHUNK):
             some = kept[start : start + _CHUNK]
             _, embed = self.store.get([old.id for old, _ in some])

@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 
 from cada_plugin.errors import GalleryError, first_line, needs_extra
-from cada_plugin.files import write_json
+from cada_plugin.files import only_writer, write_json
 from cada_plugin.gallery.store import (
     COLUMN,
     MARGIN,
+    SECOND_WRITER,
     Filter,
     GalleryRow,
     column_of,
@@ -113,6 +114,9 @@ class LanceStore:
     def set_meta(self, meta: dict) -> None:
         with self._explained("written"):
             write_json(self.folder / _META, meta)
+
+    def only_writer(self) -> AbstractContextManager[None]:
+        return only_writer(self.folder, "indexing run", SECOND_WRITER)
 
     def add(self, rows: Sequence[GalleryRow], embed: np.ndarray) -> None:
         vectors = packed(rows, embed, self.dim, np.float16)

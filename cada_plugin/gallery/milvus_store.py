@@ -5,6 +5,10 @@ import logging
 import math
 import os
 import re
+import socket
+import threading
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +19,7 @@ from cada_plugin.errors import ConfigError, GalleryError, first_line, needs_extr
 from cada_plugin.gallery.store import (
     COLUMN,
     MARGIN,
+    SECOND_WRITER,
     Filter,
     GalleryRow,
     column_of,
@@ -42,6 +47,10 @@ _IDS_AT_ONCE = 1000
 # 5,000 rows of D = 512 are 10 MB, and Milvus takes 64 MB in a message.
 _ROWS_AT_ONCE = 5000
 _TIMEOUT = 10.0  # seconds to connect in
+# A writer says that it is there by a row of the meta collection. Milvus cannot tell whether the process behind it still
+# lives, so the row is renewed while it does, and no longer counts some time after. Clocks of hosts may differ by less.
+_RENEWED_EVERY = 30.0  # seconds
+_WRITER_LASTS = 300.0  # seconds
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
@@ -114,27 +123,48 @@ class MilvusStore:
             raise
 
     def meta(self) -> dict:
-        with self._explained("read"):
-            if not self._client.has_collection(self._meta_collection):
-                return {}
-            self._client.load_collection(self._meta_collection)
-            found = self._client.query(
-                self._meta_collection, 'key == "meta"', output_fields=["json"], consistency_level="Strong"
-            )
-            return json.loads(found[0]["json"]) if found else {}
+        return self._meta_rows('key == "meta"').get("meta", {})
 
     def set_meta(self, meta: dict) -> None:
-        text = json.dumps(meta)
-        if len(text) > _LONGEST_TEXT:
-            raise GalleryError(f"the description of a gallery has {len(text)} bytes: Milvus keeps {_LONGEST_TEXT}")
-        with self._explained("written"):
-            if not self._client.has_collection(self._meta_collection):
-                schema = self._client.create_schema(auto_id=False)
-                schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=16)
-                schema.add_field("json", DataType.VARCHAR, max_length=_LONGEST_TEXT)
-                schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)  # Milvus has no collection without one
-                self._create_collection(self._meta_collection, schema)
-            self._client.upsert(self._meta_collection, [{"key": "meta", "json": text, "vector": [0.0, 0.0]}])
+        self._set_meta_row("meta", meta)
+
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        mine, over = f"w{uuid.uuid4().hex[:12]}", threading.Event()
+        began = time.time()
+
+        def tell() -> None:
+            row = {"host": socket.gethostname(), "pid": os.getpid(), "began": began, "seen": time.time()}
+            self._set_meta_row(mine, row)
+
+        def tell_again() -> None:
+            while not over.wait(_RENEWED_EVERY):
+                with suppress(GalleryError):  # the next time may succeed; what is written reports its own errors
+                    tell()
+
+        # Each writer tells first and looks then, so that of two that begin at once at least one sees the other.
+        tell()
+        renewing = threading.Thread(target=tell_again, daemon=True)
+        renewing.start()
+        try:
+            for key, row in self._meta_rows('key like "w%"').items():
+                if key == mine:
+                    continue
+                if _is_over(row):
+                    self._remove_meta_row(key)
+                    continue
+                since = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["began"]))
+                raise ConfigError(
+                    f"{self.collection} at {self.address} is in use by an indexing run (process {row['pid']} on "
+                    f"{row['host']}, since {since}): {SECOND_WRITER}. If it was killed, it counts until "
+                    f"{_WRITER_LASTS / 60:.0f} minutes after it was last seen"
+                )
+            yield
+        finally:
+            over.set()
+            renewing.join()
+            with suppress(GalleryError):  # if this fails, the row no longer counts after a while
+                self._remove_meta_row(mine)
 
     def add(self, rows: Sequence[GalleryRow], embed: np.ndarray) -> None:
         vectors = packed(rows, embed, self.dim, np.float16 if self._half else np.float32)
@@ -212,6 +242,34 @@ class MilvusStore:
         with suppress(MilvusException):
             self._client.close()
 
+    def _meta_rows(self, where: str) -> dict[str, dict]:
+        """What :meth:`_set_meta_row` stored, by key."""
+        with self._explained("read"):
+            if not self._client.has_collection(self._meta_collection):
+                return {}
+            self._client.load_collection(self._meta_collection)
+            found = self._client.query(
+                self._meta_collection, where, output_fields=["key", "json"], consistency_level="Strong"
+            )
+            return {row["key"]: json.loads(row["json"]) for row in found}
+
+    def _set_meta_row(self, key: str, content: dict) -> None:
+        text = json.dumps(content)
+        if len(text) > _LONGEST_TEXT:
+            raise GalleryError(f"the description of a gallery has {len(text)} bytes: Milvus keeps {_LONGEST_TEXT}")
+        with self._explained("written"):
+            if not self._client.has_collection(self._meta_collection):
+                schema = self._client.create_schema(auto_id=False)
+                schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=16)
+                schema.add_field("json", DataType.VARCHAR, max_length=_LONGEST_TEXT)
+                schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)  # Milvus has no collection without one
+                self._create_collection(self._meta_collection, schema)
+            self._client.upsert(self._meta_collection, [{"key": key, "json": text, "vector": [0.0, 0.0]}])
+
+    def _remove_meta_row(self, key: str) -> None:
+        with self._explained("written"):
+            self._client.delete(self._meta_collection, ids=[key])
+
     def _create(self, dim: int, kind: DataType) -> None:
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=True)
         schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=_LONGEST_TEXT)
@@ -242,6 +300,21 @@ class MilvusStore:
                 f"the gallery {self.collection} at {self.address} cannot be {done} ({reason}): check the address and "
                 "that the server is running, and MILVUS_TOKEN where it asks for one"
             ) from error
+
+
+def _is_over(writer: dict) -> bool:
+    """Whether a writer that told of itself is gone: not seen for long, or a process of this host that has ended."""
+    if time.time() - writer["seen"] > _WRITER_LASTS:
+        return True
+    if writer["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(writer["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it lives, and belongs to somebody else
+        pass
+    return False
 
 
 def _key(id_: str) -> str:

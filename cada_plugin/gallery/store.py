@@ -7,6 +7,7 @@ Shape letters: N rows, D size of the embedding, k rows found.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +17,8 @@ from cada_plugin.errors import GalleryError
 
 COLUMN = "c_"
 """Begins the stored name of every free column."""
+SECOND_WRITER = "both would add the same pictures. Wait for it, or end it"
+"""Ends the error of a second writer."""
 MARGIN = 16
 """A search of an engine sums products of rounded numbers. So that rounding at the cut does not decide which row is
 found, adapters fetch this many rows more than wanted and rank them by :func:`ranked`."""
@@ -75,6 +78,13 @@ class Store(Protocol):
 
     def set_meta(self, meta: dict) -> None:
         """Store facts about the gallery as JSON."""
+
+    def only_writer(self) -> AbstractContextManager[None]:
+        """Keep other writers out while the block runs; readers go on.
+
+        Raises:
+            ConfigError: another process writes to this gallery. The message says which.
+        """
 
     def add(self, rows: Sequence[GalleryRow], embed: np.ndarray) -> None:
         """Add rows with their l2-normalised embeddings (n, D); a row whose id is there already is replaced."""

@@ -1,5 +1,6 @@
 """Losses, a file for each (CMPM and CMPC share one): a module that holds the settings and, unless it is trivial, a pure
-function on tensors. All compute in fp32. Shape letters: B pairs, of all processes together."""
+function on tensors. All compute in fp32. Shape letters: B, the pairs that the caller gives. The models
+give contrastive losses the pairs of all processes, and identity and matching losses those of one."""
 
 from .contrastive import InfoNCELoss, info_nce_loss
 from .global_association import GlobalAssociationLoss, global_association_loss

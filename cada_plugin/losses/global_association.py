@@ -1,4 +1,5 @@
-"""Global association: image and caption embeddings follow the batch's identity structure (CADA, "NDF" in its code)."""
+"""Global association: image and caption embeddings follow the batch's identity structure (CADA;
+its code calls this loss NDF)."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from cada_plugin.registry import MODELS
 def global_association_loss(
     image_embed: Tensor, text_embed: Tensor, person_ids: Tensor, scale: float = 50.0, eps: float = 1e-8
 ) -> Tensor:
-    """Symmetric divergence between similarities and shared identity, plus a soft-label cross-entropy.
+    """Symmetric Kullback-Leibler divergence between similarities and shared identity, plus a soft-label cross-entropy.
 
     With S = scale * v t^T, P = softmax(S) by row and Q_ij = [id_i = id_j] normalised by row, one direction is
     ``mean_ij(P (log P - log(Q+eps)) + Q (log(Q+eps) - log P)) + mean_i CE(S_i, Q_i)``: the divergences are means over
@@ -25,7 +26,7 @@ def global_association_loss(
     with torch.autocast(image_embed.device.type, enabled=False):
         similarity = scale * image_embed.float() @ text_embed.float().T  # (B, B)
         target = (person_ids[:, None] == person_ids[None, :]).float()
-        target = target / target.sum(1, keepdim=True)  # symmetric up to normalisation: serves both directions
+        target = target / target.sum(1, keepdim=True)  # rows of one person have the same sum: it serves both directions
         return (_one_direction(similarity, target, eps) + _one_direction(similarity.T, target, eps)) / 2
 
 
@@ -41,7 +42,7 @@ class GlobalAssociationLoss(nn.Module):
     """:func:`global_association_loss` with its settings: CADA's loss on the embeddings of the two encoders.
 
     All images and captions of a person count as right, so it suits batches in which people occur several times. It goes
-    beyond ``SDMLoss`` by a symmetric divergence and a cross-entropy with soft labels. Cost: one (B, B) product.
+    beyond ``SDMLoss`` by the reverse divergence and a cross-entropy with soft labels. Cost: one (B, B) product.
 
     Args:
         scale: 1/temperature, 1/0.02 in the released code; it multiplies the cosines.

@@ -35,7 +35,7 @@ def similarity_distribution_loss(
 class SDMLoss(nn.Module):
     """:func:`similarity_distribution_loss` with its settings: IRRA's loss on the embeddings of the two encoders.
 
-    All images and captions of a person count as right. Lighter than ``GlobalAssociationLoss``, which adds the opposite
+    All images and captions of a person count as right. Lighter than ``GlobalAssociationLoss``, which adds the reverse
     divergence and a cross-entropy. Cost: one (B, B) product.
 
     Args:

@@ -36,8 +36,9 @@ class CADA(FusionRetriever):
     Args:
         visual_encoder, text_encoder, tokenizer, embed_dim, data_preprocessor, init_cfg: see :class:`FusionRetriever`.
         text_decoder: the attribute decoder of ARA, see ``AttributeDecoder``; None together with ``loss_ara``.
-        loss_global: such as ``GlobalAssociationLoss``; ``loss_atp``: see ``MatchingLoss``; ``loss_ara``: see
-            ``MaskedAttributeLoss``. None leaves that association out; without ``loss_atp`` the model does not re-rank.
+        loss_global: such as ``GlobalAssociationLoss``; None leaves the global association out.
+        loss_atp: see ``MatchingLoss``. With None, ATP is left out and the model does not re-rank.
+        loss_ara: see ``MaskedAttributeLoss``; None leaves ARA out.
         grouping: which tokens ATP classifies together, see :mod:`cada_plugin.models.groupings`: ``PositionGroups``
             (released), ``TokenGroups`` or ``PhraseGroups``. None classifies whole captions alone.
         negatives: ``hardest`` (released: the largest product of projections that are *not* normalised) or ``sampled``

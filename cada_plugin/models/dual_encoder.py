@@ -1,4 +1,5 @@
-"""Dual encoders: models that embed images and captions separately and have no matching stage. Base of the baselines.
+"""Dual encoders: models that embed images and captions separately and have no matching stage. Base of the baselines
+that do not re-rank.
 
 Shape letters: B pairs of this process, A pairs of all processes, Q captions, T text tokens, S image tokens, C width,
 D embedding.

@@ -1,6 +1,7 @@
 """RDE (Qin et al., "Noisy-correspondence learning for text-to-image person re-identification", CVPR 2024): for
 captions that may be wrong. It has two embeddings of the same encoders and a triplet loss in which no single hard
-negative dominates, and leaves out training pairs that both embeddings find implausible."""
+negative dominates, and leaves out training pairs that both embeddings find implausible, and half of
+those on which they disagree."""
 
 import torch
 import torch.nn.functional as F

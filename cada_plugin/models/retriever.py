@@ -29,7 +29,8 @@ class TextImageRetriever(BaseModel):
     Args:
         data_preprocessor: see ``PersonDataPreprocessor``.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` with any format of :mod:`cada_plugin.checkpoints`; there,
-            ``old_grid=(rows, columns)`` says how the checkpoint's image patches lie, where their number does not.
+            ``old_grid=(rows, columns)`` gives the grid of the checkpoint's image patches, needed only if their number
+            fits several grids.
     """
 
     can_match: bool = False
@@ -197,7 +198,8 @@ def check_norms(model: TextImageRetriever, images: ImageFeatures, texts: TextFea
     """Check that embeddings have length 1, because their products are ranked and reported as cosines.
 
     Raises:
-        ConfigError: they have another length. A length of 0, or one that is not finite, is not this mistake.
+        ConfigError: they have another length. Embeddings of length 0, or with numbers that are
+            not finite, are not reported here: they have another cause.
     """
     for method, embed in (("encode_image", images.embed), ("encode_text", texts.embed)):
         norms = embed.detach().float().norm(dim=1)

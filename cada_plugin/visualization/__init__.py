@@ -1,5 +1,6 @@
-"""Pictures of results: ranked galleries."""
+"""Pictures of results: ranked galleries, and the reliability of a calibration."""
 
 from cada_plugin.visualization.gallery import RankedQuery, draw_ranked_galleries
+from cada_plugin.visualization.reliability import draw_reliability
 
-__all__ = ["RankedQuery", "draw_ranked_galleries"]
+__all__ = ["RankedQuery", "draw_ranked_galleries", "draw_reliability"]

@@ -1,0 +1,113 @@
+"""Turns the scores of a retriever into probabilities, so that a cut-off means something.
+
+The probability that an image of score s shows the described person is estimated by logistic regression of one variable
+(Platt, "Probabilistic outputs for support vector machines", 1999):
+
+    log odds = slope * s + offset - log(G / G0)
+
+``slope`` and ``offset`` are fitted on the shortlists of a validation split with G0 images, once for the cosine of
+stage 1 and once for the final score. The last term is ours. A gallery of G images holds G / G0 times as many images of
+other people at any score, while the described person has as many images as before, so the odds fall by that factor.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cada_plugin.errors import ConfigError
+from cada_plugin.evaluation.result import RetrievalResult, stage_one_shortlist
+from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
+from cada_plugin.portable.calibration import Calibration, calibration_path, sigmoid
+
+__all__ = ["Calibration", "calibrate", "calibration_path", "fit_logistic", "reliability", "scored_pairs"]
+
+_FOR_STAGE_ONE = 32  # images of each query that stage 1 is calibrated on if the model has no second stage
+_STEPS = 100
+
+
+def calibrate(result: RetrievalResult, fingerprint: str, about: str = "") -> Calibration:
+    """Fit slopes and offsets on the result of an evaluation.
+
+    Raises:
+        ConfigError: a stage cannot be calibrated, because right images score no higher than wrong ones.
+    """
+    stages = {}
+    for stage, (scores, right) in scored_pairs(result).items():
+        slope, offset = fit_logistic(scores, right)
+        if not slope > 0:
+            raise ConfigError(
+                f"the scores of {stage} cannot be calibrated: right images do not score higher than wrong ones. Is "
+                "this the checkpoint of a trained model?"
+            )
+        stages[stage] = slope, offset
+    return Calibration(fingerprint, len(result.gallery_ids), result.cosine_weight, stages, about)
+
+
+def scored_pairs(result: RetrievalResult) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """For each stage the scores (Q*K,) of all shortlisted images, and whether each shows the query's person."""
+    shortlist = result.shortlist
+    if shortlist is None:
+        k = min(_FOR_STAGE_ONE, len(result.gallery_ids))
+        shortlist = stage_one_shortlist(result.text_embed, result.image_embed, k)
+    shortlist = shortlist.cpu()
+    right = result.gallery_ids[shortlist] == result.query_ids[:, None]
+    found = {STAGE_ONE: _of_shortlist(result.cosine, shortlist)}
+    if result.shortlist is not None:
+        found[FINAL] = _of_shortlist(result.reranked, shortlist)
+    return {stage: (scores.numpy().ravel(), right.numpy().ravel()) for stage, scores in found.items()}
+
+
+def _of_shortlist(scores: Callable[[int, int], Tensor], shortlist: Tensor, chunk: int = 1024) -> Tensor:
+    parts = [
+        scores(start, min(start + chunk, len(shortlist))).cpu().gather(1, shortlist[start : start + chunk])
+        for start in range(0, len(shortlist), chunk)
+    ]
+    return torch.cat(parts).double()
+
+
+def fit_logistic(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """Slope and offset of the likeliest logistic curve, by Newton's method.
+
+    Platt's targets, a little inside of 0 and 1, keep the slope finite where one score separates right from wrong.
+
+    Args:
+        scores: (n,).
+        right: (n,) bool.
+    """
+    positives, negatives = int(right.sum()), int((~right).sum())
+    if not positives or not negatives:
+        raise ConfigError("a calibration needs right and wrong images in the shortlists of the validation split")
+    targets = np.where(right, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    middle, spread = scores.mean(), scores.std() or 1.0
+    design = np.stack([(scores - middle) / spread, np.ones_like(scores)], axis=1)  # (n, 2)
+    weights = np.array([0.0, math.log(positives / negatives)])
+    for _ in range(_STEPS):
+        p = sigmoid(design @ weights)
+        gradient = design.T @ (p - targets)
+        curvature = (design * (p * (1 - p))[:, None]).T @ design
+        step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
+        weights = weights - step
+        if np.abs(step).max() < 1e-10:
+            break
+    slope = weights[0] / spread
+    return float(slope), float(weights[1] - slope * middle)
+
+
+def reliability(probabilities: np.ndarray, right: np.ndarray, bins: int = 10) -> dict[str, list[float] | float]:
+    """Compares stated probabilities with what happened.
+
+    Returns:
+        ``stated`` and ``happened``, mean probability and share of right images in each bin of equal width that is not
+        empty, ``count`` images in it; and ``error``, the expected calibration error: the mean over all images of the
+        difference in their bin.
+    """
+    place = np.minimum((probabilities * bins).astype(int), bins - 1)
+    filled = [one for one in range(bins) if (place == one).any()]
+    stated = [float(probabilities[place == one].mean()) for one in filled]
+    happened = [float(right[place == one].mean()) for one in filled]
+    count = [int((place == one).sum()) for one in filled]
+    error = sum(n * abs(a - b) for n, a, b in zip(count, stated, happened, strict=True)) / len(right)
+    return {"stated": stated, "happened": happened, "count": count, "error": error}
