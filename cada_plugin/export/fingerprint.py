@@ -37,5 +37,5 @@ def interpolation(image_transforms: Sequence[Callable]) -> str | None:
     resize = getattr(image_transforms[0], "transform", None) if len(image_transforms) == 1 else None
     if not isinstance(resize, Resize) or resize.size is None or len(resize.size) != 2 or not resize.antialias:
         return None
-    kind = resize.interpolation.value
+    kind = getattr(resize.interpolation, "value", resize.interpolation)  # an enumeration before torchvision 0.29
     return kind if kind in RESIZES else None

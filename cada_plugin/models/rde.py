@@ -122,7 +122,7 @@ class RDE(DualEncoder):
         pooled, states, attention = self.text_encoder.with_attention(input_ids, attention_mask)
         words = attention_mask.clone()
         words[:, 0] = False
-        words[torch.arange(len(words), device=words.device), attention_mask.sum(1) - 1] = False
+        words[torch.arange(words.shape[0], device=words.device), attention_mask.sum(1) - 1] = False
         words[:, 1] |= ~words.any(1)  # a caption of no words keeps its end token
         keep = max(int(self.ratio * (self.tokenizer.max_length - 2)), 1)
         selected = self.text_selection(self.text_proj(states), attention, words, keep)
