@@ -42,8 +42,8 @@ def get_config(name: str) -> "Config":
 def load_retriever(
     config: object, checkpoint: object = None, device: object = "cpu", backend: str | None = None
 ) -> "Retriever | OnnxRetriever":
-    """Load a trained model to use it in any program, see :func:`cada_plugin.apis.load_retriever`. A folder of ONNX graphs
-    is opened without importing torch."""
+    """Load a trained model to use it in any program, see :func:`cada_plugin.apis.load_retriever`. A folder of ONNX
+    graphs is opened without importing torch."""
     from cada_plugin.export.manifest import holds_onnx
 
     if checkpoint is None and (backend == "onnx" or (backend is None and holds_onnx(config))):

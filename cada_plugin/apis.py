@@ -72,6 +72,7 @@ class Retriever:
         image_transforms: test-time transforms between a uint8 image (3, H, W) and the model's preprocessor.
         rerank_topk, cosine_weight: settings of stage 2 in :meth:`search`, as in ``RetrievalTestLoop``.
         config: what the model was built from, which :meth:`save_pretrained` needs.
+        weights: name of the file that the weights came from, for the model card.
 
     Attributes:
         calibration: turns scores into probabilities; :func:`load_retriever` finds it beside the checkpoint. None
@@ -85,10 +86,11 @@ class Retriever:
         rerank_topk: int = 32,
         cosine_weight: float = 1.0,
         config: Config | None = None,
+        weights: str | None = None,
     ) -> None:
         self.model, self.image_transforms = model, list(image_transforms)
         self.rerank_topk, self.cosine_weight = rerank_topk, cosine_weight
-        self.config = config
+        self.config, self.weights = config, weights
         self.calibration: Calibration | None = None
         self._told_clamp = False
 
@@ -113,7 +115,13 @@ class Retriever:
     def trained(self) -> Trained:
         """What an exported folder tells of this retriever."""
         return Trained(
-            self.model, self.image_transforms, self.rerank_topk, self.cosine_weight, self.config, self.calibration
+            self.model,
+            self.image_transforms,
+            self.rerank_topk,
+            self.cosine_weight,
+            self.config,
+            self.calibration,
+            self.weights,
         )
 
     def save_pretrained(
@@ -437,6 +445,7 @@ def load_retriever(
         config, checkpoint = read_weights_folder(Path(config).expanduser())
     if not isinstance(config, Config):
         config = _read_config(config)
+    weights = None if checkpoint is None else os.path.basename(os.path.normpath(checkpoint))
     model_cfg = ConfigDict(config.model)
     init_cfg = model_cfg.pop("init_cfg", None) or {}
     checkpoint = checkpoint or init_cfg.get("checkpoint") or config.get("load_from")
@@ -452,6 +461,7 @@ def load_retriever(
         rerank_topk=test_cfg.get("rerank_topk", 32),
         cosine_weight=test_cfg.get("cosine_weight", 1.0),
         config=config,
+        weights=weights,
     )
     retriever.check_contract()
     retriever.calibration = _calibration(retriever, checkpoint)

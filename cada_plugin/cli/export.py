@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--metrics", metavar="FILE.json", help="for the model card, as `cada test --out` writes them")
     parser.add_argument("--measured", metavar="TEXT", help="when and on what machine: '2026-11-28, two CPU cores'")
     parser.add_argument(
-        "--licence", default="apache-2.0", help="of the weights, as the Hub knows it (default: apache-2.0)"
+        "--licence", default="apache-2.0", help="of the weights, by the Hub's name (default: apache-2.0)"
     )
     add_overrides(parser)
     return run_command(_run, parser.parse_args(argv))

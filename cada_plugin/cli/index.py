@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--gallery", required=True, metavar="PLACE", help="a folder, or the address of a collection")
     parser.add_argument(
         "--config",
-        help="the model, or an exported folder (default: that of the gallery, cada_procedural for a new one)",
+        help="the model or an exported folder (default: that of the gallery, cada_procedural for a new one)",
     )
     parser.add_argument("--checkpoint", help="weights for --config (default: its start weights)")
     parser.add_argument("--tokens", choices=MODES, help="what a new gallery keeps for re-ranking (default: none)")

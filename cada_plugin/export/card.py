@@ -19,6 +19,7 @@ def model_card(
     metrics: Mapping[str, float] | None,
     measured: str | None,
     licence: str,
+    weights: str | None,
 ) -> str:
     """The README.md of a folder.
 
@@ -26,14 +27,15 @@ def model_card(
         settings: the resolved config, of which data and recipe are told.
         metrics: as ``cada test --out`` writes them; ``measured`` says when and on what machine.
         licence: identifier of the weights' licence.
+        weights: the file that they came from; None for the config's start weights.
     """
     parts = [
         _front_matter(licence),
-        f"# {manifest.model} for text-to-image person retrieval\n\nFinds pictures of a person by a sentence. Written by "
-        f"cada_plugin {manifest.version}; fingerprint `{manifest.fingerprint}`.",
+        f"# {manifest.model} for text-to-image person retrieval\n\nFinds pictures of a person by a sentence. "
+        f"Written by cada_plugin {manifest.version}; fingerprint `{manifest.fingerprint}`.",
         _usage(manifest),
         "## Data\n\n" + _data(settings),
-        "## Recipe\n\n" + _recipe(settings),
+        "## Recipe\n\n" + _recipe(settings, weights),
         "## Numbers\n\n" + _numbers(metrics, measured, settings),
         "## Limits\n\n" + _limits(manifest, settings),
         f"## Licence\n\n{licence}. It does not change the terms of the data that the model was trained on.",
@@ -67,10 +69,12 @@ def _dataset(settings: Mapping, split: str) -> str:
 
 def _data(settings: Mapping) -> str:
     trained, tested = _dataset(settings, "train"), _dataset(settings, "test")
-    return f"Trained on the training split of {trained}, tested on the test split of {tested}."
+    return f"By its config, trained on the training split of {trained} and tested on the test split of {tested}."
 
 
-def _recipe(settings: Mapping) -> str:
+def _recipe(settings: Mapping, weights: str | None) -> str:
+    if weights is None:
+        return "These are the weights that the config starts from: its recipe in `config.json` was not run on them."
     optimizer = (settings.get("optim_wrapper") or {}).get("optimizer") or {}
     rows = {
         "epochs": (settings.get("train_cfg") or {}).get("max_epochs"),
@@ -80,7 +84,7 @@ def _recipe(settings: Mapping) -> str:
         "seed": (settings.get("randomness") or {}).get("seed"),
     }
     known = [f"{name} {value}" for name, value in rows.items() if value is not None]
-    return (", ".join(known) or "not known") + ". All settings are in `config.json`."
+    return f"{', '.join(known) or 'not known'}. All settings are in `config.json`. Weights: `{weights}`."
 
 
 def _numbers(metrics: Mapping | None, measured: str | None, settings: Mapping) -> str:

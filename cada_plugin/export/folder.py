@@ -10,8 +10,8 @@
 ``README.md, LICENSE``   the model card and the licence
 ======================== ===========================================================================================
 
-Config and weights are read as data. A type in the config that the plugin has not registered is refused, because MMEngine
-would import and call anything that has a dotted name, and a folder may come from anybody.
+Config and weights are read as data. A type in the config that the plugin has not registered is refused, because
+MMEngine would import and call anything that has a dotted name, and a folder may come from anybody.
 """
 
 import copy
@@ -53,6 +53,7 @@ class Trained:
         rerank_topk, cosine_weight: of stage 2.
         config: the config it was built from; None if it was not built by ``load_retriever``.
         calibration: of its scores, or None.
+        weights: name of the file that the weights came from; None for the config's start weights.
     """
 
     model: TextImageRetriever
@@ -61,6 +62,7 @@ class Trained:
     cosine_weight: float
     config: Config | None
     calibration: Calibration | None
+    weights: str | None
 
 
 def write_common(
@@ -119,7 +121,7 @@ def write_common(
         precision=precision,
         version=__version__,
     )
-    card = model_card(manifest, settings, metrics, measured, licence)
+    card = model_card(manifest, settings, metrics, measured, licence, trained.weights)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return manifest
 
@@ -194,8 +196,8 @@ def _check_types(settings: dict, where: str) -> None:
             name = kind.removeprefix(f"{SCOPE}.") if isinstance(kind, str) else ""
             if not any(name in registry.module_dict for registry in (MODELS, TRANSFORMS, TASK_UTILS)):
                 raise CheckpointError(
-                    f"{where} needs {kind!r}, which cada_plugin has not registered: import the package that registers it "
-                    "with cada_plugin.registry, then try again"
+                    f"{where} needs {kind!r}, which cada_plugin has not registered: import the package that registers "
+                    "it with cada_plugin.registry, then try again"
                 )
 
 

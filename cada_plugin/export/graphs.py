@@ -3,15 +3,13 @@
 They run on the *padded path*: linear layers also compute padding, and every text gets its own copy of its image's keys
 and values, so that no shape depends on the data. The numbers are those of the model, at the price of some arithmetic.
 
-===== ================================================================================== =================================
-graph inputs                                                                             outputs
-===== ================================================================================== =================================
-image images (B, 3, H, W) uint8 RGB, resized                                             embed (B, D); tokens (B, S, C)
-text  input_ids (Q, T) int64, attention_mask (Q, T) bool                                 embed (Q, D)
-match input_ids (P, T), attention_mask (P, T), image_tokens (I, S, C), images (P,) int64 logits (P,): text p, images[p]
-===== ================================================================================== =================================
+- *image*: ``images`` (B, 3, H, W) uint8 RGB, resized -> ``embed`` (B, D), ``tokens`` (B, S, C);
+- *text*: ``input_ids`` (Q, T) int64, ``attention_mask`` (Q, T) bool -> ``embed`` (Q, D);
+- *match*: ``input_ids`` and ``attention_mask`` (P, T), ``image_tokens`` (I, S, C), ``images`` (P,) int64 -> ``logits``
+  (P,), of text p with image ``images[p]``.
 
-A model that does not re-rank has no match graph, and its image graph gives no tokens. B, Q, P, I and T are dynamic.
+A model that does not re-rank has no match graph, and its image graph gives no tokens. B, Q, P, I and T are dynamic. An
+encoder that asks for ``len(images)`` in place of ``images.shape[0]`` makes B a constant, and is refused.
 """
 
 from collections.abc import Iterator
@@ -127,8 +125,8 @@ def _exported(name: str, graph: nn.Module, inputs: dict[str, Tensor], dynamic: d
             return torch.export.export(graph.eval(), (), kwargs=inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # a model can do anything that cannot be exported
         raise ConfigError(
-            f"the {name} graph of {type(graph.model).__name__} cannot be exported ({first_line(error)}): its Python code "
-            "must not depend on the values in a batch, nor fix the number or length of its texts or images"
+            f"the {name} graph of {type(graph.model).__name__} cannot be exported ({first_line(error)}): its Python "
+            "code must not depend on the values in a batch, nor fix the number or length of its texts or images"
         ) from error
 
 

@@ -16,8 +16,8 @@ from cada_plugin.models.fusion import FusionRetriever
 
 
 def write_hf_blip_folder(trained: Trained, folder: Path) -> list[str]:
-    """Write the folder of ``cada export --format hf-blip`` into an empty ``folder``, and return the names of the tensors
-    that are left out.
+    """Write the folder of ``cada export --format hf-blip`` into an empty ``folder``, and return the names of the
+    tensors that are left out.
 
     Raises:
         ConfigError: the model is no CADA or BLIP.
@@ -29,8 +29,8 @@ def write_hf_blip_folder(trained: Trained, folder: Path) -> list[str]:
     model = trained.model
     if not isinstance(model, FusionRetriever) or not isinstance(model.visual_encoder, ViTEncoder):
         raise ConfigError(
-            f"{type(model).__name__} is no CADA or BLIP with a ViT, so Hugging Face's BLIP cannot hold it: use --format "
-            "folder, onnx or torch-export"
+            f"{type(model).__name__} is no CADA or BLIP with a ViT, so Hugging Face's BLIP cannot hold it: use "
+            "--format folder, onnx or torch-export"
         )
     conversion = to_hf_blip(model.state_dict())
     vision, text = model.visual_encoder, model.text_encoder

@@ -22,8 +22,8 @@ def fetch(source: str | os.PathLike, revision: str | None = None) -> Path:
         return Path(snapshot_download(str(source), revision=revision))
     except Exception as error:  # of huggingface_hub, its HTTP client, or the network: no common class
         raise CheckpointError(
-            f"{source} is no folder here, and no repository of the Hub could be fetched ({first_line(error)}): check the "
-            "name, the network, and HF_TOKEN for a private one"
+            f"{source} is no folder here, and no repository of the Hub could be fetched ({first_line(error)}): check "
+            "the name, the network, and HF_TOKEN for a private one"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Write the graphs of a retriever as ONNX or ``torch.export`` files, with everything that a search needs beside them."""
+"""Write the graphs of a retriever as ONNX or ``torch.export`` files, and beside them everything that a search needs."""
 
 import contextlib
 import io
@@ -78,8 +78,8 @@ def refuse_impossible(trained: Trained) -> None:
         steps = [str(getattr(step, "transform", step)) for step in trained.image_transforms]
         found = ", ".join(steps) or "nothing"
         raise ConfigError(
-            f"{name} cannot be exported: without torch, images are resized by Pillow, so the test pipeline has to be one "
-            f"torchvision/Resize to (H, W) with {' or '.join(RESIZES)} interpolation, but it is {found}"
+            f"{name} cannot be exported: without torch, images are resized by Pillow, so the test pipeline has to be "
+            f"one torchvision/Resize to (H, W) with {' or '.join(RESIZES)} interpolation, but it is {found}"
         )
 
 
@@ -115,8 +115,8 @@ def _check_dynamic(path: Path, graph: Graph) -> None:
         for place in dims:
             if not inputs[name][place].dim_param:
                 raise ConfigError(
-                    f"{path.name}: dimension {place} of {name} is fixed to {inputs[name][place].dim_value}: the model's "
-                    "code must not look at the number or length of its inputs"
+                    f"{path.name}: dimension {place} of {name} is fixed to {inputs[name][place].dim_value}: the "
+                    "model's code must not look at the number or length of its inputs"
                 )
 
 

@@ -1,8 +1,10 @@
 """Read the head of an ONNX file (versions and metadata) without the ``onnx`` package, which a search does not need."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from cada_plugin.errors import CheckpointError
 
@@ -49,7 +51,7 @@ def read_header(path: Path) -> Header:
     return Header(opset, metadata)
 
 
-def _varint(file) -> int:
+def _varint(file: BinaryIO) -> int:
     value = shift = 0
     while True:
         byte = file.read(1)
@@ -61,7 +63,7 @@ def _varint(file) -> int:
             return value
 
 
-def _field(file, end: int, wanted: tuple[int, ...]) -> tuple[int, bytes | int | None]:
+def _field(file: BinaryIO, end: int, wanted: tuple[int, ...]) -> tuple[int, bytes | int | None]:
     """Number and content of the next field; None for a field that is not wanted and skipped."""
     key = _varint(file)
     number, kind = key >> 3, key & 7
@@ -81,15 +83,11 @@ def _field(file, end: int, wanted: tuple[int, ...]) -> tuple[int, bytes | int | 
 
 def _entry(content: bytes) -> tuple[bytes, bytes | int]:
     """The two fields of a small message; the first defaults to the empty text."""
-    import io
-
-    file, found = io.BytesIO(content), {}
-    for number, value in _fields(file, len(content)):
-        found[number] = value
+    found = dict(_fields(io.BytesIO(content), len(content)))
     return found.get(_FIRST, b""), found.get(_SECOND, b"")
 
 
-def _fields(file, end: int) -> Iterator[tuple[int, bytes | int]]:
+def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes | int]]:
     while file.tell() < end:
         number, value = _field(file, end, wanted=(_FIRST, _SECOND))
         if value is not None:

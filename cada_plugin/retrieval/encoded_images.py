@@ -1,7 +1,7 @@
 """Encoded images in memory, with the paths they came from: to search in, to join, to save and to load again.
 
-A model in PyTorch gives and takes tensors, one in ONNX numpy arrays. This module imports torch only for tensors, so that
-it works where torch is not installed. Both kinds of galleries are saved in the same format.
+A model in PyTorch gives and takes tensors, one in ONNX numpy arrays. This module imports torch only for tensors, so
+that it works where torch is not installed. Both kinds of galleries are saved in the same format.
 """
 
 import importlib.util
