@@ -44,12 +44,13 @@ def load_retriever(
 ) -> "Retriever | OnnxRetriever":
     """Load a trained model to use it in any program, see :func:`cada_plugin.apis.load_retriever`. A folder of ONNX
     graphs is opened without importing torch."""
+    from cada_plugin.errors import needs_torch
     from cada_plugin.export.manifest import holds_onnx
 
     if checkpoint is None and (backend == "onnx" or (backend is None and holds_onnx(config))):
         from cada_plugin.export.runtime import open_onnx
 
         return open_onnx(config, device)
-    from cada_plugin.apis import load_retriever
-
+    with needs_torch():
+        from cada_plugin.apis import load_retriever
     return load_retriever(config, checkpoint, device, backend)

@@ -64,6 +64,22 @@ def needs_extra(extra: str) -> Iterator[None]:
 
 
 @contextmanager
+def needs_torch() -> Iterator[None]:
+    """A block that imports what needs PyTorch, in an environment that may have been made for ONNX graphs alone.
+
+    Raises:
+        MissingExtraError: a dependency of the plugin is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{error.name or error} is not installed: without PyTorch and MMEngine only a folder of ONNX graphs can be "
+            "opened (load_retriever(FOLDER, backend='onnx')). Run `pip install cada_plugin` for everything else"
+        ) from error
+
+
+@contextmanager
 def explain_lost_workers(loader: str) -> Iterator[None]:
     """Turn torch's error for a loader worker that was killed or got no shared memory into a :class:`WorkerError`.
 

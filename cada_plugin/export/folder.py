@@ -25,7 +25,6 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from cada_plugin import __version__, register_all_modules
 from cada_plugin.checkpoints import write_weights
 from cada_plugin.engine.config import settings_of
 from cada_plugin.errors import CheckpointError, ConfigError
@@ -119,7 +118,7 @@ def write_common(
             "end_id": tokenizer.end_id,
         },
         precision=precision,
-        version=__version__,
+        version=importlib.metadata.version("cada_plugin"),
     )
     card = model_card(manifest, settings, metrics, measured, licence, trained.weights)
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -186,7 +185,9 @@ def _check_types(settings: dict, where: str) -> None:
     Raises:
         CheckpointError: there is one; it is named.
     """
-    register_all_modules()
+    registries = (MODELS, TRANSFORMS, TASK_UTILS)
+    for registry in registries:
+        registry.import_from_location()
     dataset = (settings.get("test_dataloader") or {}).get("dataset") or {}
     for part in (settings.get("model"), dataset.get("pipeline")):
         for one in _dicts(part):
@@ -194,7 +195,7 @@ def _check_types(settings: dict, where: str) -> None:
             if kind is None:
                 continue
             name = kind.removeprefix(f"{SCOPE}.") if isinstance(kind, str) else ""
-            if not any(name in registry.module_dict for registry in (MODELS, TRANSFORMS, TASK_UTILS)):
+            if not any(name in registry.module_dict for registry in registries):
                 raise CheckpointError(
                     f"{where} needs {kind!r}, which cada_plugin has not registered: import the package that registers "
                     "it with cada_plugin.registry, then try again"

@@ -43,7 +43,7 @@ def write_onnx_folder(trained: Trained, folder: Path, int8: bool = False, **fact
         path = folder / f"{graph.name}.onnx"
         _write_onnx(graph, path, manifest)
         if int8:
-            _quantise(path)
+            quantise(path)
     manifest.write(folder)
 
 
@@ -120,7 +120,9 @@ def _check_dynamic(path: Path, graph: Graph) -> None:
                 )
 
 
-def _quantise(path: Path) -> None:
+def quantise(path: Path) -> None:
+    """Replace an ONNX file by its int8 form: weights of linear layers and word embeddings in 8 bits, activations
+    quantised as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     full = path.with_name(f"fp32-{path.name}")

@@ -294,7 +294,7 @@ def _list_images(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
         if not found:
             raise ConfigError(f"the folder {images} holds no image file: give the folder of the pictures")
         return found
-    one = isinstance(images, str | os.PathLike | Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
+    one = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", None) == 3
     if not one and not isinstance(images, Iterable):
         raise ImageError(_unusable(images, "image 0"))
     images = [images] if one else list(images)

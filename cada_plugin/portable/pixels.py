@@ -5,7 +5,7 @@ from PIL import Image
 
 RESIZES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 """Interpolations by torchvision's name. torchvision resizes uint8 tensors by Pillow's algorithm (with antialiasing), so
-the pixels are the same but for rounding, see ``tests/test_export_onnx.py``."""
+that pixels differ by rounding alone: by one level of 255 at most, by two with ``bicubic``."""
 
 
 def resized(image: Image.Image, size: tuple[int, int], interpolation: str = "bilinear") -> np.ndarray:
