@@ -60,7 +60,10 @@ setup(
     extras_require={
         **EXTRAS,
         "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]"],
-        "test": [*TEST, *(name for extra in ("torchreid", "yacs", "rde", "nltk", "search", "onnx") for name in EXTRAS[extra])],
+        "test": [
+            *TEST,
+            *(name for extra in ("torchreid", "yacs", "rde", "nltk", "search", "onnx") for name in EXTRAS[extra]),
+        ],
         "all": [name for names in EXTRAS.values() for name in names],
     },
 )

@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace) -> None:
         else:
             dropped = write_hf_blip_folder(trained, folder)
     out = Path(args.out).expanduser()
-    files = sorted(path for path in out.iterdir() if path.is_file() and path.stat().st_size > 100_000)
+    files = sorted(path for path in out.iterdir() if path.suffix in (".safetensors", ".onnx", ".pt2"))
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in files)
     print(f"{args.out} ({args.format}{', int8' if args.int8 else ''}): {retriever.name}; {sizes}")
     if dropped:
