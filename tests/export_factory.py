@@ -79,7 +79,7 @@ def pictures(number: int, size: tuple[int, int] = (40, 80), seed: int = 0) -> li
 
 def sentences(lengths: list[int]) -> list[str]:
     """Sentences of so many ids, start and end included."""
-    words = "a man in red coat and blue jeans with black bag".split()
+    words = ["a", "man", "in", "red", "coat", "and", "blue", "jeans", "with", "black", "bag"]
     return [" ".join(words[place % len(words)] for place in range(length - 2)) for length in lengths]
 
 

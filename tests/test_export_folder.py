@@ -141,7 +141,7 @@ def test_a_model_of_another_package_needs_that_package(tmp_path):
         assert load_retriever(folder).name == "OfAnotherPackage"
     finally:
         del MODELS._module_dict["OfAnotherPackage"]
-    with pytest.raises(CheckpointError, match="needs 'OfAnotherPackage'.*import the package that registers it"):
+    with pytest.raises(CheckpointError, match=r"needs 'OfAnotherPackage'.*import the package that registers it"):
         load_retriever(folder)
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -180,8 +181,7 @@ def test_captions_become_the_ids_of_the_model(tiny):
 
 
 def test_pictures_are_taken_and_refused_as_in_pytorch(tiny, tmp_path):
-    ours, folder = tiny
-    exported = load_retriever(folder, backend="onnx")
+    exported = load_retriever(tiny[1], backend="onnx")
     image = pictures(1)[0]
     image.save(tmp_path / "a.png")
     array = np.asarray(image)
@@ -429,11 +429,12 @@ def test_other_things_than_a_folder_of_graphs_are_named(tiny, tmp_path):
 @pytest.mark.parametrize("package", ["onnxruntime", "onnxscript", "tokenizers"])
 def test_a_missing_package_names_the_extra(tiny, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
+    ours, folder = tiny
+    action = partial(load_retriever, folder, backend="onnx")
+    if package == "onnxscript":
+        action = partial(export, ours, tmp_path / "onnx")
     with pytest.raises(MissingExtraError, match=r"cada_plugin\[onnx\]"):
-        if package == "onnxscript":
-            export(tiny[0], tmp_path / "onnx")
-        else:
-            load_retriever(tiny[1], backend="onnx")
+        action()
 
 
 def test_the_header_is_that_of_the_onnx_package(tiny):

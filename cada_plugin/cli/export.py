@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from cada_plugin.apis import load_retriever
+from cada_plugin.benchmark.exported import compare_speed, rank_split, speed_table
 from cada_plugin.checkpoints.load import group_names
 from cada_plugin.cli.common import add_overrides
 from cada_plugin.cli.running import run_command
@@ -26,6 +27,7 @@ from cada_plugin.export.folder import write_weights_folder
 from cada_plugin.export.hf_blip import write_hf_blip_folder
 from cada_plugin.export.onnx_files import write_onnx_folder, write_torch_export_folder
 from cada_plugin.files import new_folder
+from cada_plugin.registry import DATASETS, build_part
 
 FORMATS = ("folder", "onnx", "torch-export", "hf-blip")
 _START = "start"
@@ -45,13 +47,21 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--licence", default="apache-2.0", help="of the weights, by the Hub's name (default: apache-2.0)"
     )
+    parser.add_argument(
+        "--compare",
+        choices=("speed", "ranking"),
+        nargs="+",
+        default=[],
+        help="with onnx: measure it beside PyTorch; ranking takes R@1 of the config's test split",
+    )
     add_overrides(parser)
     return run_command(_run, parser.parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> None:
-    if args.int8 and args.format != "onnx":
-        raise ConfigError(f"--int8 belongs to --format onnx, not to {args.format}")
+    if (args.int8 or args.compare) and args.format != "onnx":
+        option = "--int8" if args.int8 else "--compare"
+        raise ConfigError(f"{option} belongs to --format onnx, not to {args.format}")
     config = read_config(args.config)
     override(config, args.cfg_options or {})
     retriever = load_retriever(config, None if args.checkpoint == _START else args.checkpoint)
@@ -73,6 +83,14 @@ def _run(args: argparse.Namespace) -> None:
     print(f"{args.out} ({args.format}{', int8' if args.int8 else ''}): {retriever.name}; {sizes}")
     if dropped:
         print(f"  dropped: {group_names(dropped)}")
+    if args.compare:
+        exported = load_retriever(out, backend="onnx")
+        if "speed" in args.compare:
+            print(speed_table(compare_speed(retriever, exported)))
+        if "ranking" in args.compare:
+            dataset = build_part(DATASETS, config.test_dataloader.dataset)
+            for name, one in (("PyTorch", retriever), ("ONNX", exported)):
+                print(f"R@1 of {len(dataset.records):,} images, {name}: {rank_split(one, dataset):.2f}")
 
 
 def _read_metrics(path: str | None) -> dict[str, float] | None:
