@@ -50,6 +50,7 @@ from cada_plugin.portable.features import Hit
 from cada_plugin.portable.pictures import find_images, load_person_image, raise_for_bad_images, to_person_image
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
 from cada_plugin.retrieval import EncodedImages, match_shortlists, reranks, retrieve
+from cada_plugin.text import CaptionTokenizer
 
 if TYPE_CHECKING:
     from cada_plugin.export.runtime import OnnxRetriever
@@ -102,6 +103,11 @@ class Retriever:
     def name(self) -> str:
         """Class of the model."""
         return type(self.model).__name__
+
+    @property
+    def tokenizer(self) -> CaptionTokenizer:
+        """Of the model."""
+        return self.model.tokenizer
 
     @property
     def can_match(self) -> bool:

@@ -1,8 +1,11 @@
 """One contract for every store of a gallery, against a naive implementation in numpy."""
 
+import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -578,3 +581,43 @@ def test_milvus_server_that_is_not_there() -> None:
 
     with pytest.raises(GalleryError, match=r"people at http://127\.0\.0\.1:9 cannot be reached .*server is running"):
         MilvusStore("http://127.0.0.1:9", "people", DIM, create=True)
+
+
+@pytest.mark.slow
+def test_milvus_has_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer is told of another that lives; one that ended or was not seen for long keeps nobody out."""
+    pytest.importorskip("milvus_lite")
+    from cada_plugin.gallery import milvus_store
+
+    monkeypatch.setattr(milvus_store, "_RENEWED_EVERY", 0.05)
+    store = milvus(tmp_path, create=True)
+    store.set_meta({"root": "crops"})
+    with store.only_writer():
+        with (
+            pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* both would add the same pictures"),
+            store.only_writer(),
+        ):
+            pass
+        (key,) = store._meta_rows('key like "w%"')
+        seen = store._meta_rows('key like "w%"')[key]["seen"]
+        for _ in range(100):
+            time.sleep(0.05)
+            if store._meta_rows('key like "w%"')[key]["seen"] > seen:
+                break
+        else:
+            pytest.fail("a writer that goes on is not renewed")
+    assert store._meta_rows('key like "w%"') == {}
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here, now = socket.gethostname(), time.time()
+    gone = [{"host": here, "pid": ended.pid, "seen": now}, {"host": "other", "pid": 1, "seen": now - 400}]
+    for number, row in enumerate(gone):
+        store._set_meta_row(f"w{number}", {"began": now, **row})
+    with store.only_writer():
+        pass
+    assert store._meta_rows('key like "w%"') == {}
+    store._set_meta_row("w1", {"began": now, "host": "other", "pid": 1, "seen": now})
+    with pytest.raises(ConfigError, match="process 1 on other"), store.only_writer():
+        pass
+    assert store.meta() == {"root": "crops"}
+    store.close()

@@ -22,8 +22,8 @@ from cada_plugin.engine.start import evaluate_split
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.calibration import Calibration, calibrate, calibration_path, reliability, scored_pairs
 from cada_plugin.evaluation.result import RetrievalResult
-from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
 from cada_plugin.files import writable_file
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 from cada_plugin.visualization import draw_reliability
 
 _NAMES = {STAGE_ONE: "stage 1", FINAL: "re-ranked"}

@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--tokens", choices=MODES, help="what a new gallery keeps for re-ranking (default: none)")
     parser.add_argument("--name-pattern", metavar="PATTERN", help="how file names tell camera, time and person")
     parser.add_argument("--csv", metavar="FILE", help="camera, time, person and other columns by path")
+    parser.add_argument("--captions", metavar="FILE.txt", help="measure hubness among these captions, one in a line")
     parser.add_argument("--device", default="cpu", help="such as cuda (default: cpu)")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures encoded at once")
     return run_command(_run, parser.parse_args(argv))
@@ -68,6 +69,8 @@ def _run(args: argparse.Namespace) -> int:
         )
     if args.name_pattern or args.csv:
         gallery.remember_facts(args.name_pattern, args.csv)
+    if args.captions:
+        gallery.remember_captions(args.captions)
     changes = gallery.index(batch_size=args.batch_size)
     encoded = {file.path for file in changes.new} - changes.unreadable.keys()
     print(

@@ -4,10 +4,10 @@ cada search gallery/ "a woman in a red coat with a black backpack"
 cada search gallery/ "a man in a blue jacket" --and "he carries a suitcase" --without "a hat" --camera gate3
 cada search gallery/ --like somebody.jpg --after 2026-11-25T08:00 --sheet found.png
 
---and averages the sentences, --or takes the best of them, and --without counts against an image; a negation inside a
-sentence is not understood. Where there is a sentence and the model has a match head, it re-ranks the best
-images; --like counts in the stage-1 score only. Exit status: 0
-something was found, 1 nothing, 2 the search is impossible.
+--and joins the sentences into one, --or takes the best of them, and --without counts against an image; a negation
+inside a sentence is not understood. Where there is a sentence and the model has a match head, it re-ranks the best
+images; --like and --without count in stage 1 only. `score` is the probability that an image shows the person, for
+models that `cada calibrate` was run for. Exit status: 0 something was found, 1 nothing, 2 the search is impossible.
 """
 
 import argparse
@@ -37,7 +37,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--after", metavar="TIME", help="not before this time (2026-11-25T08:00, UTC)")
     parser.add_argument("--before", metavar="TIME", help="before this time")
     parser.add_argument("--where", nargs="+", default=[], metavar="COLUMN=VALUE", help="columns of the CSV")
-    parser.add_argument("--min-score", type=float, metavar="SCORE", help="least stage-1 score")
+    parser.add_argument("--min-score", type=float, metavar="P", help="least probability that it is the person")
+    parser.add_argument("--min-cosine", type=float, metavar="COSINE", help="least stage-1 score")
+    parser.add_argument("--hubness-weight", type=float, default=0.0, metavar="W", help="subtract hubness (default: 0)")
     parser.add_argument("--per-person", action="store_true", help="the best image of each person or track")
     parser.add_argument("--topk", type=int, default=10, metavar="K", help="number of hits (default: 10)")
     parser.add_argument("--sort", choices=["score", "time"], default="score", help="order of the hits shown")
@@ -52,24 +54,26 @@ def _run(args: argparse.Namespace) -> int:
     sentences = [*([args.sentence] if args.sentence else []), *args.both, *args.either]
     query = Query(
         sentences,
-        args.like,
-        args.without,
-        "or" if args.either else "and",
-        Filter(
+        like=args.like,
+        without=args.without,
+        combine="or" if args.either else "and",
+        only=Filter(
             args.camera,
             parse_time(args.after, "--after") if args.after else None,
             parse_time(args.before, "--before") if args.before else None,
             _columns(args.where),
         ),
-        args.topk,
-        args.min_score,
-        args.per_person,
+        topk=args.topk,
+        min_score=args.min_score,
+        min_cosine=args.min_cosine,
+        per_person=args.per_person,
+        hubness_weight=args.hubness_weight,
     )
     hits = Gallery.open(args.gallery, device=args.device).search(query)
     if args.sort == "time":
         hits = sorted(hits, key=lambda hit: (hit.row.time is None, hit.row.time))
     if args.sheet and hits:
-        labels = [f"cos {hit.cosine:.3f}" if hit.match is None else f"{hit.match:.2f}" for hit in hits]
+        labels = [_label(hit) for hit in hits]
         shown = [(hit.path, -1, label) for hit, label in zip(hits, labels, strict=True)]
         draw_ranked_galleries(
             [RankedQuery("; ".join(sentences) or f"like {', '.join(args.like)}", None, shown)], args.sheet, len(hits)
@@ -81,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
         print("\n".join(hit.path for hit in hits))
     else:
         for hit in hits:
-            print(f"{hit.rank:3}  {_score(hit):30}  {_when(hit):16}  {hit.row.camera:10}  {hit.path}".rstrip())
+            print(f"{hit.rank:3}  {_score(hit):42}  {_when(hit):16}  {hit.row.camera:10}  {hit.path}".rstrip())
     return int(not hits)
 
 
@@ -95,8 +99,16 @@ def _columns(words: list[str]) -> dict[str, list[str]]:
     return columns
 
 
+def _label(hit: GalleryHit) -> str:
+    if hit.score is not None:
+        return f"{hit.score:.0%}"
+    return f"cos {hit.cosine:.3f}" if hit.match is None else f"{hit.match:.2f}"
+
+
 def _score(hit: GalleryHit) -> str:
-    return f"cosine {hit.cosine:.3f}" + ("" if hit.match is None else f", match {hit.match:.2f}")
+    parts = [] if hit.score is None else [f"score {hit.score:.2f}"]
+    parts += [f"cosine {hit.cosine:.3f}"] + ([] if hit.match is None else [f"match {hit.match:.2f}"])
+    return ", ".join(parts)
 
 
 def _when(hit: GalleryHit) -> str:
@@ -110,6 +122,7 @@ def _as_json(hit: GalleryHit) -> dict:
     return {
         "rank": hit.rank,
         "path": hit.path,
+        "score": hit.score,
         "cosine": hit.cosine,
         "match": hit.match,
         "id": row.id,

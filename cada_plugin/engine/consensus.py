@@ -22,7 +22,7 @@ def _mixture_model() -> type:
 
 def plausible(losses: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """Which of N pairs are probably right, bool (N,). A mixture of two Gaussians is fitted to the losses, scaled to
-    0..1; pairs of the component with the smaller mean count as right. If all losses are equal, all pairs count as right."""
+    0..1; pairs of the component with the smaller mean count as right. If all losses are equal, all pairs do so."""
     spread = np.ptp(losses)
     if spread == 0:
         return np.ones(len(losses), bool)

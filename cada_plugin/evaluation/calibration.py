@@ -19,8 +19,8 @@ from torch import Tensor
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.result import RetrievalResult, stage_one_shortlist
-from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
 from cada_plugin.portable.calibration import Calibration, calibration_path, sigmoid
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 
 __all__ = ["Calibration", "calibrate", "calibration_path", "fit_logistic", "reliability", "scored_pairs"]
 

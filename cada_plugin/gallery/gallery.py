@@ -11,11 +11,13 @@ import numpy as np
 from cada_plugin import load_retriever
 from cada_plugin.errors import ConfigError, GalleryError
 from cada_plugin.gallery.facts import Facts, NamePattern, read_facts
+from cada_plugin.gallery.hubness import CaptionBank, hubness
 from cada_plugin.gallery.index import Changes, File, compare, digest_or_none, row_id
-from cada_plugin.gallery.query import Query, combined_logits, stage_one_vectors
-from cada_plugin.gallery.store import Filter, GalleryRow, Store
+from cada_plugin.gallery.query import Query, combined_logits, joined, stage_one_vectors
+from cada_plugin.gallery.store import GalleryRow, Store
 from cada_plugin.gallery.tokens import MODES, TokenFiles
 from cada_plugin.portable.features import ImageFeatures, TextFeatures
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 from cada_plugin.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -31,19 +33,22 @@ class GalleryHit:
 
     Attributes:
         rank: from 1.
-        path: of the file, absolute where the folder of the gallery is known.
+        path: of the file, absolute.
         cosine: the stage-1 score; a cosine where one sentence was searched for, else combined as in
             :mod:`cada_plugin.gallery.query`.
+        row: what is known of the image: id, camera, time, person, columns.
         match: the match logit of stage 2, combined over the sentences as there; None where the image was not matched,
             and for searches by pictures alone.
-        row: what is known of the image: id, camera, time, person, columns.
+        score: the probability that the image shows the person, see :mod:`cada_plugin.evaluation.calibration`; None
+            if the model was not calibrated, or the query has more than sentences.
     """
 
     rank: int
     path: str
     cosine: float
-    match: float | None
     row: GalleryRow
+    match: float | None = None
+    score: float | None = None
 
 
 class Gallery:
@@ -162,6 +167,19 @@ class Gallery:
         _read_facts(meta.get("name_pattern"), meta.get("csv"))
         self.store.set_meta(meta)
 
+    def remember_captions(self, captions: str | os.PathLike) -> None:
+        """Give every image its hubness among captions, now and whenever the gallery is indexed again.
+
+        Args:
+            captions: a text file with one caption in a line, such as the captions of the training set.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        path = Path(captions).expanduser().resolve()
+        CaptionBank(path)
+        self.store.set_meta(self.store.meta() | {"captions": str(path)})
+
     def index(
         self, facts: Callable[[str], Facts | None] | None = None, batch_size: int = 64, progress: bool = True
     ) -> Changes:
@@ -186,6 +204,8 @@ class Gallery:
             return self._index(facts, batch_size, progress)
 
     def _index(self, facts: Callable[[str], Facts | None], batch_size: int, progress: bool) -> Changes:
+        bank = self._caption_bank()
+        stale = bank is not None and self.store.meta().get("hubness_of") != bank.digest
         changes = compare(self.root, self.store.rows())
         if self.mode != "none":  # a token file that was lost, or removed because it was damaged, is made again
             lost = [row for row in changes.unchanged if not self._tokens.has(row.hash)]
@@ -201,13 +221,17 @@ class Gallery:
             some = kept[start : start + _CHUNK]
             _, embed = self.store.get([old.id for old, _ in some])
             self.store.add([new for _, new in some], embed)
+        captions = self._bank_embeddings(bank) if bank is not None and (stale or changes.new) else None
+        if stale:
+            self._measure_hubness(captions)
+            self.store.set_meta(self.store.meta() | {"hubness_of": bank.digest})
         bar = progress_bar(
             total=len(changes.new), desc="indexing", unit="image", delay=1, disable=not progress, leave=False
         )
         gone = {row.id for row in changes.removed} | {row.id for row, _ in changes.moved}
         for start in range(0, len(changes.new), _CHUNK):
             some = changes.new[start : start + _CHUNK]
-            self._add(some, facts, batch_size, changes)
+            self._add(some, facts, batch_size, changes, captions)
             bar.update(len(some))
         bar.close()
         gone |= {row_id(path) for path in changes.unreadable if path in changes.changed}
@@ -217,7 +241,31 @@ class Gallery:
             self._tokens.keep_only({row.hash for row in self.store.rows()})
         return changes
 
-    def _add(self, files: Sequence[File], facts: Callable, batch_size: int, changes: Changes) -> None:
+    def _caption_bank(self) -> CaptionBank | None:
+        captions = self.store.meta().get("captions")
+        return CaptionBank(Path(captions)) if captions else None
+
+    def _bank_embeddings(self, bank: CaptionBank) -> np.ndarray:
+        folder = None if _is_remote(self.place) else Path(self.place)
+        return bank.embeddings(lambda texts: np.asarray(self.retriever.encode_text(texts).embed, np.float32), folder)
+
+    def _measure_hubness(self, captions: np.ndarray) -> None:
+        """Measure the hubness of all rows among captions (m, D)."""
+        rows = list(self.store.rows())
+        for start in range(0, len(rows), _CHUNK):
+            some = rows[start : start + _CHUNK]
+            _, embed = self.store.get([row.id for row in some])
+            measured = zip(some, hubness(embed, captions), strict=True)
+            self.store.add([replace(row, hubness=float(value)) for row, value in measured], embed)
+
+    def _add(
+        self,
+        files: Sequence[File],
+        facts: Callable,
+        batch_size: int,
+        changes: Changes,
+        captions: np.ndarray | None,
+    ) -> None:
         """Encode files and add their rows; those that cannot be read are noted in ``changes``."""
         readable: list[tuple[File, str]] = []
         for file in files:
@@ -239,7 +287,11 @@ class Gallery:
         if self.mode != "none":  # before the rows, so that no row waits for its tokens after a kill
             for row, tokens in zip(rows, encoded.tokens, strict=True):
                 self._tokens.write(row.hash, tokens)
-        self.store.add(rows, np.asarray(encoded.embed, np.float32))
+        embed = np.asarray(encoded.embed, np.float32)
+        if captions is not None:
+            values = hubness(embed, captions)
+            rows = [replace(row, hubness=float(value)) for row, value in zip(rows, values, strict=True)]
+        self.store.add(rows, embed)
 
     # ------------------------------------------------------------------ searching
 
@@ -255,58 +307,106 @@ class Gallery:
         """
         if isinstance(query, str):
             query = Query([query], **options)
-        retriever = self.retriever
-        sentences = list(query.sentences)
-        texts = retriever.encode_text([*sentences, *query.without]) if sentences or query.without else None
-        embed = np.zeros((0, 0)) if texts is None else np.asarray(texts.embed, np.float32)
-        wanted = [embed[: len(sentences)]] if sentences else []
-        if query.like:
-            wanted.append(np.asarray(retriever.encode_image(list(query.like)).embed, np.float32))
-        right, wrong = (self._embeddings(ids) for ids in (query.right, query.wrong))
-        vectors = stage_one_vectors(query, np.concatenate(wanted), embed[len(sentences) :], right, wrong)
-        second = bool(sentences) and retriever.can_match and retriever.rerank_topk > 0
-        k = max(query.topk, retriever.rerank_topk if second else 0)
-        found = self._nearest(vectors, k, query.only)
-        while query.per_person and len(found) == k and len(_one_per_person(found)) < query.topk:
+        self._check(query)
+        captions = self._captions(query)
+        texts = self.retriever.encode_text(captions) if captions else None
+        vectors = self._vectors(query, texts)
+        second = bool(captions) and not query.right and self.retriever.can_match and self.retriever.rerank_topk > 0
+        marked = {*query.right, *query.wrong}
+
+        def nearest(k: int) -> list[GalleryHit]:
+            hits = self._nearest(vectors, k + len(marked), query)
+            return [hit for hit in hits if hit.row.id not in marked][:k]
+
+        k = max(query.topk, self.retriever.rerank_topk if second else 0)
+        hits = nearest(k)
+        while query.per_person and len(hits) == k and len(_one_per_person(hits)) < query.topk:
             k *= 4  # many images of few people came first: look further until there are enough people
-            found = self._nearest(vectors, k, query.only)
-        hits = [(row, score, None) for row, score in found if query.min_score is None or score >= query.min_score]
+            hits = nearest(k)
+        if query.min_cosine is not None:
+            hits = [hit for hit in hits if hit.cosine >= query.min_cosine]
         if second and hits:
             hits = self._rerank(query, texts, hits)
+        if self.retriever.calibration is not None and query.of_sentences_alone:
+            hits = self._scored(query, hits)
+        if query.min_score is not None:
+            hits = [hit for hit in hits if hit.score >= query.min_score]
         if query.per_person:
             hits = _one_per_person(hits)
-        return [
-            GalleryHit(rank, str(self.root / row.path), score, match, row)
-            for rank, (row, score, match) in enumerate(hits[: query.topk], 1)
-        ]
+        return [replace(hit, rank=rank) for rank, hit in enumerate(hits[: query.topk], 1)]
 
-    def _embeddings(self, ids: Sequence[str]) -> np.ndarray:
-        return self.store.get(list(ids))[1] if ids else np.zeros((0, 0))
+    def _check(self, query: Query) -> None:
+        if query.min_score is not None and self.retriever.calibration is None:
+            raise ConfigError(
+                "a least score needs a calibrated model: make its calibration with `cada calibrate CONFIG CHECKPOINT`, "
+                "or cut off by the cosine (min_cosine)"
+            )
+        if query.min_score is not None and not query.of_sentences_alone:
+            raise ConfigError(
+                "a least score is calibrated for sentences alone: with pictures, without, feedback or hubness, cut off "
+                "by the cosine (min_cosine)"
+            )
+        if query.hubness_weight and not self.store.meta().get("hubness_of"):
+            raise ConfigError(
+                f"the images of {self.place} have no hubness: give `cada index` the option --captions, or leave "
+                "hubness_weight at 0"
+            )
 
-    def _nearest(self, vectors: np.ndarray, k: int, only: Filter) -> list[tuple[GalleryRow, float]]:
-        best: dict[str, tuple[GalleryRow, float]] = {}
+    def _captions(self, query: Query) -> list[str]:
+        """The texts that are encoded and matched for the sentences of a query."""
+        if query.combine == "and" and len(query.sentences) > 1:
+            one = joined(query.sentences)
+            if not self.retriever.tokenizer.count_truncated([one]):
+                return [one]
+        return list(query.sentences)
+
+    def _vectors(self, query: Query, texts: TextFeatures | None) -> np.ndarray:
+        """The stage-1 vectors (V, D) of a query."""
+        wanted = []
+        if texts is not None:
+            embed = np.asarray(texts.embed, np.float32)
+            wanted.append(embed.mean(0, keepdims=True) if query.combine == "and" else embed)
+        if query.like:
+            wanted.append(np.asarray(self.retriever.encode_image(list(query.like)).embed, np.float32))
+        none = np.zeros((0, 0))
+        unwanted = np.asarray(self.retriever.encode_text(query.without).embed, np.float32) if query.without else none
+        right, wrong = (self.store.get(list(ids))[1] if ids else none for ids in (query.right, query.wrong))
+        return stage_one_vectors(query, np.concatenate(wanted), unwanted, right, wrong)
+
+    def _nearest(self, vectors: np.ndarray, k: int, query: Query) -> list[GalleryHit]:
+        best: dict[str, GalleryHit] = {}
         for vector in vectors:
-            for row, score in self.store.nearest(vector, k, only):
-                if row.id not in best or best[row.id][1] < score:
-                    best[row.id] = row, score
-        return sorted(best.values(), key=lambda found: (-found[1], found[0].id))[:k]
+            for row, score in self.store.nearest(vector, k, query.only, query.hubness_weight):
+                if row.id not in best or best[row.id].cosine < score:
+                    best[row.id] = GalleryHit(0, str(self.root / row.path), score, row)
+        return sorted(best.values(), key=lambda hit: (-hit.cosine, hit.row.id))[:k]
 
-    def _rerank(self, query: Query, texts: TextFeatures, hits: list) -> list:
+    def _rerank(self, query: Query, texts: TextFeatures, hits: list[GalleryHit]) -> list[GalleryHit]:
         """Stage 2 on the first ``rerank_topk`` hits; pictures that are gone keep their place behind them."""
         head = hits[: self.retriever.rerank_topk]
-        tokens, there = self._tokens_of([row for row, _, _ in head])
+        tokens, there = self._tokens_of([hit.row for hit in head])
         head = [hit for hit, is_there in zip(head, there, strict=True) if is_there]
         if not head:
             return hits
         logits = np.asarray(self.retriever.match(texts, ImageFeatures(None, tokens)))
-        match = combined_logits(query, logits[: len(query.sentences)], logits[len(query.sentences) :])
-        weight = self.retriever.cosine_weight
-        ranked = sorted(
-            ((row, score, float(logit)) for (row, score, _), logit in zip(head, match, strict=True)),
-            key=lambda hit: -(hit[2] + weight * hit[1]),
-        )
-        matched = {row.id for row, _, _ in ranked}
-        return ranked + [hit for hit in hits if hit[0].id not in matched]
+        match = combined_logits(query, logits)
+        matched = [replace(hit, match=float(logit)) for hit, logit in zip(head, match, strict=True)]
+        matched.sort(key=lambda hit: -self._final(hit))
+        ids = {hit.row.id for hit in matched}
+        return matched + [hit for hit in hits if hit.row.id not in ids]
+
+    def _final(self, hit: GalleryHit) -> float:
+        return hit.match + self.retriever.cosine_weight * hit.cosine
+
+    def _scored(self, query: Query, hits: list[GalleryHit]) -> list[GalleryHit]:
+        """The hits with the probability that each shows the person."""
+        calibration, images = self.retriever.calibration, self.store.count(query.only)
+        return [
+            replace(hit, score=float(calibration.probability(STAGE_ONE, hit.cosine, images)))
+            if hit.match is None
+            else replace(hit, score=float(calibration.probability(FINAL, self._final(hit), images)))
+            for hit in hits
+        ]
 
     def _tokens_of(self, rows: Sequence[GalleryRow]) -> tuple[np.ndarray, list[bool]]:
         """Tokens (I, 1+N, C) of those pictures that have them, and which those are."""
@@ -331,11 +431,11 @@ def _facts(facts: Callable[[str], Facts | None], path: str) -> Mapping[str, obje
     return vars(facts(path) or Facts())
 
 
-def _one_per_person(hits: Iterable[tuple]) -> list[tuple]:
+def _one_per_person(hits: Iterable[GalleryHit]) -> list[GalleryHit]:
     seen: set[str] = set()
     kept = []
     for hit in hits:
-        person = hit[0].person
+        person = hit.row.person
         if person and person in seen:
             continue
         seen.add(person)

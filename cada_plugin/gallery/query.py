@@ -1,18 +1,20 @@
 """What is searched for, and the formulas by which several sentences and pictures become one score.
 
-With e the normalised embeddings of sentences s, pictures p to be like, and sentences n to be unlike, stage 1 scores an
-image g by
+Stage 1 scores an image g by products with its embedding e(g). All embeddings are l2-normalised.
 
-- *and* (default): mean over all s and p of e . e(g), a soft "and": an image that fits one sentence very well can make
-  up for another. The mean is linear, so that one search finds the best;
-- *or*: the largest e . e(g) over all s and p;
-- *without*: minus ``without_weight`` times the mean over all n of e(n) . e(g). A sentence with a negation inside would
-  not do: image-text models hardly read "no" and "without" (NegBench, arXiv 2501.09425).
+- *and* (default): the sentences are joined into one caption c, and the score is e(c) . e(g). If the model would cut
+  that caption, the mean of e(s) over the sentences s takes the place of e(c). Pictures p to be like join the mean: the
+  score is then (e(c) + sum of e(p)) . e(g) / (1 + number of p).
+- *or*: the largest e(s) . e(g) or e(p) . e(g) over all sentences and pictures.
+- *without*: ``without_weight`` times the mean of e(n) . e(g) over the sentences n is subtracted. A negation inside a
+  sentence would not do: image-text models hardly read "no" and "without" (NegBench, arXiv 2501.09425).
+- *feedback*: hits that were marked are left out. If some were marked right, ``feedback_weight`` times
+  2 * mean of e(right) - mean of e(wrong) is added to the query (Rocchio's formula, without training).
+- *hubness*: ``hubness_weight`` times the hubness of the image is subtracted, see :mod:`cada_plugin.gallery.hubness`.
 
-Stage 2 combines the match logits of the sentences in the same way, and adds ``cosine_weight`` times the stage-1 score.
-
-*Feedback* moves the stage-1 query by ``2 * mean(right) - mean(wrong)`` of the embeddings of hits that were marked,
-times ``feedback_weight`` (Rocchio's formula, without training).
+Stage 2 adds ``cosine_weight`` times this score to the match logit of the joined caption; to the mean of the sentences'
+logits if the caption would be cut; or, for *or*, to the largest of them. After feedback with a right hit there is no
+stage 2: an image of the person says more than the sentence does.
 """
 
 from collections.abc import Sequence
@@ -35,10 +37,11 @@ class Query:
         combine: ``and`` or ``or``, see the module.
         only: which rows may be found.
         topk: number of hits.
-        min_score: least stage-1 score of a hit; None allows any.
-        per_person: keep the best image of each person (or track); images of nobody known are all kept.
+        min_score: least ``score`` of a hit, a probability; it needs a calibrated model and a query of sentences alone.
+        min_cosine: least stage-1 score of a hit.
+        per_person: keep the best image of each person (or track); images without a known person are all kept.
         right, wrong: ids of hits of earlier searches that show the person, and that do not.
-        without_weight, feedback_weight: of the formulas in the module.
+        without_weight, feedback_weight, hubness_weight: of the formulas in the module.
     """
 
     sentences: Sequence[str] = ()
@@ -48,11 +51,13 @@ class Query:
     only: Filter = field(default_factory=Filter)
     topk: int = 10
     min_score: float | None = None
+    min_cosine: float | None = None
     per_person: bool = False
     right: Sequence[str] = ()
     wrong: Sequence[str] = ()
     without_weight: float = 0.5
     feedback_weight: float = 0.5
+    hubness_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.sentences and not self.like:
@@ -61,6 +66,18 @@ class Query:
             raise ConfigError(f"combine={self.combine!r}: use 'and' or 'or'")
         if self.topk < 1:
             raise ConfigError(f"topk={self.topk}: use an integer from 1")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise ConfigError(f"min_score={self.min_score}: use a probability from 0 to 1")
+
+    @property
+    def of_sentences_alone(self) -> bool:
+        """Whether scores are those that a calibration was fitted on."""
+        return bool(self.sentences) and not (self.like or self.without or self.right or self.hubness_weight)
+
+
+def joined(sentences: Sequence[str]) -> str:
+    """Several sentences as one caption."""
+    return " ".join(f"{sentence.strip().rstrip('.')}." for sentence in sentences)
 
 
 def stage_one_vectors(
@@ -73,12 +90,11 @@ def stage_one_vectors(
         vectors = vectors - query.without_weight * unwanted.mean(0)
     if len(right):
         vectors = vectors + query.feedback_weight * 2 * right.mean(0)
-    if len(wrong):
-        vectors = vectors - query.feedback_weight * wrong.mean(0)
+        if len(wrong):
+            vectors = vectors - query.feedback_weight * wrong.mean(0)
     return vectors.astype(np.float32)
 
 
-def combined_logits(query: Query, wanted: np.ndarray, unwanted: np.ndarray) -> np.ndarray:
-    """Match logits (K,) of one search from those of its sentences, (n, K), and of its ``without``, (m, K)."""
-    logits = wanted.mean(0) if query.combine == "and" else wanted.max(0)
-    return logits - query.without_weight * unwanted.mean(0) if len(unwanted) else logits
+def combined_logits(query: Query, logits: np.ndarray) -> np.ndarray:
+    """Match logits (K,) of one search from those of its captions, (n, K)."""
+    return logits.mean(0) if query.combine == "and" else logits.max(0)

@@ -2,8 +2,9 @@
 
 One stack of post-norm BERT layers serves twice: without an image it skips cross-attention and is the text encoder; with
 an image it is the fusion decoder. Two things make it fast. The keys and values that a layer needs of an image depend on
-the image alone, so they are computed once per image, as an :class:`ImageMemory`. In re-ranking all texts that attend to the image
-share them; training copies them for each text. And padding is left out of the linear layers, where most of the arithmetic is; see :class:`Packing`.
+the image alone, so they are computed once per image, as an :class:`ImageMemory`. In re-ranking, all texts that attend
+to the image share them; training copies them for each text. And padding is left out of the linear layers, where most of
+the arithmetic is; see :class:`Packing`.
 
 Parameter names are BLIP's, so that released checkpoints load unchanged. Shape letters: P texts (pairs), T text tokens,
 C width, H heads, E width of a head, I images, S image tokens, M real text

@@ -1,0 +1,169 @@
+"""Probabilities of scores: the fit against scipy and against known curves, and where they are used."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from cada_plugin import load_retriever
+from cada_plugin.cli.main import main
+from cada_plugin.errors import ConfigError
+from cada_plugin.evaluation.calibration import (
+    Calibration,
+    calibrate,
+    calibration_path,
+    fit_logistic,
+    reliability,
+    scored_pairs,
+)
+from cada_plugin.evaluation.result import RetrievalResult
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def sampled(slope: float, offset: float, n: int = 20_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    scores = random.normal(0.6, 0.2, n)
+    return scores, random.random(n) < sigmoid(slope * scores + offset)
+
+
+def result(scores: torch.Tensor, right: torch.Tensor) -> RetrievalResult:
+    """A result whose cosines are ``scores`` (Q, G); image g shows the person of query q where ``right``, which needs
+    one query or one image for each."""
+    Q, G = scores.shape
+    return RetrievalResult(
+        text_embed=torch.eye(Q),
+        image_embed=scores.T.contiguous(),
+        query_ids=torch.zeros(Q, dtype=torch.long),
+        gallery_ids=torch.where(right, 0, 1),
+        query_images=torch.zeros(Q, dtype=torch.long),
+        query_twins=torch.zeros(Q, dtype=torch.bool),
+        captions=["a"] * Q,
+        img_paths=["b"] * G,
+    )
+
+
+def test_the_fit_is_the_likeliest_curve():
+    scores, right = sampled(8.0, -5.0, n=500)
+    targets = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
+
+    def loss(weights):
+        p = sigmoid(weights[0] * scores + weights[1])
+        return -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum()
+
+    expected = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10}).x
+    np.testing.assert_allclose(fit_logistic(scores, right), expected, rtol=1e-4)
+
+
+def test_a_known_curve_is_found_again_and_is_reliable():
+    slope, offset = fit_logistic(*sampled(9.0, -6.0))
+    assert slope == pytest.approx(9.0, rel=0.05)
+    assert offset == pytest.approx(-6.0, rel=0.05)
+    scores, right = sampled(9.0, -6.0, seed=1)
+    assert reliability(sigmoid(slope * scores + offset), right)["error"] < 0.015
+    assert reliability(sigmoid(3 * slope * scores + 3 * offset), right)["error"] > 0.05  # too sure of itself
+
+
+def test_scores_that_separate_right_from_wrong_keep_a_finite_slope():
+    slope, _ = fit_logistic(np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, False, True, True]))
+    assert 0 < slope < 1000
+
+
+def test_reliability_bins_what_was_stated():
+    found = reliability(np.array([0.05, 0.95, 0.95, 1.0]), np.array([False, True, True, False]))
+    assert found["count"] == [1, 3]
+    assert found["stated"] == pytest.approx([0.05, 2.9 / 3])
+    assert found["happened"] == pytest.approx([0.0, 2 / 3])
+    assert found["error"] == pytest.approx((0.05 + 3 * (2.9 / 3 - 2 / 3)) / 4)
+
+
+def test_ten_times_the_gallery_is_a_tenth_of_the_odds():
+    calibration = Calibration("m", 100, 1.0, {STAGE_ONE: (5.0, -2.0)})
+    p, q = (calibration.probability(STAGE_ONE, np.array([0.3, 0.7]), images) for images in (100, 1000))
+    np.testing.assert_allclose(p, sigmoid(np.array([-0.5, 1.5])))
+    np.testing.assert_allclose(q / (1 - q), p / (1 - p) / 10)
+
+
+def test_the_prior_of_a_larger_gallery_is_right():
+    """Images of one population: a curve that was fitted on few is right for many only with the term of their number."""
+    random = np.random.default_rng(3)
+
+    def gallery(images: int, queries: int = 400) -> tuple[np.ndarray, np.ndarray]:
+        right = np.zeros((queries, images), dtype=bool)
+        right[:, :2] = True
+        scores = random.normal(0.4, 0.12, (queries, images)) + 0.3 * right
+        best = np.argsort(-scores, 1)[:, :20]
+        return np.take_along_axis(scores, best, 1).ravel(), np.take_along_axis(right, best, 1).ravel()
+
+    calibration = Calibration("m", 100, 1.0, {STAGE_ONE: fit_logistic(*gallery(100))})
+    scores, right = gallery(2000)
+    with_term = reliability(calibration.probability(STAGE_ONE, scores, 2000), right)["error"]
+    without = reliability(calibration.probability(STAGE_ONE, scores, 100), right)["error"]
+    assert with_term < 0.02 < 0.2 < without
+
+
+def test_both_stages_are_fitted_on_the_shortlists():
+    random = torch.Generator().manual_seed(0)
+    right = torch.arange(50) % 5 == 0
+    scores = torch.rand(40, 50, generator=random) + 0.4 * right
+    one_stage = result(scores, right)
+    ranked, is_right = scored_pairs(one_stage)[STAGE_ONE]
+    np.testing.assert_allclose(np.sort(ranked.reshape(40, 32)), np.sort(scores.numpy())[:, -32:], rtol=1e-6)
+    assert is_right.sum() == sum(right[row.topk(32).indices].sum().item() for row in scores)
+    two = replace(one_stage, shortlist=scores.topk(10).indices, match_logits=scores.topk(10).values * 3)
+    assert calibrate(two, "m").stages.keys() == {STAGE_ONE, FINAL}
+    pairs = scored_pairs(two)
+    np.testing.assert_allclose(pairs[FINAL][0], 4 * pairs[STAGE_ONE][0], rtol=1e-5)
+    assert calibrate(two, "m").stages[FINAL][0] == pytest.approx(calibrate(two, "m").stages[STAGE_ONE][0] / 4, rel=1e-3)
+    with pytest.raises(ConfigError, match="right images do not score higher"):
+        calibrate(result(-scores, right), "m")
+    with pytest.raises(ConfigError, match="needs right and wrong images"):
+        calibrate(result(scores, right & False), "m")
+
+
+def test_a_file_is_read_back_and_a_damaged_one_is_refused(tmp_path):
+    path = calibration_path(tmp_path / "epoch_2.pth")
+    assert path.name == "epoch_2.calibration.json"
+    calibration = Calibration("m", 100, 1.0, {STAGE_ONE: (5.0, -2.0)}, "about")
+    calibration.save(path)
+    assert Calibration.load(path) == calibration
+    content = json.loads(path.read_text())
+    for wrong in ("{", "[]", json.dumps(content | {"format": "x"}), json.dumps(content | {"gallery_images": 0})):
+        path.write_text(wrong)
+        with pytest.raises(ConfigError, match=r"is no calibration .* make it again with `cada calibrate`"):
+            Calibration.load(path)
+
+
+def test_the_shipped_weights_are_calibrated_and_other_weights_do_not_take_theirs(tmp_path, caplog):
+    shipped = load_retriever("cada_procedural")
+    assert shipped.calibration is not None
+    assert shipped.calibration.fingerprint == shipped.fingerprint()
+    torch.save(shipped.model.state_dict(), tmp_path / "mine.pth")
+    shipped.calibration.save(tmp_path / "mine.calibration.json")
+    assert load_retriever("cada_procedural", tmp_path / "mine.pth").calibration == shipped.calibration
+    next(shipped.model.parameters()).data.add_(0.1)
+    torch.save(shipped.model.state_dict(), tmp_path / "mine.pth")
+    with caplog.at_level("WARNING"):
+        assert load_retriever("cada_procedural", tmp_path / "mine.pth").calibration is None
+    assert "Make it again with `cada calibrate`" in caplog.text
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_calibration_and_its_picture(tmp_path, capsys):
+    weights = tmp_path / "mine.pth"
+    torch.save(load_retriever("cada_procedural").model.state_dict(), weights)
+    options = [f"data_root={tmp_path / 'people'}", "build.identities.train=10", "build.identities.val=40"]
+    options += ["build.identities.test=50", "test_cfg.rerank_topk=10"]
+    words = ["calibrate", "cada_procedural", str(weights), "--check-test", "--work-dir", str(tmp_path / "work")]
+    assert main([*words, "--cfg-options", *options]) == 0
+    assert "re-ranked, test (150 images): mean difference of stated and true probability" in capsys.readouterr().out
+    assert (tmp_path / "mine.reliability.png").stat().st_size > 10_000
+    calibration = load_retriever("cada_procedural", weights).calibration
+    assert (calibration.gallery_images, set(calibration.stages)) == (120, {STAGE_ONE, FINAL})
+    assert not (tmp_path / "work/ranked_gallery.png").exists()  # evaluating the validation split draws no test result
