@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 from export_factory import MODELS_OF_THE_TABLE, VISION, config, pictures, rde_of_clip, retriever
 from hub_stand_in import stand_in
 from PIL import Image
+from runner_factory import REPO
 from transformers import AutoTokenizer, BlipForImageTextRetrieval, BlipImageProcessor
 
 from cada_plugin.apis import Retriever, load_retriever
@@ -225,7 +227,7 @@ for action in (lambda: Retriever.from_pretrained("somebody/nothing"), lambda: ou
 
 
 @pytest.mark.slow
-def test_the_folder_for_transformers_gives_the_scores_of_ours(tmp_path, capsys):
+def test_the_folder_for_transformers_gives_the_scores_of_ours(tmp_path, capsys, monkeypatch):
     model = {**MODELS_OF_THE_TABLE["CADA"], "visual_encoder": {**VISION, "image_size": (32, 32)}}
     ours = retriever(tmp_path / "ours", model, image_size=(32, 32))
     (tmp_path / "config.py").write_text(config(model, (32, 32)).pretty_text)
@@ -247,6 +249,15 @@ def test_the_folder_for_transformers_gives_the_scores_of_ours(tmp_path, capsys):
         logits = theirs(asking, pixels, use_itm_head=True).itm_score
     torch.testing.assert_close(images.embed @ texts.embed.T, cosine, atol=1e-4, rtol=0)
     torch.testing.assert_close(ours.match(texts, images)[0], logits[:, 1], atol=1e-3, rtol=0)
+
+    image.save(tmp_path / "person.jpg")
+    (tmp_path / "blip").rename(tmp_path / "people_blip")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(re.findall(r"```python\n(.*?)```", (REPO / "docs/export.md").read_text(), re.DOTALL)[-1], names)
+    expected = ours.encode_image(tmp_path / "person.jpg")
+    torch.testing.assert_close(names["cosine"], expected.embed @ texts.embed.T, atol=1e-4, rtol=0)
+    torch.testing.assert_close(names["match"], ours.match(texts, expected)[0], atol=1e-3, rtol=0)
 
 
 def test_a_model_that_hugging_face_has_no_place_for_is_refused(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Retrievers as ONNX graphs: they give what PyTorch gives, with any number and length, and without torch."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -280,6 +281,22 @@ def test_everything_that_a_search_needs_works_without_torch(drawn, people, tmp_p
     assert "match" in done.stdout
     assert (tmp_path / "sheet.png").is_file()
     assert "error: torch is not installed: without PyTorch and MMEngine only a folder of ONNX" in done.stderr
+
+
+def test_the_page_on_exports_runs(drawn, people, tmp_path, monkeypatch, capsys):
+    page = (REPO / "docs/export.md").read_text(encoding="utf-8")
+    folder, graphs, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "my_photos").mkdir()
+    for record in people.records[:4]:
+        shutil.copy(record["img_path"], tmp_path / "my_photos")
+    shutil.copytree(drawn, tmp_path / "people_onnx")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(folder, names)
+    exec(graphs, names)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "True"
+    assert [line[:12] for line in printed[1:]] == [f"{rank} my_photos/"[:12] for rank in (1, 2, 3)]
 
 
 # ---------------------------------------------------------------- bad input
