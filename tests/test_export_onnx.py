@@ -224,7 +224,7 @@ def test_galleries_of_both_are_searched_by_both(tiny, tmp_path):
         exported.search("a man", theirs, topk=0)
 
 
-def test_a_kept_gallery_of_pytorch_is_opened_with_onnx(drawn, people, tmp_path):
+def test_a_kept_gallery_of_pytorch_is_opened_with_onnx(drawn, people, tmp_path, monkeypatch):
     crops = tmp_path / "crops"
     crops.mkdir()
     for record in people.records[:12]:
@@ -235,6 +235,10 @@ def test_a_kept_gallery_of_pytorch_is_opened_with_onnx(drawn, people, tmp_path):
     opened = Gallery.open(tmp_path / "gallery", load_retriever(drawn, backend="onnx"))
     expected, found = kept.search(query), opened.search(query)
     assert [hit.path for hit in found] == [hit.path for hit in expected]
+    again = Gallery.create(tmp_path / "again", crops, str(drawn))
+    again.index(progress=False)
+    monkeypatch.chdir(tmp_path)
+    assert [hit.path for hit in Gallery.open("again").search(query)] == [hit.path for hit in expected]
     np.testing.assert_allclose([hit.match for hit in found], [hit.match for hit in expected], atol=1e-3)
 
 

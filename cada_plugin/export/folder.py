@@ -23,7 +23,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from torch import Tensor
 
 from cada_plugin.checkpoints import write_weights
 from cada_plugin.engine.config import settings_of
@@ -47,7 +46,7 @@ class Trained:
     """A trained retriever with what its folder tells of it.
 
     Attributes:
-        model: in eval mode, on the CPU.
+        model: in eval mode; for graphs, on the CPU.
         image_transforms: test-time transforms.
         rerank_topk, cosine_weight: of stage 2.
         config: the config it was built from; None if it was not built by ``load_retriever``.
@@ -107,7 +106,7 @@ def write_common(
         fingerprint=mark if precision == "fp32" else f"{mark} {precision}",
         image_size=image_size(trained.image_transforms),
         interpolation=interpolation(trained.image_transforms),
-        embed_dim=trained.model.encode_text(*_one_word(tokenizer)).embed.shape[1],
+        embed_dim=_embed_dim(trained.model),
         can_match=trained.model.can_match,
         rerank_topk=trained.rerank_topk,
         cosine_weight=trained.cosine_weight,
@@ -210,9 +209,11 @@ def _dicts(node: object) -> Iterator[dict]:
         yield from _dicts(value)
 
 
-def _one_word(tokenizer: CaptionTokenizer) -> tuple[Tensor, Tensor]:
-    ids = torch.tensor([tokenizer.encode("a person").input_ids])
-    return ids, torch.ones_like(ids, dtype=torch.bool)
+@torch.no_grad()
+def _embed_dim(model: TextImageRetriever) -> int:
+    device = next(model.parameters()).device
+    ids = torch.tensor([model.tokenizer.encode("a person").input_ids], device=device)
+    return model.encode_text(ids, torch.ones_like(ids, dtype=torch.bool)).embed.shape[1]
 
 
 def _licence_text() -> str:

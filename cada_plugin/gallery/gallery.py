@@ -10,6 +10,7 @@ import numpy as np
 
 from cada_plugin import load_retriever
 from cada_plugin.errors import ConfigError, GalleryError
+from cada_plugin.export.manifest import is_exported
 from cada_plugin.gallery.facts import Facts, NamePattern, read_facts
 from cada_plugin.gallery.hubness import CaptionBank, hubness
 from cada_plugin.gallery.index import Changes, File, compare, digest_or_none, row_id
@@ -111,7 +112,7 @@ class Gallery:
             {
                 "format": _FORMAT,
                 "fingerprint": retriever.fingerprint(),
-                "config": str(Path(config).resolve()) if Path(config).exists() else config,
+                "config": str(Path(config).resolve()) if Path(config).is_file() or is_exported(config) else config,
                 "checkpoint": None if checkpoint is None else str(Path(checkpoint).resolve()),
                 "dim": dim,
                 "tokens": tokens,
