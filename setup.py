@@ -13,7 +13,7 @@ EXTRAS = {
     "torchreid": ["torchreid>=0.2.5", "gdown>=5.2", "scipy>=1.13", "tensorboard>=2.17", "six>=1.16", "h5py>=3.11"],
     "yacs": ["yacs>=0.1.8", "pyyaml>=6.0"],
     "search": ["lancedb>=0.40", "pymilvus>=3.0"],
-    "onnx": ["onnx>=1.19", "onnxruntime>=1.23", "onnxscript>=0.5"],
+    "onnx": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7"],
     "rde": ["scikit-learn>=1.5"],
     "nltk": ["nltk"],
     "spacy": ["spacy"],
