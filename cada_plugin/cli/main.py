@@ -4,6 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from cada_plugin.errors import MissingExtraError, needs_torch
+
 # The module of a command is imported when the command is called, because importing torch takes seconds.
 COMMANDS = {
     "train": "train a model by a config, then test its best epoch",
@@ -35,7 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"error: cada has no command {name!r}: use one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"cada_plugin.cli.{name.replace('-', '_')}").main(rest)
+    try:
+        with needs_torch():
+            command = importlib.import_module(f"cada_plugin.cli.{name.replace('-', '_')}")
+    except MissingExtraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return command.main(rest)
 
 
 def _help() -> str:
