@@ -74,8 +74,8 @@ def needs_torch() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"{error.name or error} is not installed: without PyTorch and MMEngine only folders of ONNX graphs are opened, "
-            "indexed with and searched with (load_retriever(FOLDER, backend='onnx')). Run `pip install cada_plugin`"
+            f"{error.name or error} is not installed: without PyTorch and MMEngine only folders of ONNX graphs are "
+            "opened, indexed with and searched with (load_retriever(FOLDER, backend='onnx')). Run `pip install cada_plugin`"
         ) from error
 
 
