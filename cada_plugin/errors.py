@@ -75,7 +75,8 @@ def needs_torch() -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"{error.name or error} is not installed: without PyTorch and MMEngine only folders of ONNX graphs are "
-            "opened, indexed with and searched with (load_retriever(FOLDER, backend='onnx')). Run `pip install cada_plugin`"
+            "opened, indexed with and searched with (load_retriever(FOLDER, backend='onnx')). For everything else run "
+            "`pip install cada_plugin`"
         ) from error
 
 
