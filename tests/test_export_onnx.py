@@ -22,11 +22,12 @@ from cada_plugin.apis import Retriever
 from cada_plugin.cli.main import main
 from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.errors import CheckpointError, ConfigError, GalleryError, ImageError, MissingExtraError
-from cada_plugin.export.manifest import MANIFEST
+from cada_plugin.export.manifest import CALIBRATION, MANIFEST
 from cada_plugin.export.onnx_files import quantise, write_onnx_folder, write_torch_export_folder
 from cada_plugin.export.onnx_header import FINGERPRINT, OPSET, read_header
 from cada_plugin.files import new_folder
 from cada_plugin.gallery import Gallery
+from cada_plugin.portable.calibration import Calibration
 from cada_plugin.portable.pixels import RESIZES, resized
 from cada_plugin.retrieval import EncodedImages
 from cada_plugin.text import CaptionTokenizer
@@ -240,6 +241,15 @@ def test_a_kept_gallery_of_pytorch_is_opened_with_onnx(drawn, people, tmp_path, 
     monkeypatch.chdir(tmp_path)
     assert [hit.path for hit in Gallery.open("again").search(query)] == [hit.path for hit in expected]
     np.testing.assert_allclose([hit.match for hit in found], [hit.match for hit in expected], atol=1e-3)
+
+
+def test_a_calibration_is_read_without_torch(tiny, tmp_path):
+    ours, folder = tiny
+    shutil.copytree(folder, tmp_path / "copy")
+    stages = {"t2i_global": (9.0, -4.0), "t2i": (3.0, -1.0)}
+    Calibration(ours.fingerprint(), 50, 2.0, stages).save(tmp_path / "copy" / CALIBRATION)
+    assert load_retriever(tmp_path / "copy", backend="onnx").calibration.stages == stages
+    assert load_retriever(folder, backend="onnx").calibration is None
 
 
 BLOCKED = """

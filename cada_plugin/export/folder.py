@@ -1,14 +1,12 @@
 """A retriever as one folder: weights, resolved config, vocabulary, calibration, metrics, licence and a model card.
 
-======================== ===========================================================================================
-``cada_plugin.json``     what the folder holds, see :mod:`cada_plugin.export.manifest`
-``model.safetensors``    all weights (folders of graphs have the graphs in their place)
-``config.json``          the resolved config; only the model, the test pipeline and ``test_cfg`` are read from it
-``tokenizer/``           the vocabulary
-``model.calibration.json`` the calibration of the scores, if the checkpoint had one
-``metrics.json``         metrics, and when and on what machine they were measured, if they were given
-``README.md, LICENSE``   the model card and the licence
-======================== ===========================================================================================
+- ``cada_plugin.json``: what the folder holds, see :mod:`cada_plugin.export.manifest`;
+- ``model.safetensors``: all weights (folders of graphs have the graphs in their place);
+- ``config.json``: the resolved config; only the model, the test pipeline and ``test_cfg`` are read from it;
+- ``tokenizer/``: the vocabulary;
+- ``model.calibration.json``: the calibration of the scores, if the checkpoint had one;
+- ``metrics.json``: metrics, and when and on what machine they were measured, if they were given;
+- ``README.md``, ``LICENSE``: the model card and the licence.
 
 Config and weights are read as data. A type in the config that the plugin has not registered is refused, because
 MMEngine would import and call anything that has a dotted name, and a folder may come from anybody.
