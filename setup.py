@@ -13,6 +13,7 @@ EXTRAS = {
     "torchreid": ["torchreid>=0.2.5", "gdown>=5.2", "scipy>=1.13", "tensorboard>=2.17", "six>=1.16", "h5py>=3.11"],
     "yacs": ["yacs>=0.1.8", "pyyaml>=6.0"],
     "search": ["lancedb>=0.40", "pymilvus>=3.0"],
+    "onnx": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7"],
     "rde": ["scikit-learn>=1.5"],
     "nltk": ["nltk"],
     "spacy": ["spacy"],
@@ -59,7 +60,10 @@ setup(
     extras_require={
         **EXTRAS,
         "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]"],
-        "test": [*TEST, *(name for extra in ("torchreid", "yacs", "rde", "nltk", "search") for name in EXTRAS[extra])],
+        "test": [
+            *TEST,
+            *(name for extra in ("torchreid", "yacs", "rde", "nltk", "search", "onnx") for name in EXTRAS[extra]),
+        ],
         "all": [name for names in EXTRAS.values() for name in names],
     },
 )

@@ -6,6 +6,7 @@ if TYPE_CHECKING:  # importing the package costs nothing until something is used
     from mmengine.config import Config
 
     from cada_plugin.apis import Retriever
+    from cada_plugin.export.runtime import OnnxRetriever
 
 __all__ = ["get_config", "list_models", "load_retriever", "register_all_modules"]
 __version__ = "0.2.0.dev0"
@@ -38,8 +39,18 @@ def get_config(name: str) -> "Config":
     return read_config(name)
 
 
-def load_retriever(config: object, checkpoint: object = None, device: object = "cpu") -> "Retriever":
-    """Load a trained model to use it in any program, see :func:`cada_plugin.apis.load_retriever`."""
-    from cada_plugin.apis import load_retriever
+def load_retriever(
+    config: object, checkpoint: object = None, device: object = "cpu", backend: str | None = None
+) -> "Retriever | OnnxRetriever":
+    """Load a trained model to use it in any program, see :func:`cada_plugin.apis.load_retriever`. A folder of ONNX
+    graphs is opened without importing torch."""
+    from cada_plugin.errors import needs_torch
+    from cada_plugin.export.manifest import holds_onnx
 
-    return load_retriever(config, checkpoint, device)
+    if checkpoint is None and (backend == "onnx" or (backend is None and holds_onnx(config))):
+        from cada_plugin.export.runtime import open_onnx
+
+        return open_onnx(config, device)
+    with needs_torch():
+        from cada_plugin.apis import load_retriever
+    return load_retriever(config, checkpoint, device, backend)

@@ -11,13 +11,13 @@ gallery.save('my_photos.safetensors')  # EncodedImages.load reads it
 ```
 """
 
-import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,7 +29,6 @@ from torchvision.transforms.v2 import functional
 
 from cada_plugin.checkpoints import load_checkpoint
 from cada_plugin.checkpoints.io import shipped_path
-from cada_plugin.datasets.images import find_images, load_person_image, raise_for_bad_images, to_person_image
 from cada_plugin.datasets.transforms import (
     EncodeCaptions,
     LoadPersonImage,
@@ -40,10 +39,21 @@ from cada_plugin.datasets.transforms import (
 )
 from cada_plugin.engine.config import read_config
 from cada_plugin.errors import ConfigError, GalleryError, ImageError
-from cada_plugin.evaluation.calibration import Calibration, calibration_path
+from cada_plugin.export import hub
+from cada_plugin.export.fingerprint import fingerprint
+from cada_plugin.export.folder import Trained, read_weights_folder, write_weights_folder
+from cada_plugin.export.manifest import Manifest, holds_onnx, is_exported
+from cada_plugin.files import new_folder
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
+from cada_plugin.portable.calibration import Calibration, calibration_path
+from cada_plugin.portable.features import Hit
+from cada_plugin.portable.pictures import find_images, load_person_image, raise_for_bad_images, to_person_image
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
 from cada_plugin.retrieval import EncodedImages, match_shortlists, reranks, retrieve
+from cada_plugin.text import CaptionTokenizer
+
+if TYPE_CHECKING:
+    from cada_plugin.export.runtime import OnnxRetriever
 
 __all__ = ["EncodedImages", "Hit", "Retriever", "load_retriever"]
 
@@ -55,22 +65,6 @@ _OTHER_STEPS = (LoadPersonImage, EncodeCaptions, TagAttributes, MaskAttributes, 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Hit(NamedTuple):
-    """One image that a search found.
-
-    ``index`` is its position in the gallery, ``path`` its file (None for a picture from memory); ``rank`` starts at 1.
-    ``cosine`` is the score of stage 1. ``match`` is the raw match logit of stage 2, or None if the model does not match
-    or the image is beyond the shortlist. Images of the shortlist come first, ordered by match + ``cosine_weight`` *
-    cosine. The others follow, ordered by cosine; their scores cannot be compared with those of the shortlist.
-    """
-
-    index: int
-    path: str | None
-    rank: int
-    cosine: float
-    match: float | None
-
-
 class Retriever:
     """A model together with the image transforms that it was tested with. Make one with :func:`load_retriever`.
 
@@ -78,6 +72,8 @@ class Retriever:
         model: in eval mode, on the device where it is to run.
         image_transforms: test-time transforms between a uint8 image (3, H, W) and the model's preprocessor.
         rerank_topk, cosine_weight: settings of stage 2 in :meth:`search`, as in ``RetrievalTestLoop``.
+        config: what the model was built from, which :meth:`save_pretrained` needs.
+        weights: name of the file that the weights came from, for the model card.
 
     Attributes:
         calibration: turns scores into probabilities; :func:`load_retriever` finds it beside the checkpoint. None
@@ -85,10 +81,17 @@ class Retriever:
     """
 
     def __init__(
-        self, model: TextImageRetriever, image_transforms: Sequence, rerank_topk: int = 32, cosine_weight: float = 1.0
+        self,
+        model: TextImageRetriever,
+        image_transforms: Sequence,
+        rerank_topk: int = 32,
+        cosine_weight: float = 1.0,
+        config: Config | None = None,
+        weights: str | None = None,
     ) -> None:
         self.model, self.image_transforms = model, list(image_transforms)
         self.rerank_topk, self.cosine_weight = rerank_topk, cosine_weight
+        self.config, self.weights = config, weights
         self.calibration: Calibration | None = None
         self._told_clamp = False
 
@@ -96,21 +99,96 @@ class Retriever:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def fingerprint(self) -> str:
-        """Model class, image size and a digest of all weights, such as ``CADA 96x48 5d1c0f6a2b9e``.
+    @property
+    def name(self) -> str:
+        """Class of the model."""
+        return type(self.model).__name__
 
-        Embeddings of two models cannot be compared even if they have the same length, so whatever changes them must
-        change this text: the weights, their names, and the size that images are resized to.
+    @property
+    def tokenizer(self) -> CaptionTokenizer:
+        """Of the model."""
+        return self.model.tokenizer
+
+    @property
+    def can_match(self) -> bool:
+        """Whether the model has a trained match head, with which searches re-rank."""
+        return self.model.can_match
+
+    def fingerprint(self) -> str:
+        """Model class, image size and a digest of all weights, by which galleries recognise their model."""
+        return fingerprint(self.model, self.image_transforms)
+
+    def trained(self) -> Trained:
+        """What an exported folder tells of this retriever."""
+        return Trained(
+            self.model,
+            self.image_transforms,
+            self.rerank_topk,
+            self.cosine_weight,
+            self.config,
+            self.calibration,
+            self.weights,
+        )
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike,
+        metrics: Mapping[str, float] | None = None,
+        measured: str | None = None,
+        licence: str = "apache-2.0",
+    ) -> Path:
+        """Write one folder that :func:`load_retriever` opens on any machine, see :mod:`cada_plugin.export.folder`. It
+        appears complete or not at all.
+
+        Args:
+            folder: a new or empty folder.
+            metrics: for the model card, as ``cada test --out`` writes them; ``measured`` says when and on what machine.
+            licence: identifier of the weights' licence, as the Hub knows it.
+
+        Raises:
+            ConfigError: the folder is there already, or the model needs code that the folder cannot hold.
         """
-        image = torch.zeros(3, 64, 32, dtype=torch.uint8)
-        for transform in self.image_transforms:
-            image = transform({"image": image})["image"]
-        digest = hashlib.blake2b(digest_size=6)
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        height, width = image.shape[-2:]
-        return f"{type(self.model).__name__} {height}x{width} {digest.hexdigest()}"
+        folder = Path(folder).expanduser()
+        with torch.no_grad(), new_folder(folder) as unfinished:
+            write_weights_folder(self.trained(), unfinished, metrics=metrics, measured=measured, licence=licence)
+        return folder
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | os.PathLike, revision: str | None = None, device: str | torch.device = "cpu"
+    ) -> "Retriever":
+        """Open a folder that :meth:`save_pretrained` wrote, or a repository of the Hugging Face Hub with its files.
+
+        Args:
+            source: a local folder, or ``owner/name`` on the Hub.
+            revision: branch, tag or commit on the Hub.
+
+        Raises:
+            CheckpointError: there is neither, or what is there is of another kind.
+        """
+        return load_retriever(hub.fetch(source, revision), device=device)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        private: bool = False,
+        metrics: Mapping[str, float] | None = None,
+        measured: str | None = None,
+        licence: str = "apache-2.0",
+    ) -> str:
+        """Upload what :meth:`save_pretrained` writes to the Hugging Face Hub, and return the address of the commit.
+
+        Args:
+            repository: ``owner/name``; it is made if it is not there.
+            private: make it for its owner alone.
+            metrics, measured, licence: as in :meth:`save_pretrained`.
+
+        Raises:
+            CheckpointError: the Hub refuses it, or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as place:
+            folder = self.save_pretrained(Path(place) / "folder", metrics, measured, licence)
+            return hub.push(folder, repository, private)
 
     @torch.no_grad()
     def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> EncodedImages:
@@ -244,13 +322,14 @@ class Retriever:
         """
         if not self.model.can_match or images.tokens is None:
             raise ConfigError(f"{type(self.model).__name__} was trained without matching: rank by the cosine alone")
-        num_images = len(images.tokens)
+        tokens = torch.as_tensor(images.tokens)
+        num_images = len(tokens)
         if pairs is None:
             shortlist = torch.arange(num_images).expand(len(texts.embed), num_images)
         else:
             texts, shortlist = TextFeatures(*(field[pairs[:, 0]] for field in texts)), pairs[:, 1:]
         rows = torch.arange(num_images)
-        logits = match_shortlists(self.model, texts, images.tokens, rows, shortlist, progress=False)
+        logits = match_shortlists(self.model, texts, tokens, rows, shortlist, progress=False)
         return logits if pairs is None else logits.squeeze(1)
 
     def search(
@@ -276,7 +355,8 @@ class Retriever:
             )
         if reranks(self.model, self.rerank_topk) and gallery.tokens is not None:
             self._tell_clamp(num_images)
-        images = ImageFeatures(gallery.embed, gallery.tokens)
+        tokens = None if gallery.tokens is None else torch.as_tensor(gallery.tokens)
+        images = ImageFeatures(torch.as_tensor(gallery.embed), tokens)
         scores = retrieve(self.model, texts, images, self.rerank_topk, self.cosine_weight)
         paths = gallery.paths if isinstance(gallery, EncodedImages) else [None] * num_images
         return [
@@ -339,22 +419,39 @@ def _unusable(image: object, name: str) -> str:
 
 
 def load_retriever(
-    config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None, device: str | torch.device = "cpu"
-) -> Retriever:
-    """Build a :class:`Retriever` from a training config and a checkpoint.
+    config: str | os.PathLike | Config,
+    checkpoint: str | os.PathLike | None = None,
+    device: str | torch.device = "cpu",
+    backend: str | None = None,
+) -> "Retriever | OnnxRetriever":
+    """Build a :class:`Retriever` from a training config and a checkpoint, or open an exported folder.
 
     Args:
-        config: path or name of a config, or a loaded ``Config``.
+        config: path or name of a config, a loaded ``Config``, or a folder that ``save_pretrained`` or ``cada export``
+            wrote, which needs no ``checkpoint``.
         checkpoint: weights in any format of :mod:`cada_plugin.checkpoints`. None loads the weights that the config
             starts from (``init_cfg`` or ``load_from``).
         device: such as ``cpu`` or ``cuda:0``.
+        backend: ``torch`` or ``onnx``; by default what the folder holds. The retriever of ``onnx`` has the same methods
+            and gives numpy arrays.
 
     Raises:
         ConfigError: there are no weights to load, or a step of the test pipeline cannot be used on an image alone.
-        CheckpointError: the weights do not fit.
+        CheckpointError: the weights do not fit, or the folder is of another kind.
     """
+    if backend not in (None, "torch", "onnx"):
+        raise ConfigError(f"backend={backend!r}: use 'torch' or 'onnx'")
+    if backend == "onnx" or is_exported(config):
+        if checkpoint is not None:
+            raise ConfigError(f"{config} is a folder that holds its own weights: leave out checkpoint={checkpoint}")
+        if backend == "onnx" or (backend is None and holds_onnx(config)):
+            from cada_plugin.export.runtime import open_onnx
+
+            return open_onnx(config, device)
+        config, checkpoint = read_weights_folder(Path(config).expanduser())
     if not isinstance(config, Config):
-        config = read_config(config)
+        config = _read_config(config)
+    weights = None if checkpoint is None else os.path.basename(os.path.normpath(checkpoint))
     model_cfg = ConfigDict(config.model)
     init_cfg = model_cfg.pop("init_cfg", None) or {}
     checkpoint = checkpoint or init_cfg.get("checkpoint") or config.get("load_from")
@@ -369,10 +466,21 @@ def load_retriever(
         image_transforms,
         rerank_topk=test_cfg.get("rerank_topk", 32),
         cosine_weight=test_cfg.get("cosine_weight", 1.0),
+        config=config,
+        weights=weights,
     )
     retriever.check_contract()
     retriever.calibration = _calibration(retriever, checkpoint)
     return retriever
+
+
+def _read_config(source: str | os.PathLike) -> Config:
+    try:
+        return read_config(source)
+    except ConfigError:
+        if Path(source).expanduser().is_dir():
+            Manifest.read(source, "weights")  # raises: no folder of ours
+        raise
 
 
 def _calibration(retriever: Retriever, checkpoint: str | os.PathLike) -> Calibration | None:

@@ -64,6 +64,23 @@ def needs_extra(extra: str) -> Iterator[None]:
 
 
 @contextmanager
+def needs_torch() -> Iterator[None]:
+    """A block that imports what needs PyTorch, in an environment that may have been made for ONNX graphs alone.
+
+    Raises:
+        MissingExtraError: a dependency of the plugin is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{error.name or error} is not installed: without PyTorch and MMEngine only folders of ONNX graphs are "
+            "opened, indexed with and searched with (load_retriever(FOLDER, backend='onnx')). For everything else run "
+            "`pip install cada_plugin`"
+        ) from error
+
+
+@contextmanager
 def explain_lost_workers(loader: str) -> Iterator[None]:
     """Turn torch's error for a loader worker that was killed or got no shared memory into a :class:`WorkerError`.
 

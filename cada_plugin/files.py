@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 import stat
 import tempfile
@@ -25,6 +26,30 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``, which becomes ``path`` if the block ends without an error and is deleted if
+    not.
+
+    Raises:
+        ConfigError: there is something at ``path`` already, or nothing can be written there.
+    """
+    path = path.expanduser().absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path} is there already: give a new folder, nothing is overwritten")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}): give another folder") from error
+    try:
+        yield unfinished
+        os.replace(unfinished, path)  # also over an empty folder
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -20,7 +20,7 @@ from cada_plugin.evaluation.calibration import (
     scored_pairs,
 )
 from cada_plugin.evaluation.result import RetrievalResult
-from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 
 
 def sigmoid(x):

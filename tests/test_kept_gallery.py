@@ -16,10 +16,10 @@ from cada_plugin import load_retriever
 from cada_plugin.cli.main import main
 from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.errors import ConfigError, GalleryError
-from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
 from cada_plugin.gallery import Facts, Filter, Gallery, NamePattern, Query, read_facts
 from cada_plugin.gallery import index as index_module
 from cada_plugin.gallery.query import combined_logits, stage_one_vectors
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,9 @@ from PIL import Image, PngImagePlugin
 
 from cada_plugin.datasets import CUHKPEDES, cache, images
 from cada_plugin.datasets.cache import cache_dir
-from cada_plugin.datasets.images import find_images, load_person_image, to_person_image, verify_images
+from cada_plugin.datasets.images import verify_images
 from cada_plugin.errors import ImageError
+from cada_plugin.portable.pictures import find_images, load_person_image, to_person_image
 
 
 @pytest.fixture(autouse=True)

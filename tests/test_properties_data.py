@@ -18,8 +18,8 @@ from PIL import Image
 from cada_plugin.datasets import CUHKPEDES, ICFGPEDES, CustomPEDES, RSTPReid, UFine6926
 from cada_plugin.datasets.annotations import read_csv_annotations
 from cada_plugin.datasets.checks import check_dataset
-from cada_plugin.datasets.images import load_person_image
 from cada_plugin.errors import CADAError, ImageError
+from cada_plugin.portable.pictures import load_person_image
 from cada_plugin.text import CaptionTokenizer
 
 FORMATS = {

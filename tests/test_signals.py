@@ -90,7 +90,7 @@ def nothing_left_running():
 def test_a_signal_whose_exception_was_lost_ends_the_run_at_the_next_hook():
     code = (
         "import os, signal\n"
-        "from cada_plugin.engine.interruption import interruptible, raise_if_interrupted\n"
+        "from cada_plugin.portable.interruption import interruptible, raise_if_interrupted\n"
         "with interruptible():\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
@@ -111,7 +111,7 @@ def test_an_ignored_signal_stays_ignored():
     code = (
         "import os, signal\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from cada_plugin.engine.interruption import interruptible\n"
+        "from cada_plugin.portable.interruption import interruptible\n"
         "with interruptible():\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
         "print('alive')\n"
@@ -123,7 +123,7 @@ def test_an_ignored_signal_stays_ignored():
 def test_an_exception_that_python_drops_is_raised_again_and_not_printed():
     code = (
         "import os, signal\n"
-        "from cada_plugin.engine.interruption import interruptible, raise_if_interrupted\n"
+        "from cada_plugin.portable.interruption import interruptible, raise_if_interrupted\n"
         "class Dying:\n"
         "    def __del__(self):\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"

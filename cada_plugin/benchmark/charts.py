@@ -15,8 +15,8 @@ from matplotlib.transforms import Bbox
 
 from cada_plugin.benchmark.records import STAGES, final_stage
 from cada_plugin.benchmark.report import title
-from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
 from cada_plugin.files import replacing
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 
 COLORS = {STAGE_ONE: "#0072B2", FINAL: "#E69F00"}
 MARKERS = {STAGE_ONE: "o", FINAL: "D"}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 
 STAGES = {STAGE_ONE: "stage 1", FINAL: "re-ranked"}
 _LARGEST = 1e15  # larger than any count, size or time of a model

@@ -19,8 +19,8 @@ from cada_plugin.benchmark.machine import machine, versions
 from cada_plugin.benchmark.plan import CrossTest, Plan, Row, Run, set_name
 from cada_plugin.benchmark.records import STAGES, Queries, final_stage, read_records
 from cada_plugin.evaluation import paired_bootstrap
-from cada_plugin.evaluation.stages import STAGE_ONE
 from cada_plugin.files import replacing, write_json
+from cada_plugin.portable.stages import STAGE_ONE
 from cada_plugin.tables import markdown_table, three_digits
 
 METRICS = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "mAP": "mAP", "mINP": "mINP"}

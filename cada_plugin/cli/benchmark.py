@@ -16,7 +16,8 @@ import shlex
 from cada_plugin.benchmark.plan import Request
 from cada_plugin.benchmark.run import benchmark
 from cada_plugin.benchmark.variants import Variant, read_grid
-from cada_plugin.cli.common import add_overrides, parse_overrides, run_command
+from cada_plugin.cli.common import add_overrides, parse_overrides
+from cada_plugin.cli.running import run_command
 from cada_plugin.errors import ConfigError
 
 

@@ -16,13 +16,14 @@ from mmengine.config import Config
 
 from cada_plugin.apis import load_retriever
 from cada_plugin.checkpoints.io import shipped_path
-from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job, run_command
+from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job
+from cada_plugin.cli.running import run_command
 from cada_plugin.engine.start import evaluate_split
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.calibration import Calibration, calibrate, calibration_path, reliability, scored_pairs
 from cada_plugin.evaluation.result import RetrievalResult
-from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
 from cada_plugin.files import writable_file
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 from cada_plugin.visualization import draw_reliability
 
 _NAMES = {STAGE_ONE: "stage 1", FINAL: "re-ranked"}

@@ -1,21 +1,16 @@
-"""What the commands share: the arguments of OpenMMLab's tools, reading configs, handling errors and signals."""
+"""What the commands share: the arguments of OpenMMLab's tools, and reading configs."""
 
 import argparse
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmengine.config import Config, DictAction
 
-from cada_plugin.compat import quiet_dependencies
 from cada_plugin.engine.config import override
-from cada_plugin.engine.interruption import Interrupted, interruptible, signals_first
 from cada_plugin.engine.start import prepare
-from cada_plugin.errors import CADAError
 from cada_plugin.integrations.any_config import read_any_config
-from cada_plugin.progress import write_above_bars
 
 
 class _Overrides(DictAction):
@@ -78,30 +73,6 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     except AssertionError as error:  # MMEngine asserts that brackets match
         raise ValueError(str(error)) from error
     return parsed.options
-
-
-def run_command(command: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
-    """Run a command and return its exit status. For an error that the user can act on, this prints one message instead
-    of a traceback and returns 2."""
-    quiet_dependencies()
-    try:
-        with interruptible(), signals_first():
-            status = command(args)
-    except (CADAError, KeyboardInterrupt) as error:
-        # the signal reaches every process of a job, but one message is enough
-        if not isinstance(error, KeyboardInterrupt) or os.environ.get("RANK", "0") == "0":
-            write_above_bars(f"error: {_message(error)}\n")
-        return 2
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    return status or 0
-
-
-def _message(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return str(error) if isinstance(error, Interrupted) else "interrupted"
-    # for an error in a loader's worker, torch puts the worker's traceback before the message
-    return str(error).split(f"{type(error).__module__}.{type(error).__qualname__}: ")[-1].strip()
 
 
 def read_job(args: argparse.Namespace, job: str) -> Config:

@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 
 from cada_plugin.benchmark.cost import measure_cost
-from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job, run_command
+from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job
+from cada_plugin.cli.running import run_command
 from cada_plugin.engine.start import use_amp
 from cada_plugin.files import writable_file, write_json
 

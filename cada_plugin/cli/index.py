@@ -15,8 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from cada_plugin.apis import load_retriever
-from cada_plugin.cli.common import run_command
+from cada_plugin import load_retriever
+from cada_plugin.cli.running import run_command
 from cada_plugin.errors import ConfigError
 from cada_plugin.gallery import Gallery
 from cada_plugin.gallery.tokens import MODES
@@ -28,7 +28,10 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("folder", nargs="?", help="folder of the pictures, with its sub-folders")
     parser.add_argument("--gallery", required=True, metavar="PLACE", help="a folder, or the address of a collection")
-    parser.add_argument("--config", help="the model (default: that of the gallery, cada_procedural for a new one)")
+    parser.add_argument(
+        "--config",
+        help="the model or an exported folder (default: that of the gallery, cada_procedural for a new one)",
+    )
     parser.add_argument("--checkpoint", help="weights for --config (default: its start weights)")
     parser.add_argument("--tokens", choices=MODES, help="what a new gallery keeps for re-ranking (default: none)")
     parser.add_argument("--name-pattern", metavar="PATTERN", help="how file names tell camera, time and person")

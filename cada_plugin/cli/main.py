@@ -4,6 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from cada_plugin.errors import MissingExtraError, needs_torch
+
 # The module of a command is imported when the command is called, because importing torch takes seconds.
 COMMANDS = {
     "train": "train a model by a config, then test its best epoch",
@@ -15,6 +17,7 @@ COMMANDS = {
     "cost": "measure what one model costs: parameters, arithmetic, speed, memory",
     "speed": "compare the speed of this code with a plain implementation and torchreid",
     "check-data": "check a copy of a data set before training on it",
+    "export": "write a trained model into one folder: for PyTorch, ONNX, torch.export or Hugging Face BLIP",
     "convert": "rewrite weights under the names of another format",
 }
 
@@ -34,7 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"error: cada has no command {name!r}: use one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"cada_plugin.cli.{name.replace('-', '_')}").main(rest)
+    try:
+        with needs_torch():
+            command = importlib.import_module(f"cada_plugin.cli.{name.replace('-', '_')}")
+    except MissingExtraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return command.main(rest)
 
 
 def _help() -> str:

@@ -15,7 +15,7 @@ import json
 import sys
 from datetime import datetime, timezone
 
-from cada_plugin.cli.common import run_command
+from cada_plugin.cli.running import run_command
 from cada_plugin.errors import ConfigError
 from cada_plugin.gallery import Filter, Gallery, GalleryHit, Query
 from cada_plugin.gallery.facts import parse_time

@@ -25,7 +25,7 @@ from cada_plugin.benchmark.speed.measure import measure
 from cada_plugin.benchmark.speed.report import comparison, evaluation_table, load_table
 from cada_plugin.benchmark.speed.whole import evaluate, load
 from cada_plugin.benchmark.speed.work import encode_captions, encode_images, rank, rerank, train
-from cada_plugin.cli.common import run_command
+from cada_plugin.cli.running import run_command
 from cada_plugin.errors import ConfigError
 from cada_plugin.files import writable_file, writable_folder, write_json
 

@@ -5,7 +5,8 @@ cada test cada_procedural work_dirs/cada_procedural/epoch_2.pth --out metrics.js
 
 import argparse
 
-from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job, run_command
+from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job
+from cada_plugin.cli.running import run_command
 from cada_plugin.engine.start import run_test
 
 

@@ -7,7 +7,8 @@ cada train yacs/fastreid_procedural.yml SOLVER.MAX_EPOCH 1
 
 import argparse
 
-from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job, run_command
+from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job
+from cada_plugin.cli.running import run_command
 from cada_plugin.engine.start import run_training
 
 

@@ -18,9 +18,10 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from cada_plugin.datasets.annotations import Annotation, read_annotations, resolve_image_path, validate_records
-from cada_plugin.datasets.images import raise_for_bad_images, verify_images
+from cada_plugin.datasets.images import verify_images
 from cada_plugin.datasets.splits import DERIVED_SPLITS, split_people
 from cada_plugin.errors import AnnotationError, ConfigError
+from cada_plugin.portable.pictures import raise_for_bad_images
 from cada_plugin.registry import TRANSFORMS, build_part
 
 __all__ = ["TextPersonDataset", "mix_seed", "read_annotations", "validate_records"]

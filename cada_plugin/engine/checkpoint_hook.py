@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from cada_plugin.engine.loops import RetrievalValLoop
 from cada_plugin.errors import ConfigError
-from cada_plugin.evaluation.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
+from cada_plugin.portable.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
 from cada_plugin.registry import HOOKS
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from cada_plugin.datasets.base import TextPersonDataset, mix_seed
 from cada_plugin.evaluation import RankedImage, RetrievalResult, TextToImageRetrieval
-from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 from cada_plugin.progress import progress_bar
 from cada_plugin.registry import HOOKS
 from cada_plugin.visualization import RankedQuery, draw_ranked_galleries

@@ -1,6 +1,6 @@
 """The retrieval table that ends a run."""
 
-from cada_plugin.evaluation.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
+from cada_plugin.portable.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
 from cada_plugin.tables import text_table
 
 COLUMNS = ("R1", "R5", "R10", "mAP", "mINP")

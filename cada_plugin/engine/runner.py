@@ -22,10 +22,10 @@ from cada_plugin.checkpoints.io import read_weights
 from cada_plugin.checkpoints.training_state import BEST, SAVED_BEST, SAVED_NUMBERS, not_finite, to_plain
 from cada_plugin.compat import HARMLESS_RECORDS
 from cada_plugin.engine.finite import FiniteCheckHook
-from cada_plugin.engine.interruption import raise_if_interrupted
 from cada_plugin.engine.resume import Place
 from cada_plugin.errors import CADAError, CheckpointError, ConfigError, TrainingError, first_line
 from cada_plugin.files import replacing
+from cada_plugin.portable.interruption import raise_if_interrupted
 from cada_plugin.progress import write_above_bars
 from cada_plugin.registry import OPTIMIZERS
 

@@ -18,13 +18,13 @@ from mmengine.runner import Runner
 from cada_plugin.checkpoints import load_into_runner
 from cada_plugin.engine.checkpoint_hook import settle_best
 from cada_plugin.engine.finite import divergence_first
-from cada_plugin.engine.interruption import Interrupted, signals_first
 from cada_plugin.engine.loops import RetrievalTestLoop, RetrievalValLoop
 from cada_plugin.engine.resume import Place, choose_start
 from cada_plugin.engine.runner import config_errors
 from cada_plugin.errors import ConfigError, explain_lost_workers
 from cada_plugin.evaluation import RetrievalResult, TextToImageRetrieval
 from cada_plugin.files import only_writer, replacing, writable_file, write_json
+from cada_plugin.portable.interruption import Interrupted, signals_first
 
 
 def prepare(config: Config, job: str, source: str, work_dir: str | None = None, launcher: str = "none") -> Config:

@@ -10,11 +10,8 @@ stage 1 and once for the final score. The last term is ours. A gallery of G imag
 other people at any score, while the described person has as many images as before, so the odds fall by that factor.
 """
 
-import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,73 +19,13 @@ from torch import Tensor
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.result import RetrievalResult, stage_one_shortlist
-from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
-from cada_plugin.files import write_json
+from cada_plugin.portable.calibration import Calibration, calibration_path, sigmoid
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 
-_FORMAT = "cada_plugin.calibration.1"
+__all__ = ["Calibration", "calibrate", "calibration_path", "fit_logistic", "reliability", "scored_pairs"]
+
 _FOR_STAGE_ONE = 32  # images of each query that stage 1 is calibrated on if the model has no second stage
 _STEPS = 100
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Slopes and offsets that turn scores into probabilities.
-
-    Attributes:
-        fingerprint: of the model whose scores these are.
-        gallery_images: G0, the number of images of the split that it was fitted on.
-        cosine_weight: weight of the cosine in the final score.
-        stages: (slope, offset) of each calibrated stage, ``t2i_global`` (score: the cosine) and ``t2i`` (score: match
-            logit + ``cosine_weight`` * cosine).
-        about: what it was fitted on, for people.
-    """
-
-    fingerprint: str
-    gallery_images: int
-    cosine_weight: float
-    stages: Mapping[str, tuple[float, float]]
-    about: str = ""
-
-    def probability(self, stage: str, scores: np.ndarray, gallery_images: int) -> np.ndarray:
-        """The probability that images show the described person.
-
-        Args:
-            stage: the stage that the scores are of.
-            scores: any shape.
-            gallery_images: G, the number of images that were searched.
-        """
-        slope, offset = self.stages[stage]
-        prior = math.log(max(gallery_images, 1) / self.gallery_images)
-        return _sigmoid(slope * np.asarray(scores, dtype=np.float64) + offset - prior)
-
-    def save(self, path: Path) -> None:
-        write_json(path, {"format": _FORMAT, **asdict(self)})
-
-    @classmethod
-    def load(cls, path: Path) -> "Calibration":
-        """Read a file that :meth:`save` wrote.
-
-        Raises:
-            ConfigError: the file cannot be read or holds something else.
-        """
-        advice = "make it again with `cada calibrate`, or remove it"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content.pop("format") != _FORMAT:
-                raise ValueError("it has another format")
-            content["stages"] = {stage: (float(a), float(b)) for stage, (a, b) in content["stages"].items()}
-            calibration = cls(**content)
-            numbers = [calibration.gallery_images, *(n for pair in calibration.stages.values() for n in pair)]
-            if not np.isfinite(numbers).all() or calibration.gallery_images < 1:
-                raise ValueError("its numbers are impossible")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"{path} is no calibration that this version reads ({error}): {advice}") from error
-        return calibration
-
-
-def calibration_path(checkpoint: Path) -> Path:
-    """Where the calibration of a checkpoint is kept: ``model.pth`` has ``model.calibration.json`` beside it."""
-    return checkpoint.with_name(f"{checkpoint.stem}.calibration.json")
 
 
 def calibrate(result: RetrievalResult, fingerprint: str, about: str = "") -> Calibration:
@@ -148,7 +85,7 @@ def fit_logistic(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     design = np.stack([(scores - middle) / spread, np.ones_like(scores)], axis=1)  # (n, 2)
     weights = np.array([0.0, math.log(positives / negatives)])
     for _ in range(_STEPS):
-        p = _sigmoid(design @ weights)
+        p = sigmoid(design @ weights)
         gradient = design.T @ (p - targets)
         curvature = (design * (p * (1 - p))[:, None]).T @ design
         step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
@@ -174,7 +111,3 @@ def reliability(probabilities: np.ndarray, right: np.ndarray, bins: int = 10) ->
     count = [int((place == one).sum()) for one in filled]
     error = sum(n * abs(a - b) for n, a, b in zip(count, stated, happened, strict=True)) / len(right)
     return {"stated": stated, "happened": happened, "count": count, "error": error}
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 0.5 * (1.0 + np.tanh(0.5 * x))

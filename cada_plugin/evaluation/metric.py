@@ -12,8 +12,8 @@ from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.ranking import mean_metrics, rank_queries
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.evaluation.significance import paired_bootstrap
-from cada_plugin.evaluation.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
 from cada_plugin.evaluation.torchreid_ranker import torchreid_rank_metrics
+from cada_plugin.portable.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
 from cada_plugin.registry import METRICS
 
 

@@ -4,23 +4,25 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from cada_plugin.apis import Retriever, load_retriever
+from cada_plugin import load_retriever
 from cada_plugin.errors import ConfigError, GalleryError
-from cada_plugin.evaluation.stages import FINAL, STAGE_ONE
+from cada_plugin.export.manifest import is_exported
 from cada_plugin.gallery.facts import Facts, NamePattern, read_facts
 from cada_plugin.gallery.hubness import CaptionBank, hubness
 from cada_plugin.gallery.index import Changes, File, compare, digest_or_none, row_id
 from cada_plugin.gallery.query import Query, combined_logits, joined, stage_one_vectors
 from cada_plugin.gallery.store import GalleryRow, Store
 from cada_plugin.gallery.tokens import MODES, TokenFiles
-from cada_plugin.models.retriever import TextFeatures
+from cada_plugin.portable.features import ImageFeatures, TextFeatures
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 from cada_plugin.progress import progress_bar
-from cada_plugin.retrieval import match_shortlists, reranks
+
+if TYPE_CHECKING:
+    from cada_plugin.apis import Retriever
 
 _FORMAT = 2
 _CHUNK = 256  # pictures decoded, encoded and added at once: a kill loses at most their encoding
@@ -58,7 +60,7 @@ class Gallery:
     are kept (``tokens="none"``), the shortlisted pictures are encoded again at every search.
     """
 
-    def __init__(self, place: str, store: Store, retriever: Retriever) -> None:
+    def __init__(self, place: str, store: Store, retriever: "Retriever") -> None:
         self.place, self.store, self.retriever = place, store, retriever
         meta = store.meta()
         self.root, self.mode = Path(meta["root"]), meta["tokens"]
@@ -102,15 +104,15 @@ class Gallery:
         if _is_remote(place) and tokens != "none":
             raise ConfigError(f"tokens={tokens} are files, which a gallery at {place} has no place for: use none")
         retriever = load_retriever(config, checkpoint, device)
-        if tokens != "none" and not retriever.model.can_match:
-            raise ConfigError(f"{type(retriever.model).__name__} does not re-rank and has no tokens: use tokens=none")
+        if tokens != "none" and not retriever.can_match:
+            raise ConfigError(f"{retriever.name} does not re-rank and has no tokens: use tokens=none")
         dim = len(retriever.encode_text("a person").embed[0])
         store = _open_store(place, dim, create=True)
         store.set_meta(
             {
                 "format": _FORMAT,
                 "fingerprint": retriever.fingerprint(),
-                "config": str(Path(config).resolve()) if Path(config).is_file() else config,
+                "config": str(Path(config).resolve()) if Path(config).is_file() or is_exported(config) else config,
                 "checkpoint": None if checkpoint is None else str(Path(checkpoint).resolve()),
                 "dim": dim,
                 "tokens": tokens,
@@ -131,7 +133,7 @@ class Gallery:
             return False
 
     @classmethod
-    def open(cls, place: str | os.PathLike, retriever: Retriever | None = None, device: str = "cpu") -> "Gallery":
+    def open(cls, place: str | os.PathLike, retriever: "Retriever | None" = None, device: str = "cpu") -> "Gallery":
         """A gallery with the model that encoded it, or with ``retriever``, which must be the same model.
 
         Raises:
@@ -246,7 +248,7 @@ class Gallery:
 
     def _bank_embeddings(self, bank: CaptionBank) -> np.ndarray:
         folder = None if _is_remote(self.place) else Path(self.place)
-        return bank.embeddings(lambda captions: self.retriever.encode_text(captions).embed.float().numpy(), folder)
+        return bank.embeddings(lambda texts: np.asarray(self.retriever.encode_text(texts).embed, np.float32), folder)
 
     def _measure_hubness(self, captions: np.ndarray) -> None:
         """Measure the hubness of all rows among captions (m, D)."""
@@ -286,7 +288,7 @@ class Gallery:
         if self.mode != "none":  # before the rows, so that no row waits for its tokens after a kill
             for row, tokens in zip(rows, encoded.tokens, strict=True):
                 self._tokens.write(row.hash, tokens)
-        embed = encoded.embed.float().numpy()
+        embed = np.asarray(encoded.embed, np.float32)
         if captions is not None:
             values = hubness(embed, captions)
             rows = [replace(row, hubness=float(value)) for row, value in zip(rows, values, strict=True)]
@@ -310,7 +312,7 @@ class Gallery:
         captions = self._captions(query)
         texts = self.retriever.encode_text(captions) if captions else None
         vectors = self._vectors(query, texts)
-        second = bool(captions) and not query.right and reranks(self.retriever.model, self.retriever.rerank_topk)
+        second = bool(captions) and not query.right and self.retriever.can_match and self.retriever.rerank_topk > 0
         marked = {*query.right, *query.wrong}
 
         def nearest(k: int) -> list[GalleryHit]:
@@ -355,7 +357,7 @@ class Gallery:
         """The texts that are encoded and matched for the sentences of a query."""
         if query.combine == "and" and len(query.sentences) > 1:
             one = joined(query.sentences)
-            if not self.retriever.model.tokenizer.count_truncated([one]):
+            if not self.retriever.tokenizer.count_truncated([one]):
                 return [one]
         return list(query.sentences)
 
@@ -363,12 +365,12 @@ class Gallery:
         """The stage-1 vectors (V, D) of a query."""
         wanted = []
         if texts is not None:
-            embed = texts.embed.float().numpy()
+            embed = np.asarray(texts.embed, np.float32)
             wanted.append(embed.mean(0, keepdims=True) if query.combine == "and" else embed)
         if query.like:
-            wanted.append(self.retriever.encode_image(list(query.like)).embed.float().numpy())
+            wanted.append(np.asarray(self.retriever.encode_image(list(query.like)).embed, np.float32))
         none = np.zeros((0, 0))
-        unwanted = self.retriever.encode_text(query.without).embed.float().numpy() if query.without else none
+        unwanted = np.asarray(self.retriever.encode_text(query.without).embed, np.float32) if query.without else none
         right, wrong = (self.store.get(list(ids))[1] if ids else none for ids in (query.right, query.wrong))
         return stage_one_vectors(query, np.concatenate(wanted), unwanted, right, wrong)
 
@@ -387,10 +389,7 @@ class Gallery:
         head = [hit for hit, is_there in zip(head, there, strict=True) if is_there]
         if not head:
             return hits
-        pairs = torch.arange(len(head)).expand(len(texts.embed), len(head))
-        logits = match_shortlists(
-            self.retriever.model, texts, tokens, torch.arange(len(head)), pairs, progress=False
-        ).numpy()
+        logits = np.asarray(self.retriever.match(texts, ImageFeatures(None, tokens)))
         match = combined_logits(query, logits)
         matched = [replace(hit, match=float(logit)) for hit, logit in zip(head, match, strict=True)]
         matched.sort(key=lambda hit: -self._final(hit))
@@ -410,13 +409,13 @@ class Gallery:
             for hit in hits
         ]
 
-    def _tokens_of(self, rows: Sequence[GalleryRow]) -> tuple[Tensor, list[bool]]:
+    def _tokens_of(self, rows: Sequence[GalleryRow]) -> tuple[np.ndarray, list[bool]]:
         """Tokens (I, 1+N, C) of those pictures that have them, and which those are."""
         if self.mode != "none":
-            return torch.stack([self._tokens.read(row.hash) for row in rows]), [True] * len(rows)
+            return np.stack([self._tokens.read(row.hash) for row in rows]), [True] * len(rows)
         encoded, bad = self.retriever.encode_readable([self.root / row.path for row in rows])
         there = [place not in bad for place in range(len(rows))]
-        return (encoded.tokens if encoded is not None else torch.empty(0)), there
+        return np.asarray(encoded.tokens if encoded is not None else ()), there
 
 
 def _read_facts(pattern: str | None, table: str | os.PathLike | None) -> Callable[[str], Facts | None]:

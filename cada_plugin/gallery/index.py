@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cada_plugin.datasets.images import find_images
 from cada_plugin.gallery.store import GalleryRow
+from cada_plugin.portable.pictures import find_images
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ needs it.
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from cada_plugin.errors import GalleryError
 from cada_plugin.files import replacing
@@ -31,23 +29,23 @@ class TokenFiles:
     def _path(self, digest: str) -> Path:
         return self.folder / digest[:2] / f"{digest[2:]}.npz"
 
-    def write(self, digest: str, tokens: Tensor) -> None:
+    def write(self, digest: str, tokens: np.ndarray) -> None:
         path = self._path(digest)
         if path.is_file():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        tokens = tokens.detach().float().cpu()
-        arrays = {"tokens": tokens.half().numpy()}
+        tokens = np.asarray(tokens, np.float32)
+        arrays = {"tokens": tokens.astype(np.float16)}
         if self.mode == "int8":
-            scale = tokens.abs().amax(-1, keepdim=True).clamp_min(1e-12) / 127  # (1+N, 1)
-            arrays = {"tokens": (tokens / scale).round().to(torch.int8).numpy(), "scale": scale.numpy()}
+            scale = np.maximum(np.abs(tokens).max(-1, keepdims=True), 1e-12) / np.float32(127)  # (1+N, 1)
+            arrays = {"tokens": (tokens / scale).round().astype(np.int8), "scale": scale}
         with replacing(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, **arrays)
 
     def has(self, digest: str) -> bool:
         return self._path(digest).is_file()
 
-    def read(self, digest: str) -> Tensor:
+    def read(self, digest: str) -> np.ndarray:
         """Tokens in fp32.
 
         Raises:
@@ -55,8 +53,8 @@ class TokenFiles:
         """
         try:
             with np.load(self._path(digest), allow_pickle=False) as file:
-                tokens = torch.from_numpy(file["tokens"]).float()
-                return tokens * torch.from_numpy(file["scale"]) if "scale" in file else tokens
+                tokens = file["tokens"].astype(np.float32)
+                return tokens * file["scale"] if "scale" in file else tokens
         except Exception as error:  # a damaged zip file can fail in any way
             raise GalleryError(
                 f"the tokens of a picture are missing or damaged ({self._path(digest)}): remove the file if it is "

@@ -248,6 +248,7 @@ class CrossModalBert(nn.Module):
         if width % heads:
             raise ConfigError(f"width={width} is not a multiple of heads={heads}")
         self.width, self.max_positions, self.vocab_size = width, max_positions, vocab_size
+        self.padded = False  # True: no shape depends on the data, as an exported graph needs; same results, slower
         self.embeddings = _Embeddings(vocab_size, width, max_positions, dropout)
         self.encoder = _Encoder(depth, width, heads, dropout, image_width, cross_attention)
         self.apply(init_bert_weights)
@@ -295,6 +296,10 @@ class CrossModalBert(nn.Module):
             raise ValueError(f"images has shape {tuple(images.shape)}: expected ({P},), the image of each text")
         if images is not None and maps is not None:
             raise ValueError("maps are made for one image per text, or one for all: leave images out")
+        if self.padded:
+            compute_padding = True
+            if images is not None:  # keys and values are copied for every text
+                memory, images = memory.select(images), None
         mask = attention_mask[:, None, None, :]  # (P, 1, 1, T)
         if causal:
             mask = mask & torch.ones(T, T, dtype=torch.bool, device=mask.device).tril()  # (P, 1, T, T)

@@ -25,6 +25,7 @@ class TokenSelection(nn.Module):
 
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
+        self.padded = False  # True: no shape depends on the data, as an exported graph needs; same results, slower
         self.linear = nn.Linear(width_in, width)
         self.mlp = nn.Sequential(
             nn.Linear(width_in, width // 2), nn.BatchNorm1d(width // 2), nn.ReLU(), nn.Linear(width // 2, width)
@@ -39,6 +40,8 @@ class TokenSelection(nn.Module):
             allowed: (B, T) bool, the tokens that may be chosen; at least one in each row.
             keep: tokens kept of a row, or all that are allowed if those are fewer.
         """
+        if self.padded:
+            return self._of_all(tokens, attention.masked_fill(~allowed, -1), allowed, keep)
         chosen = attention.masked_fill(~allowed, -1).topk(min(keep, tokens.shape[1]), dim=1).indices  # (B, K)
         real = allowed.gather(1, chosen)  # (B, K)
         rows = torch.arange(len(tokens), device=tokens.device)[:, None] * tokens.shape[1] + chosen
@@ -47,6 +50,13 @@ class TokenSelection(nn.Module):
         embedded = self.linear(picked) + self.mlp(picked)  # (N, E)
         full = embedded.new_full((*chosen.shape, embedded.shape[-1]), -torch.inf)
         return full.masked_scatter(real[..., None], embedded).amax(1)
+
+    def _of_all(self, tokens: Tensor, attention: Tensor, allowed: Tensor, keep: int) -> Tensor:
+        """The same, with every token embedded and those that are not chosen left out of the maximum."""
+        rank = attention.argsort(dim=1, descending=True).argsort(dim=1)  # (B, T)
+        picked = F.normalize(tokens.flatten(0, 1), dim=-1)  # (B * T, C)
+        embedded = (self.linear(picked) + self.mlp(picked)).unflatten(0, tokens.shape[:2])  # (B, T, E)
+        return embedded.masked_fill(~(allowed & (rank < keep))[..., None], -torch.inf).amax(1)
 
 
 @MODELS.register_module()
@@ -112,7 +122,7 @@ class RDE(DualEncoder):
         pooled, states, attention = self.text_encoder.with_attention(input_ids, attention_mask)
         words = attention_mask.clone()
         words[:, 0] = False
-        words[torch.arange(len(words), device=words.device), attention_mask.sum(1) - 1] = False
+        words[torch.arange(words.shape[0], device=words.device), attention_mask.sum(1) - 1] = False
         words[:, 1] |= ~words.any(1)  # a caption of no words keeps its end token
         keep = max(int(self.ratio * (self.tokenizer.max_length - 2)), 1)
         selected = self.text_selection(self.text_proj(states), attention, words, keep)

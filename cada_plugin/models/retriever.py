@@ -1,7 +1,6 @@
 """The retriever contract: what evaluation, re-ranking and search ask of every model."""
 
 from abc import abstractmethod
-from typing import NamedTuple
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
@@ -9,26 +8,14 @@ from torch import Tensor
 
 from cada_plugin.checkpoints.load import fit_state_dict, load_checkpoint
 from cada_plugin.errors import ConfigError
+from cada_plugin.portable.features import ImageFeatures, TextFeatures
 from cada_plugin.registry import MODELS, build_part
 from cada_plugin.text import CaptionTokenizer
 
+__all__ = ["ImageFeatures", "TextFeatures", "TextImageRetriever"]
+
 _NORM_TOLERANCE = 0.02  # of an embedding that was normalised in bf16
 _OUR_INIT_KEYS = {"type", "checkpoint", "map_location", "old_grid"}  # with a ``prefix`` it is MMEngine's business
-
-
-class ImageFeatures(NamedTuple):
-    """``embed`` (B, D) l2-normalised; ``tokens`` (B, 1+N, C) for matching, None where the model does not re-rank."""
-
-    embed: Tensor
-    tokens: Tensor | None
-
-
-class TextFeatures(NamedTuple):
-    """``embed`` (Q, D) l2-normalised; ids and mask (Q, T), which matching needs."""
-
-    embed: Tensor
-    input_ids: Tensor
-    attention_mask: Tensor
 
 
 class TextImageRetriever(BaseModel):

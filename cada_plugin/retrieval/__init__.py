@@ -1,7 +1,20 @@
 """Two-stage retrieval, from encoded captions and images to ranked lists. Evaluation and search both use it."""
 
+import importlib
+from typing import TYPE_CHECKING
+
 from .encoded_images import EncodedImages
-from .rerank import match_shortlists
-from .two_stage import reranks, retrieve
+
+if TYPE_CHECKING:
+    from .rerank import match_shortlists
+    from .two_stage import reranks, retrieve
 
 __all__ = ["EncodedImages", "match_shortlists", "reranks", "retrieve"]
+# These need torch; EncodedImages must work without.
+_BY_MODULE = {"match_shortlists": "rerank", "reranks": "two_stage", "retrieve": "two_stage"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _BY_MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_BY_MODULE[name]}"), name)

@@ -1,17 +1,24 @@
-"""Encoded images in memory, with the paths they came from: to search in, to join, to save and to load again."""
+"""Encoded images in memory, with the paths they came from: to search in, to join, to save and to load again.
 
+A model in PyTorch gives and takes tensors, one in ONNX numpy arrays. This module imports torch only for tensors, so
+that it works where torch is not installed. Both kinds of galleries are saved in the same format.
+"""
+
+import importlib.util
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from cada_plugin.errors import GalleryError
 from cada_plugin.files import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FORMAT = "cada_plugin.gallery.1"
 
@@ -26,7 +33,12 @@ class EncodedImages:
         paths: for each image the file it came from, or None for a picture from memory. By default, all are None.
     """
 
-    def __init__(self, embed: Tensor, tokens: Tensor | None, paths: Sequence[str | None] | None = None) -> None:
+    def __init__(
+        self,
+        embed: "Tensor | np.ndarray",
+        tokens: "Tensor | np.ndarray | None",
+        paths: Sequence[str | None] | None = None,
+    ) -> None:
         self.embed, self.tokens = embed, tokens
         self.paths = (None,) * len(embed) if paths is None else tuple(paths)
         if embed.ndim != 2 or (tokens is not None and tokens.ndim != 3):
@@ -38,7 +50,7 @@ class EncodedImages:
         return len(self.embed)
 
     def __getitem__(self, rows: int | slice | Sequence[int]) -> "EncodedImages":
-        index = torch.arange(len(self))[rows].reshape(-1)
+        index = np.arange(len(self))[rows].reshape(-1)
         tokens = None if self.tokens is None else self.tokens[index]
         return EncodedImages(self.embed[index], tokens, [self.paths[i] for i in index.tolist()])
 
@@ -56,14 +68,14 @@ class EncodedImages:
                 f"{self._kind()} and {other._kind()} were encoded by different models and cannot be joined: encode all "
                 "images with one"
             )
-        tokens = None if self.tokens is None else torch.cat([self.tokens, other.tokens])
-        return EncodedImages(torch.cat([self.embed, other.embed]), tokens, self.paths + other.paths)
+        tokens = None if self.tokens is None else _joined(self.tokens, other.tokens)
+        return EncodedImages(_joined(self.embed, other.embed), tokens, self.paths + other.paths)
 
     def __repr__(self) -> str:
         return f"EncodedImages({len(self)} images, {self._kind()})"
 
-    def _row_shapes(self) -> tuple[torch.Size, torch.Size | None]:
-        return self.embed.shape[1:], None if self.tokens is None else self.tokens.shape[1:]
+    def _row_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+        return tuple(self.embed.shape[1:]), None if self.tokens is None else tuple(self.tokens.shape[1:])
 
     def _kind(self) -> str:
         tokens = "no tokens" if self.tokens is None else f"tokens {tuple(self.tokens.shape)}"
@@ -80,7 +92,7 @@ class EncodedImages:
         metadata = {"format": _FORMAT, "paths": json.dumps(self.paths)}
         try:
             with replacing(path) as unfinished:
-                save_file({name: t.cpu().contiguous().clone() for name, t in tensors.items()}, unfinished, metadata)
+                save_file(tensors, unfinished, metadata)
         except (OSError, SafetensorError) as error:
             raise GalleryError(
                 f"cannot write the gallery {path}: {error}: is its folder there and writable?"
@@ -89,7 +101,7 @@ class EncodedImages:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "EncodedImages":
-        """Read a file that :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote, as tensors, or as arrays where torch is not installed.
 
         Raises:
             GalleryError: the file does not exist, is damaged, or is not a gallery.
@@ -99,7 +111,7 @@ class EncodedImages:
             raise GalleryError(f"no gallery file {path}: save one with encode_image(...).save(PATH)")
         advice = "encode the images again and save the gallery"
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(path, "pt" if importlib.util.find_spec("torch") else "np") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
             known = metadata.get("format") == _FORMAT and "embed" in tensors and tensors.keys() <= {"embed", "tokens"}
@@ -112,6 +124,33 @@ class EncodedImages:
             raise GalleryError(f"{path} is a safetensors file, but no gallery that this version saves: {advice}")
         if not isinstance(paths, list) or not all(one is None or isinstance(one, str) for one in paths):
             raise GalleryError(f"{path} is damaged, its image paths are no list of texts: {advice}")
-        if not all(t.is_floating_point() and t.isfinite().all() for t in tensors.values()):
+        if not all(_is_finite(one) for one in tensors.values()):
             raise GalleryError(f"{path} is damaged, it holds numbers that are not finite: {advice}")
         return cls(tensors["embed"], tensors.get("tokens"), paths)
+
+
+def save_file(tensors: "Mapping[str, Tensor | np.ndarray]", path: Path, metadata: dict[str, str]) -> None:
+    """Write tensors or arrays to a safetensors file."""
+    if all(isinstance(one, np.ndarray) for one in tensors.values()):
+        from safetensors.numpy import save_file as save_arrays
+
+        save_arrays({name: np.ascontiguousarray(one) for name, one in tensors.items()}, path, metadata)
+        return
+    from safetensors.torch import save_file as save_tensors
+
+    # cloned, because the format has no shared tensors
+    save_tensors({name: one.cpu().contiguous().clone() for name, one in tensors.items()}, path, metadata)
+
+
+def _joined(one: "Tensor | np.ndarray", other: "Tensor | np.ndarray") -> "Tensor | np.ndarray":
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.concatenate([one, other])
+    import torch
+
+    return torch.cat([torch.as_tensor(one), torch.as_tensor(other)])
+
+
+def _is_finite(numbers: "Tensor | np.ndarray") -> bool:
+    if isinstance(numbers, np.ndarray):
+        return np.issubdtype(numbers.dtype, np.floating) and bool(np.isfinite(numbers).all())
+    return numbers.is_floating_point() and bool(numbers.isfinite().all())

@@ -6,14 +6,13 @@ collate function pads to the longest caption of a batch.
 """
 
 import os
-import re
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
 from cada_plugin.errors import ConfigError
+from cada_plugin.portable.captions import CaptionRules, CLIPRules
 from cada_plugin.registry import TASK_UTILS
 
 DECODE_TOKEN, ENCODE_TOKEN = "[DEC]", "[ENC]"
@@ -21,13 +20,6 @@ DECODE_TOKEN, ENCODE_TOKEN = "[DEC]", "[ENC]"
 # one of them, the model would get ids of another vocabulary.
 _SETTING = "set tokenizer.vocab, which the model and the pipelines share,"
 _SHIPPED = {"procedural": str(Path(__file__).with_name("procedural_vocab.txt"))}
-_BLANKED = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
-_WORD = re.compile(r"\w+(?:[-']\w+)*|[^\w\s]")
-
-
-def clean_caption(caption: str, max_words: int = 72) -> str:
-    """Lower-case, replace the ten marks that BLIP removes by spaces, collapse spaces, keep ``max_words`` words."""
-    return " ".join(caption.lower().translate(_BLANKED).split()[:max_words])
 
 
 def _require_special_tokens(vocab: str, tokens: dict[str, int]) -> None:
@@ -51,17 +43,8 @@ def _from_pretrained(vocab: str, failure: str) -> PreTrainedTokenizerFast:
         raise ConfigError(failure) from error
 
 
-class EncodedCaption(NamedTuple):
-    """One caption as ids. ``word_index``, as long as ``input_ids``, gives for each word piece the position of its word
-    in ``words``, or -1 for ``[CLS]`` and ``[SEP]``."""
-
-    input_ids: list[int]
-    word_index: list[int]
-    words: list[str]
-
-
 @TASK_UTILS.register_module()
-class CaptionTokenizer:
+class CaptionTokenizer(CaptionRules):
     """WordPiece tokenizer with ``[DEC]`` and ``[ENC]``.
 
     Args:
@@ -116,37 +99,24 @@ class CaptionTokenizer:
         """Size of the vocabulary, ``[DEC]`` and ``[ENC]`` included."""
         return len(self._tokenizer)
 
-    def encode(self, caption: str) -> EncodedCaption:
-        """Clean and tokenise one caption."""
-        words = self.split(caption)
+    def pieces(self, words: list[str]) -> tuple[list[int], list[int | None]]:
         encoding = self._tokenizer(words, is_split_into_words=True, add_special_tokens=True, verbose=False)
-        ids, word_index = list(encoding["input_ids"]), encoding.word_ids()
-        if len(ids) > self.max_length:
-            ids = [*ids[: self.max_length - 1], self.end_id]
-            word_index = [*word_index[: self.max_length - 1], None]
-        return EncodedCaption(ids, [-1 if w is None else w for w in word_index], words)
+        return list(encoding["input_ids"]), encoding.word_ids()
 
-    def clean(self, caption: str) -> str:
-        """The cleaned text, which is what gets tokenised."""
-        return clean_caption(caption, self.max_words)
-
-    def split(self, caption: str) -> list[str]:
-        """Words and punctuation marks of the cleaned caption. Taggers tag this list."""
-        return _WORD.findall(self.clean(caption))
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
 
     def decode(self, ids: list[int]) -> list[str]:
         """The word pieces of ids, for figures and logs."""
         return self._tokenizer.convert_ids_to_tokens(ids)
 
-    def count_truncated(self, captions: list[str]) -> int:
-        """How many captions ``encode`` would cut. All are tokenised in one call, about 20,000 captions per second."""
-        ids = self._tokenizer([self.clean(c) for c in captions], verbose=False)["input_ids"]
-        words = (len(clean_caption(caption, sys.maxsize).split()) for caption in captions)
-        return sum(len(i) > self.max_length or w > self.max_words for i, w in zip(ids, words, strict=True))
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write the vocabulary as a folder that ``vocab`` takes, with a ``tokenizer.json``."""
+        self._tokenizer.save_pretrained(folder)
 
 
 @TASK_UTILS.register_module()
-class CLIPCaptionTokenizer(CaptionTokenizer):
+class CLIPCaptionTokenizer(CLIPRules, CaptionTokenizer):
     """CLIP's byte-pair tokenizer. Cleaning only lower-cases and collapses spaces.
 
     CLIP has no mask token. As in IRRA, the mask takes the id of the last learnt byte pair, 49405, which does not occur
@@ -174,9 +144,3 @@ class CLIPCaptionTokenizer(CaptionTokenizer):
     def _set_special_tokens(self) -> None:
         self.end_id, self.mask_id = self._tokenizer.eos_token_id, self._tokenizer.bos_token_id - 1
         self.pad_id = self._tokenizer.pad_token_id
-
-    def clean(self, caption: str) -> str:
-        return " ".join(caption.lower().split()[: self.max_words])
-
-    def split(self, caption: str) -> list[str]:
-        return self.clean(caption).split()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from cada_plugin.datasets.images import load_person_image
 from cada_plugin.errors import ConfigError
+from cada_plugin.portable.pictures import load_person_image
 
 RIGHT, WRONG = (22, 143, 78), (208, 48, 48)
 INK, FAINT, PAPER, MAT = (28, 30, 34), (112, 117, 124), (255, 255, 255), (236, 238, 241)

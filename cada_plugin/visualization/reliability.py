@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from cada_plugin.files import replacing
 
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # of Okabe and Ito
@@ -15,6 +12,10 @@ _MARKERS = "oDs^"
 def draw_reliability(curves: Mapping[str, dict], title: str, path: Path) -> None:
     """Draw one curve for each entry of ``curves``, an output of :func:`cada_plugin.evaluation.calibration.reliability`
     by its name, above a histogram of the stated probabilities."""
+    # imported here, as a search draws no diagram and runs where matplotlib is not installed
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6.4, 6.6), layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))

@@ -5,7 +5,7 @@ from functools import partial
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from cada_plugin.datasets.images import load_person_image
+from cada_plugin.portable.pictures import load_person_image
 from cada_plugin.registry import TRANSFORMS
 
 

@@ -58,7 +58,7 @@ class CLIPVisionEncoder(nn.Module):
             )
         embeddings = self.model.embeddings
         patches = embeddings.patch_embedding(images).flatten(2).transpose(1, 2)  # (B, N, C)
-        tokens = torch.cat([embeddings.class_embedding.expand(len(images), 1, -1), patches], 1) + self.pos_embed
+        tokens = torch.cat([embeddings.class_embedding.expand(images.shape[0], 1, -1), patches], 1) + self.pos_embed
         tokens = self.model.encoder(inputs_embeds=self.model.pre_layrnorm(tokens)).last_hidden_state
         return self.model.post_layernorm(tokens)
 
@@ -67,7 +67,7 @@ class CLIPVisionEncoder(nn.Module):
         attention = self.model.encoder.layers[-1].self_attn
         with inputs_of(attention) as seen:
             tokens = self(images)
-        first = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        first = torch.zeros(images.shape[0], dtype=torch.long, device=images.device)
         row = attention_row(seen[0], first, attention.q_proj, attention.k_proj, attention.num_heads)
         return tokens, row
 
@@ -108,7 +108,7 @@ class CLIPTextEncoder(nn.Module):
                 f"a text has {input_ids.shape[1]} tokens, the text encoder only {self.max_positions} positions"
             )
         states = self.model(input_ids=input_ids).last_hidden_state
-        return states[torch.arange(len(states), device=states.device), attention_mask.sum(1) - 1], states
+        return states[torch.arange(states.shape[0], device=states.device), attention_mask.sum(1) - 1], states
 
     def with_attention(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Like ``forward``, and the attention (Q, T) of the end-of-text token to each token in the last layer, averaged

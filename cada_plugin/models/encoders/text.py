@@ -33,7 +33,7 @@ class BertTextEncoder(CrossModalBert):
         attention = self.encoder.layer[-1].attention
         with inputs_of(attention) as seen:
             states = super().forward(input_ids, attention_mask, compute_padding=True)
-        first = torch.zeros(len(states), dtype=torch.long, device=states.device)
+        first = torch.zeros(states.shape[0], dtype=torch.long, device=states.device)
         inputs = seen[0].view_as(states)
         row = attention_row(inputs, first, attention.self.query, attention.self.key, attention.heads, attention_mask)
         return states[:, 0], states, row

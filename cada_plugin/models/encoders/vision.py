@@ -104,5 +104,5 @@ class ViTEncoder(VisionTransformer):
             partial(F.linear, weight=weight, bias=bias)
             for weight, bias in zip(attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3), strict=True)
         )
-        first = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        first = torch.zeros(images.shape[0], dtype=torch.long, device=images.device)
         return tokens, attention_row(seen[0], first, query, key, attention.num_heads)
