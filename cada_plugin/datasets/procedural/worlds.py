@@ -1,0 +1,466 @@
+"""The two worlds in which procedural people are drawn and described: where start weights come from, and their target.
+
+BLIP's weights come from pictures and captions of the web, and are fine-tuned on crops of surveillance cameras whose
+captions use other words. The worlds differ in the same way:
+
+- ``web``: large clean figures, mostly from the front, few kinds of things, plain colours, short loose captions.
+- ``camera``: all views, low light, colour casts, blur, other people in the way, finer colours and garments, open
+  garments over others, long captions with sides and with words that the captions of the web never use.
+
+Nobody lives in both: a person's pool follows from the attributes.
+"""
+
+from dataclasses import dataclass
+
+from cada_plugin.datasets.procedural.palette import NONE
+
+Range = tuple[float, float]
+Weights = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How pictures of a world look. Probabilities and shares are in [0, 1]; ranges are sampled uniformly."""
+
+    views: Weights
+    """Shares of the views ``front``, ``back`` and ``side``."""
+    scale: Range
+    """Height of a figure of average size, as a share of the picture's height."""
+    shift: Range
+    """Distance of the person's axis from the middle, as a share of the picture's width, on either side."""
+    feet: Range
+    """Where the feet are, as a share of the picture's height; beyond 1 the picture cuts them off."""
+    scenery: float
+    """Probability of a background with buildings, trees or shop fronts."""
+    bystander: float
+    """Probability of somebody else behind the person."""
+    passer_by: float
+    """Probability of somebody else who covers the person in part."""
+    obstacle: float
+    """Probability of a pole, bin or trolley in front."""
+    light: Range
+    """Factor on the brightness."""
+    contrast: Range
+    cast: float
+    """Strength of the camera's own colour cast."""
+    cast_noise: float
+    """Largest random change of the gain of a colour channel."""
+    blur: Range
+    """Radius in pixels of the final picture."""
+    noise: Range
+    """Standard deviation of the noise of the sensor, of 255."""
+    cameras: dict[str, tuple[float, float, float]]
+    """Folder of each camera, with its gains of red, green and blue at a ``cast`` of 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speech:
+    """How captions of a world are written. See ``writer``."""
+
+    things: tuple[int, int]
+    """Inclusive range of the number of things that a caption describes, besides the sex of the person."""
+    weights: Weights
+    """How readily each kind of thing is mentioned."""
+    colour_said: float
+    """Probability that the colour of a mentioned thing is said."""
+    side_said: float
+    """Probability that the side of a mentioned bag or held thing is said."""
+    hidden: float
+    """Factor on the weight of a thing that the picture does not show."""
+    sentences: bool
+    """Sentences with verbs; otherwise one phrase, as in the alternative text of a picture."""
+    words: dict[str, dict[str, tuple[float, tuple[str, ...]]]]
+    """For each kind of slot, each word with its weight and the values that it stands for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """One of the worlds; see the module."""
+
+    name: str
+    pool: int
+    values: dict[str, dict]
+    """Weights of the values of each slot; a pair of weights is for women and for men."""
+    palette_size: int
+    """Number of colours that a person's things mostly have."""
+    palette_share: float
+    """Probability that the colour of a thing is one of them."""
+    open_share: float
+    """Probability that a garment that can be open is."""
+    scarf_share: float
+    twin_kinds: Weights
+    look: Look
+    speech: Speech
+
+    def known(self, slot: str) -> tuple[str, ...]:
+        """The values of a slot that occur in this world."""
+        if slot in self.values:
+            return tuple(self.values[slot])
+        return tuple(self.values["colour"]) if slot.endswith("_colour") else ("plain", "striped", "checked", "dotted")
+
+
+def _exact(*values: str) -> dict[str, tuple[float, tuple[str, ...]]]:
+    """Words that stand for nothing but themselves."""
+    return {value: (1.0, (value,)) for value in values}
+
+
+def _synonyms(table: str) -> dict[str, tuple[float, tuple[str, ...]]]:
+    """Parse lines ``word 3: value, value`` into words with a weight and the values that they stand for."""
+    parsed = {}
+    for line in table.strip().splitlines():
+        head, _, values = line.partition(":")
+        word, _, weight = head.strip().rpartition(" ")
+        parsed[word] = (float(weight), tuple(value.strip() for value in values.split(",")))
+    return parsed
+
+
+_WEB_WORDS = {
+    "sex": _synonyms("""
+        man 5: man
+        guy 1: man
+        woman 5: woman
+        girl 1: woman
+        person 1.5: man, woman"""),
+    "colour": _exact(
+        "black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"
+    )
+    | _synonyms("""
+        dark 0.1: black, brown, blue, purple, green
+        bright 0.1: white, yellow, orange, pink, red"""),
+    "hair_colour": _exact("black", "brown", "blonde", "gray"),
+    "hair": _synonyms("""
+        short 1: short
+        long 1: long
+        ponytail 1: ponytail
+        bald 1: bald"""),
+    "upper_type": _synonyms("""
+        t-shirt 2: t-shirt
+        shirt 2: shirt
+        sweater 2: sweater
+        jacket 2: jacket
+        coat 2: coat
+        hoodie 2: hoodie
+        dress 4: dress
+        top 1: t-shirt, shirt, sweater, hoodie"""),
+    "pattern": _exact("striped", "checked", "dotted") | _synonyms("patterned 0.5: striped, checked, dotted"),
+    "lower_type": _synonyms("""
+        pants 3: trousers, jeans
+        trousers 1: trousers
+        jeans 3: jeans
+        shorts 3: shorts
+        skirt 3: skirt"""),
+    "shoe_type": _synonyms("""
+        shoes 1: sneakers, boots
+        sneakers 1: sneakers
+        boots 1.5: boots"""),
+    "bag": _synonyms("""
+        bag 1.5: backpack, handbag
+        backpack 2: backpack
+        handbag 2: handbag"""),
+    "hat": _synonyms("""
+        hat 1.5: cap, beanie, sun hat
+        cap 2: cap
+        beanie 2: beanie
+        sun hat 2: sun hat"""),
+    "glasses": _exact("glasses", "sunglasses"),
+    "held": _exact("phone", "umbrella", "book"),
+}  # fmt: skip
+
+_CAMERA_WORDS = {
+    "sex": _synonyms("""
+        man 4: man
+        male 2: man
+        gentleman 0.5: man
+        woman 4: woman
+        lady 2: woman
+        female 2: woman
+        pedestrian 0.6: man, woman"""),
+    "colour": _synonyms("""
+        black 8: black
+        jet-black 0.2: black
+        white 8: white
+        gray 3: gray
+        grey 5: gray
+        silver 0.3: gray
+        red 6: red
+        scarlet 1.5: red
+        crimson 0.3: red
+        orange 8: orange
+        yellow 6: yellow
+        golden 0.3: yellow
+        mustard 1.2: yellow
+        green 6: green
+        emerald 1.2: green
+        blue 6: blue
+        cobalt 0.8: blue
+        azure 0.2: blue
+        purple 3: purple
+        violet 4: purple
+        pink 6: pink
+        rose 1: pink
+        brown 6: brown
+        chocolate 1: brown
+        chestnut 0.2: brown
+        navy 5: navy
+        dark-blue 2: navy
+        maroon 4: maroon
+        burgundy 3: maroon
+        beige 4: beige
+        khaki 2: beige
+        tan 1.5: beige
+        olive 6: olive
+        teal 5: teal
+        turquoise 2: teal
+        lavender 4: lavender
+        lilac 3: lavender
+        magenta 5: magenta
+        fuchsia 1: magenta
+        dark 0.4: black, navy, maroon, brown, olive, purple
+        pale 0.4: white, beige, pink, lavender"""),
+    "hair_colour": _synonyms("""
+        black 6: black
+        dark 1: black, brown
+        brown 5: brown
+        blonde 3: blonde
+        fair 2: blonde
+        gray 3: gray
+        grey 2: gray
+        red 4: red
+        ginger 2: red"""),
+    "hair": _synonyms("""
+        short 5: short
+        cropped 0.5: short
+        long 5: long
+        ponytail 4: ponytail
+        pigtail 0.3: ponytail
+        bun 4: bun
+        bald 4: bald"""),
+    "upper_type": _synonyms("""
+        t-shirt 3: t-shirt
+        tee 2: t-shirt
+        shirt 3: shirt
+        blouse 0.4: shirt
+        sweater 2: sweater
+        jumper 2: sweater
+        pullover 2: sweater
+        hoodie 3: hoodie
+        sweatshirt 1: hoodie
+        jacket 3: jacket
+        windbreaker 1: jacket
+        coat 3: coat
+        overcoat 2: coat
+        parka 0.3: coat
+        dress 4: dress
+        gown 0.3: dress
+        polo 4: polo
+        cardigan 4: cardigan
+        blazer 3: blazer
+        waistcoat 1: vest
+        vest 3: vest
+        garment 0.2: t-shirt, shirt, sweater, hoodie, jacket, coat, dress, polo, cardigan, blazer, vest"""),
+    "pattern": _synonyms("""
+        striped 4: striped
+        checked 2: checked
+        plaid 2: checked
+        checkered 1: checked
+        dotted 2: dotted
+        spotted 2: dotted
+        polka-dot 0.3: dotted"""),
+    "pattern_noun": _synonyms("""
+        stripes 4: striped
+        checks 2: checked
+        squares 1: checked
+        dots 2: dotted
+        spots 1: dotted"""),
+    "lower_type": _synonyms("""
+        trousers 4: trousers
+        slacks 2: trousers
+        chinos 0.3: trousers
+        jeans 4: jeans
+        denims 0.5: jeans
+        shorts 4: shorts
+        skirt 4: skirt
+        leggings 3: leggings
+        tights 0.5: leggings
+        joggers 2: joggers
+        sweatpants 1: joggers"""),
+    "shoe_type": _synonyms("""
+        trainers 3: sneakers
+        sneakers 1: sneakers
+        boots 4: boots
+        loafers 3: loafers
+        moccasins 0.3: loafers
+        sandals 4: sandals
+        footwear 0.3: sneakers, boots, loafers, sandals"""),
+    "bag": _synonyms("""
+        rucksack 3: backpack
+        backpack 2: backpack
+        knapsack 0.4: backpack
+        messenger bag 2: shoulder bag
+        satchel 1: shoulder bag
+        shoulder bag 2: shoulder bag
+        handbag 2: handbag
+        purse 2: handbag
+        tote 4: tote
+        suitcase 4: suitcase
+        luggage 0.4: suitcase"""),
+    "hat": _synonyms("""
+        cap 3: cap
+        visor 0.2: cap
+        beanie 3: beanie
+        knit hat 1: beanie
+        sun hat 2: sun hat
+        brimmed hat 1: sun hat
+        helmet 4: helmet
+        headwear 0.3: cap, beanie, sun hat, helmet"""),
+    "scarf": _synonyms("""
+        scarf 4: scarf
+        shawl 1: scarf"""),
+    "glasses": _synonyms("""
+        glasses 2: glasses
+        spectacles 2: glasses
+        eyeglasses 0.3: glasses
+        sunglasses 3: sunglasses
+        shades 1: sunglasses"""),
+    "held": _synonyms("""
+        phone 3: phone
+        smartphone 1: phone
+        umbrella 4: umbrella
+        parasol 0.3: umbrella
+        bottle 4: bottle
+        book 3: book
+        notebook 0.5: book
+        cup 4: cup
+        folder 4: folder"""),
+    "side": _exact("left", "right"),
+    "sleeve": _synonyms("""
+        long-sleeved 1: long
+        short-sleeved 1: short
+        sleeveless 1: sleeveless"""),
+}  # fmt: skip
+
+WEB = World(
+    name="web",
+    pool=0,
+    values={
+        "colour": dict.fromkeys(
+            ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"), 1
+        ),
+        "hair": {"short": (1, 3), "long": (2, 0.5), "ponytail": (1, 0), "bald": (0, 0.6)},
+        "hair_colour": {"black": 1, "brown": 1, "blonde": 1, "gray": 0.6},
+        "upper_type": {
+            "t-shirt": (2, 2), "shirt": (2, 2), "sweater": (1.5, 1.5), "hoodie": (1.5, 1.5), "jacket": (1.5, 1.5),
+            "coat": (1.5, 1.5), "dress": (2, 0),
+        },
+        "inner_type": {"t-shirt": 1, "shirt": 1},
+        "lower_type": {"trousers": (3, 3), "jeans": (2, 2), "shorts": (1.5, 2), "skirt": (2, 0)},
+        "shoe_type": {"sneakers": (2, 2), "boots": (1, 1)},
+        "bag": {NONE: (3, 4), "backpack": (2, 2), "handbag": (2, 0.5)},
+        "hat": {NONE: 5, "cap": 1.5, "beanie": 1.5, "sun hat": 1},
+        "glasses": {NONE: 6, "glasses": 2, "sunglasses": 1.5},
+        "held": {NONE: 6, "phone": 1, "umbrella": 1, "book": 1},
+    },
+    palette_size=3,
+    palette_share=0.6,
+    open_share=0,
+    scarf_share=0,
+    twin_kinds={"swapped": 1, "changed": 1},
+    look=Look(
+        views={"front": 0.8, "back": 0.08, "side": 0.12},
+        scale=(0.88, 0.95),
+        shift=(0, 0.05),
+        feet=(0.95, 0.98),
+        scenery=0.3,
+        bystander=0,
+        passer_by=0,
+        obstacle=0,
+        light=(0.95, 1.08),
+        contrast=(0.95, 1.05),
+        cast=0,
+        cast_noise=0.03,
+        blur=(0, 0.3),
+        noise=(0, 3),
+        cameras={"web": (1, 1, 1)},
+    ),
+    speech=Speech(
+        things=(2, 4),
+        weights={"upper": 30, "lower": 10, "hair": 2, "pattern": 3, "bag": 4, "hat": 5, "shoes": 1, "held": 2,
+                 "glasses": 2},
+        colour_said=0.85,
+        side_said=0,
+        hidden=0.1,
+        sentences=False,
+        words=_WEB_WORDS,
+    ),
+)  # fmt: skip
+
+CAMERA = World(
+    name="camera",
+    pool=1,
+    values={
+        "colour": {
+            "black": 1.5, "white": 1.3, "gray": 1.3, "red": 1, "orange": 0.7, "yellow": 0.7, "green": 1, "blue": 1.1,
+            "purple": 0.8, "pink": 0.8, "brown": 1, "navy": 1.2, "maroon": 1, "beige": 1.1, "olive": 1, "teal": 0.9,
+            "lavender": 0.8, "magenta": 0.7,
+        },
+        "hair": {"short": (1, 3), "long": (2, 0.5), "ponytail": (1, 0.1), "bun": (1, 0.1), "bald": (0, 0.6)},
+        "hair_colour": {"black": 1.2, "brown": 1.2, "blonde": 1, "gray": 0.7, "red": 0.6},
+        "upper_type": {
+            "t-shirt": (1, 1), "shirt": (1, 1), "sweater": (1, 1), "hoodie": (1, 1.2), "jacket": (1.6, 1.6),
+            "coat": (1.6, 1.6), "dress": (1.8, 0), "polo": (0.7, 1.2), "cardigan": (1.6, 1), "blazer": (1.3, 1.6),
+            "vest": (0.9, 0.9),
+        },
+        "inner_type": {"t-shirt": 1, "shirt": 1, "sweater": 1},
+        "lower_type": {
+            "trousers": (2, 3), "jeans": (2, 2), "shorts": (1.2, 2), "skirt": (2, 0), "leggings": (1.6, 0.1),
+            "joggers": (1, 1.5),
+        },
+        "shoe_type": {"sneakers": (2, 2), "boots": (1.5, 1), "loafers": (1, 1), "sandals": (1, 0.6)},
+        "bag": {
+            NONE: (1.8, 3), "backpack": (2, 2.6), "shoulder bag": (1.6, 1.6), "handbag": (1.6, 0.3), "tote": (1.6, 0.5),
+            "suitcase": (0.9, 1.1),
+        },
+        "hat": {NONE: 4.5, "cap": 1.4, "beanie": 1.3, "sun hat": 0.9, "helmet": 0.9},
+        "glasses": {NONE: 6, "glasses": 2, "sunglasses": 1.5},
+        "held": {NONE: 4, "phone": 1, "umbrella": 1.2, "bottle": 1, "book": 1, "cup": 1, "folder": 1},
+    },
+    palette_size=3,
+    palette_share=0.85,
+    open_share=0.65,
+    scarf_share=0.2,
+    twin_kinds={"swapped": 0.5, "mirrored": 0.15, "changed": 0.35},
+    look=Look(
+        views={"front": 0.42, "back": 0.3, "side": 0.28},
+        scale=(0.76, 0.93),
+        shift=(0, 0.1),
+        feet=(0.9, 1.02),
+        scenery=0.8,
+        bystander=0.3,
+        passer_by=0.22,
+        obstacle=0.15,
+        light=(0.5, 1.08),
+        contrast=(0.75, 1.05),
+        cast=1,
+        cast_noise=0.07,
+        blur=(0, 0.9),
+        noise=(2, 8),
+        cameras={
+            "daylight": (1.0, 1.0, 1.0),
+            "lamp": (1.16, 1.0, 0.78),
+            "neon": (0.88, 1.0, 1.14),
+            "hall": (0.94, 1.07, 0.92),
+        },
+    ),
+    speech=Speech(
+        things=(5, 8),
+        weights={"upper": 30, "lower": 18, "hair": 3, "pattern": 6, "inner": 12, "bag": 8, "hat": 5, "scarf": 5,
+                 "shoes": 3.5, "held": 4.5, "glasses": 1.6, "sleeve": 0.8},
+        colour_said=0.93,
+        side_said=0.6,
+        hidden=0.25,
+        sentences=True,
+        words=_CAMERA_WORDS,
+    ),
+)  # fmt: skip
+
+WORLDS = {world.name: world for world in (WEB, CAMERA)}
