@@ -39,7 +39,7 @@ class Body:
         }
         self.skin = SKIN[person.skin]
         self.hair = HAIR.get(person.hair_colour, self.skin)
-        self.hem = {"coat": 160, "dress": 160, "vest": 118, "blazer": 126}.get(person.upper_type, 122)
+        self.hem = {"coat": 140, "dress": 160, "vest": 118, "blazer": 126}.get(person.upper_type, 122)
         self.outline = self._outline()
         self._pose(rng)
 
@@ -129,9 +129,9 @@ class Body:
         if kind == "skirt":
             w, flare, cloth = *((15, 24) if self.side else (20, 31)), self.paint["lower"]
             pen.part("lower")
-            pen.poly([(-w, 108), (w, 108), (flare, 158), (-flare, 158)], cloth)
+            pen.poly([(-w, 108), (w, 108), (flare, 164), (-flare, 164)], cloth)
             for x in (-0.35, 0.35):
-                pen.line([(x * w, 124), (x * flare, 156)], rim(cloth), 2)
+                pen.line([(x * w, 124), (x * flare, 162)], rim(cloth), 2)
 
     def _shoe(self, foot: Point, far: float) -> None:
         pen, (x, y), kind = self.pen, foot, self.p.shoe_type

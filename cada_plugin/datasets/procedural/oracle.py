@@ -49,9 +49,7 @@ class Oracle:
         self.claims = [claims for record in records for claims in record["claims"]]
         self.gallery_ids = torch.tensor([record["id"] for record in records])
         self.query_ids = torch.tensor([record["id"] for record in records for _ in record["claims"]])
-        self._values = {
-            slot: np.array([record["attributes"][slot] for record in records]) for slot in DESCRIBABLE
-        }
+        self._values = {slot: np.array([record["attributes"][slot] for record in records]) for slot in DESCRIBABLE}
         self._open = {slot: np.zeros(len(records), dtype=bool) for slot in DESCRIBABLE}
         if visible_only:
             shown = [shown_parts(record) for record in records]

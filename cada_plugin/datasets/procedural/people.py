@@ -104,13 +104,9 @@ def sample_person(rng: np.random.Generator, world: World) -> Person:
     """Sample one person of a world, of either pool."""
     values = world.values
     woman = rng.random() < 0.5
-    palette: list[str] = []
-    while len(palette) < world.palette_size:
-        palette.append(pick(rng, {c: w for c, w in values["colour"].items() if c not in palette}))
+    palette = world.palettes[int(rng.integers(len(world.palettes)))]
 
     def colour(avoid: tuple[str, ...] = (), allowed: tuple[str, ...] = FINE_COLOURS) -> str:
-        # People match their clothes. Many then share their set of colours, so that retrieval depends on *which* thing
-        # has which colour.
         matching = [c for c in palette if c in allowed and c not in avoid]
         if matching and rng.random() < world.palette_share:
             return matching[int(rng.integers(len(matching)))]

@@ -30,9 +30,9 @@ _WALLS: tuple[RGB, ...] = (
 )
 _FLOORS: tuple[RGB, ...] = ((120, 120, 118), (150, 146, 138), (96, 98, 100), (168, 164, 156))
 
-VISIBLE_PIXELS = {"glasses": 4, "scarf": 8, "shoes": 8, "hat": 8, "held": 8, "head": 12, "hair": 10}
+VISIBLE_PIXELS = {"glasses": 4, "shoes": 12, "head": 12, "hair": 12}
 """A part is visible if at least so many pixels of the final picture show it (``VISIBLE_ELSE`` for the others)."""
-VISIBLE_ELSE = 15
+VISIBLE_ELSE = 24
 # Which part shows that a thing does not exist, and in which views it would be visible if it did.
 _SHOWS_ABSENCE = {
     "hair": ("head", VIEWS),
@@ -140,17 +140,13 @@ def _sign(rng: np.random.Generator) -> int:
     return 1 if rng.random() < 0.5 else -1
 
 
-def _someone(
-    canvas: Canvas, world: World, rng: np.random.Generator, x: float, feet: float, scale: float
-) -> None:
+def _someone(canvas: Canvas, world: World, rng: np.random.Generator, x: float, feet: float, scale: float) -> None:
     """Draw somebody else, who belongs to no part."""
     other, view, mirrored = sample_person(rng, world), pick(rng, world.look.views), rng.random() < 0.5
     Wearer(other, Pen(canvas, x, feet - 214 * scale, scale, mirrored, labelled=False), view, mirrored, rng).draw()
 
 
-def expose(
-    image: Image.Image, look: Look, gains: tuple[float, float, float], rng: np.random.Generator
-) -> Image.Image:
+def expose(image: Image.Image, look: Look, gains: tuple[float, float, float], rng: np.random.Generator) -> Image.Image:
     """Apply the effects of the camera: blur, light, contrast, colour cast, sensor noise."""
     radius = rng.uniform(*look.blur)
     if radius > 0.05:

@@ -32,11 +32,13 @@ def write_world(folder: Path, arguments: dict) -> None:
     world = WORLDS[arguments["world"]]
     for camera in world.look.cameras:
         (folder / "imgs" / camera).mkdir(parents=True)
-    records = []
     people = list(_people(arguments, world))
-    for index, (split, person) in enumerate(progress_bar(people, desc="drawing pedestrians", unit="person", delay=1)):
-        for number in range(arguments["images_per_identity"]):
-            records.append(_write_picture(folder / "imgs", arguments, world, split, person, index, number))
+    progress = progress_bar(people, desc="drawing pedestrians", unit="person", delay=1)
+    records = [
+        _write_picture(folder / "imgs", arguments, world, split, person, index, number)
+        for index, (split, person) in enumerate(progress)
+        for number in range(arguments["images_per_identity"])
+    ]
     training = [text for record in records if record["split"] == "train" for text in record["captions"]]
     everything = [text for record in records for text in record["captions"]]
     rare = rare_words(training or everything, everything)

@@ -12,7 +12,9 @@ Nobody lives in both: a person's pool follows from the attributes.
 
 from dataclasses import dataclass
 
-from cada_plugin.datasets.procedural.palette import NONE
+import numpy as np
+
+from cada_plugin.datasets.procedural.palette import NONE, PLAIN_COLOURS
 
 Range = tuple[float, float]
 Weights = dict[str, float]
@@ -81,10 +83,11 @@ class World:
     pool: int
     values: dict[str, dict]
     """Weights of the values of each slot; a pair of weights is for women and for men."""
-    palette_size: int
-    """Number of colours that a person's things mostly have."""
+    palettes: tuple[tuple[str, ...], ...]
+    """Colours that are worn together. Each person has one of these palettes, so that many people share their set of
+    colours, and retrieval depends on *which* thing has which colour."""
     palette_share: float
-    """Probability that the colour of a thing is one of them."""
+    """Probability that the colour of a thing is from the person's palette."""
     open_share: float
     """Probability that a garment that can be open is."""
     scarf_share: float
@@ -114,6 +117,20 @@ def _synonyms(table: str) -> dict[str, tuple[float, tuple[str, ...]]]:
     return parsed
 
 
+def _palettes(count: int, weights: Weights) -> tuple[tuple[str, ...], ...]:
+    """``count`` palettes of three colours, which are the same in every process."""
+    rng, names = np.random.default_rng(0), list(weights)
+    shares = np.array(list(weights.values())) / sum(weights.values())
+    return tuple(tuple(names[k] for k in rng.choice(len(names), size=3, replace=False, p=shares)) for _ in range(count))
+
+
+_WEB_COLOURS = dict.fromkeys(PLAIN_COLOURS, 1.0)
+_CAMERA_COLOURS = {
+    "black": 1.5, "white": 1.3, "gray": 1.3, "red": 1, "orange": 0.7, "yellow": 0.7, "green": 1, "blue": 1.1,
+    "purple": 0.8, "pink": 0.8, "brown": 1, "navy": 1.2, "maroon": 1, "beige": 1.1, "olive": 1, "teal": 0.9,
+    "lavender": 0.8, "magenta": 0.7,
+}  # fmt: skip
+
 _WEB_WORDS = {
     "sex": _synonyms("""
         man 5: man
@@ -121,9 +138,7 @@ _WEB_WORDS = {
         woman 5: woman
         girl 1: woman
         person 1.5: man, woman"""),
-    "colour": _exact(
-        "black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"
-    )
+    "colour": _exact(*PLAIN_COLOURS)
     | _synonyms("""
         dark 0.1: black, brown, blue, purple, green
         bright 0.1: white, yellow, orange, pink, red"""),
@@ -343,9 +358,7 @@ WEB = World(
     name="web",
     pool=0,
     values={
-        "colour": dict.fromkeys(
-            ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"), 1
-        ),
+        "colour": _WEB_COLOURS,
         "hair": {"short": (1, 3), "long": (2, 0.5), "ponytail": (1, 0), "bald": (0, 0.6)},
         "hair_colour": {"black": 1, "brown": 1, "blonde": 1, "gray": 0.6},
         "upper_type": {
@@ -360,7 +373,7 @@ WEB = World(
         "glasses": {NONE: 6, "glasses": 2, "sunglasses": 1.5},
         "held": {NONE: 6, "phone": 1, "umbrella": 1, "book": 1},
     },
-    palette_size=3,
+    palettes=_palettes(60, _WEB_COLOURS),
     palette_share=0.6,
     open_share=0,
     scarf_share=0,
@@ -398,11 +411,7 @@ CAMERA = World(
     name="camera",
     pool=1,
     values={
-        "colour": {
-            "black": 1.5, "white": 1.3, "gray": 1.3, "red": 1, "orange": 0.7, "yellow": 0.7, "green": 1, "blue": 1.1,
-            "purple": 0.8, "pink": 0.8, "brown": 1, "navy": 1.2, "maroon": 1, "beige": 1.1, "olive": 1, "teal": 0.9,
-            "lavender": 0.8, "magenta": 0.7,
-        },
+        "colour": _CAMERA_COLOURS,
         "hair": {"short": (1, 3), "long": (2, 0.5), "ponytail": (1, 0.1), "bun": (1, 0.1), "bald": (0, 0.6)},
         "hair_colour": {"black": 1.2, "brown": 1.2, "blonde": 1, "gray": 0.7, "red": 0.6},
         "upper_type": {
@@ -424,7 +433,7 @@ CAMERA = World(
         "glasses": {NONE: 6, "glasses": 2, "sunglasses": 1.5},
         "held": {NONE: 4, "phone": 1, "umbrella": 1.2, "bottle": 1, "book": 1, "cup": 1, "folder": 1},
     },
-    palette_size=3,
+    palettes=_palettes(40, _CAMERA_COLOURS),
     palette_share=0.85,
     open_share=0.65,
     scarf_share=0.2,
@@ -452,7 +461,7 @@ CAMERA = World(
         },
     ),
     speech=Speech(
-        things=(5, 8),
+        things=(4, 7),
         weights={"upper": 30, "lower": 18, "hair": 3, "pattern": 6, "inner": 12, "bag": 8, "hat": 5, "scarf": 5,
                  "shoes": 3.5, "held": 4.5, "glasses": 1.6, "sleeve": 0.8},
         colour_said=0.93,
