@@ -48,7 +48,7 @@ def write_world(folder: Path, arguments: dict) -> None:
             slices_of(text, claims, record["twin_kind"], hidden, rare)
             for text, claims in zip(record["captions"], record["claims"], strict=True)
         ]
-    (folder / "reid_raw.json").write_text(json.dumps(records), encoding="utf-8")
+    (folder / "reid_raw.json").write_text(json.dumps(records, separators=(",", ":")), encoding="utf-8")
 
 
 def _people(arguments: dict, world: World) -> Iterator[tuple[str, SampledPerson]]:
