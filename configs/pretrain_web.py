@@ -9,10 +9,10 @@ model = dict(
     loss_atp=dict(_delete_=True, type='MatchingLoss'),
     loss_ara=dict(_delete_=True, type='MaskedAttributeLoss', weight=1.0),
 )
-load_from = 'work_dirs/pretrain_web_dual/epoch_12.pth'
+load_from = 'work_dirs/pretrain_web_dual/epoch_10.pth'
 optim_wrapper = dict(optimizer=dict(lr=8e-4))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=150, by_epoch=False),
     dict(type='CosineAnnealingLR', T_max=16, end=16, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=16)
+train_cfg = dict(max_epochs=16, val_interval=4)

@@ -20,6 +20,6 @@ optim_wrapper = dict(
 # The learning rate is 1e-3: with 2e-3 and more, the contrastive loss stays at ln(batch), which is chance.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=150, by_epoch=False),
-    dict(type='CosineAnnealingLR', T_max=12, end=12, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=10, end=10, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=4)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=5)
