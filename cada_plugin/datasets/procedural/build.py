@@ -18,12 +18,14 @@ import numpy as np
 
 from cada_plugin.datasets.procedural.attributes import SampledIdentity, draw_identities
 from cada_plugin.datasets.procedural.captions import describe
+from cada_plugin.datasets.procedural.record import write_world
 from cada_plugin.datasets.procedural.render import CAMERAS, VIEWS, render_person
+from cada_plugin.datasets.procedural.worlds import WORLDS
 from cada_plugin.errors import ConfigError
 from cada_plugin.progress import progress_bar
 
-VERSION = 2
-"""Increased whenever the same arguments would give other pixels or other captions."""
+VERSION, WORLD_VERSION = 2, 3
+"""Increased whenever the same arguments would give other pixels or other captions, without and with a ``world``."""
 
 SPLITS = ("train", "val", "test")
 JPEG_QUALITY = 90
@@ -43,12 +45,16 @@ def build_procedural(
     twin_fraction: float = 0.4,
     nuisance: float = 0.5,
     pool: str = "main",
+    world: str | None = None,
 ) -> None:
     """Draw the people of every split and write them to ``root``. The same arguments write the same bytes.
 
     ``identities`` maps a split (train, val, test) to a number of people; ids run from 1, train first. ``twin_fraction``
     and ``nuisance`` are in [0, 1]; the latter scales the variation of position, size, background, colour cast, blur,
     noise and occlusion. Sets of different ``pool`` ('main', 'pretrain') have no person in common, whatever their seeds.
+
+    ``world`` draws the people of a world, 'web' or 'camera' (see ``worlds``); no person is in both, whatever the seeds.
+    It decides on the pool and on the nuisance.
 
     ``root`` is complete or absent, because files are written to a hidden sibling folder that is renamed at the end.
     Unfinished folders of killed processes are removed. A ``root`` that was made with the same arguments is not touched.
@@ -67,6 +73,8 @@ def build_procedural(
         "version": VERSION,
     }
     _check_arguments(identities, arguments)
+    if world is not None:
+        arguments = _of_world(arguments, world)
     _remove_leftovers(root)
     if _is_built(root, arguments):
         return
@@ -126,6 +134,16 @@ def _check_arguments(identities: dict[str, int], arguments: dict) -> None:
         raise ConfigError(f"nuisance={arguments['nuisance']} is outside [0, 1]: 0 draws studio pictures, 1 the hardest")
 
 
+def _of_world(arguments: dict, world: str) -> dict:
+    """The arguments of a drawn world."""
+    if world not in WORLDS:
+        raise ConfigError(f"world={world!r} is not a world of procedural people: use one of {', '.join(WORLDS)}")
+    if not 0 <= arguments["twin_fraction"] <= 1:
+        raise ConfigError(f"twin_fraction={arguments['twin_fraction']} is outside [0, 1]")
+    kept = {name: value for name, value in arguments.items() if name not in ("nuisance", "pool")}
+    return {**kept, "world": world, "version": WORLD_VERSION}
+
+
 def _is_built(root: Path, arguments: dict) -> bool:
     """Whether ``root`` holds exactly this set already. ConfigError where it holds anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
@@ -160,6 +178,12 @@ def _draw(arguments: dict) -> dict[str, list[SampledIdentity]]:
 
 
 def _write(folder: Path, arguments: dict) -> None:
+    write = write_world if "world" in arguments else _write_people
+    write(folder, arguments)
+    (folder / "procedural.json").write_text(json.dumps(arguments, indent=2), encoding="utf-8")
+
+
+def _write_people(folder: Path, arguments: dict) -> None:
     splits = _draw(arguments)
     images = folder / "imgs"
     for camera in CAMERAS:
@@ -197,4 +221,3 @@ def _write(folder: Path, arguments: dict) -> None:
                 }
             )
     (folder / "reid_raw.json").write_text(json.dumps(records), encoding="utf-8")
-    (folder / "procedural.json").write_text(json.dumps(arguments, indent=2), encoding="utf-8")
