@@ -228,7 +228,7 @@ def draw_curves(panels: Sequence[dict], heading: str, path: Path) -> None:
 def _decades(panel: dict) -> float:
     """The number of decades that the values of a panel span."""
     values = [y for points in panel["series"].values() for y in points["y"] if y]
-    return math.log10(max(values) / min(values))
+    return math.log10(max(values) / min(values)) if values else 0.0
 
 
 def _short(value: int) -> str:
