@@ -30,7 +30,7 @@ from cada_plugin.serve.schema import (
 from cada_plugin.serve.thumbnails import NoImageError, Pictures
 
 with needs_extra("serve"):
-    import multipart  # noqa: F401  without it FastAPI fails with a message that does not name our extra
+    import python_multipart  # noqa: F401  FastAPI needs it, and would not name our extra
     from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
     from fastapi import Path as InPath
     from fastapi.exceptions import RequestValidationError

@@ -216,8 +216,12 @@ function readForm() {
 }
 
 function showForm() {
-  get("sentences").replaceChildren();
-  for (const text of query.sentences.length ? query.sentences : [""]) addSentence(text);
+  const wanted = query.sentences.length ? query.sentences : [""];
+  const there = [...get("sentences").querySelectorAll("input")].map((input) => input.value.trim());
+  if (JSON.stringify(there) !== JSON.stringify(wanted)) { // else the keyboard's focus stays where it is
+    get("sentences").replaceChildren();
+    for (const text of wanted) addSentence(text);
+  }
   get("combine").value = query.combine;
   get("without").value = query.without.join("; ");
   for (const input of get("cameras").querySelectorAll("input")) input.checked = query.cameras.includes(input.value);
