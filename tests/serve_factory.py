@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import uvicorn
 from cada_plugin.datasets.procedural import build_procedural
 from cada_plugin.gallery import Gallery
 from cada_plugin.serve import create_app
+from cada_plugin.serve.running import listen
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 """A camera whose name would run a script if it reached the page as HTML."""
@@ -40,7 +40,7 @@ def build_gallery(folder: Path, people: int = 20) -> Gallery:
 @contextmanager
 def running(gallery: Gallery, token: str | None = None) -> Iterator[str]:
     """The address of a server that runs in a thread."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
+    with listen("127.0.0.1", 0) as sock:
         server = uvicorn.Server(uvicorn.Config(create_app(gallery, token), log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()

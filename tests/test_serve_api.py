@@ -3,7 +3,6 @@
 import concurrent.futures
 import io
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from serve_factory import HOSTILE, build_gallery, running
 
+from cada_plugin.cli import demo
 from cada_plugin.cli.main import main
 from cada_plugin.gallery import Filter, Gallery, Query
 from cada_plugin.serve import api as api_module
@@ -222,14 +223,20 @@ def test_bodies_are_bounded_whether_or_not_their_length_is_told(client):
     answer = client.post("/api/search-by-picture", files=[("picture", ("a.jpg", b"0" * (MAX_BODY + 1)))])
     assert (answer.status_code, "too large" in answer.json()["detail"]) == (413, True)
 
-    def chunks():
+    def chunks(begin: bytes) -> Iterator[bytes]:
+        yield begin
         for _ in range(MAX_BODY // 2**20 + 2):
             yield b" " * 2**20
 
-    for path in ("/api/search", "/api/search-by-picture"):
-        kind = "application/json" if path == "/api/search" else "multipart/form-data; boundary=b"
-        answer = client.post(path, content=chunks(), headers={"Content-Type": kind})
-        assert answer.status_code in (400, 413), path  # a multipart body of spaces is refused at once
+    part = b'--b\r\nContent-Disposition: form-data; name="picture"; filename="a.jpg"\r\n\r\n'
+    for path, kind, begin in [
+        ("/api/search", "application/json", b"{"),
+        ("/api/search-by-picture", "multipart/form-data; boundary=b", part),
+    ]:
+        answer = client.post(path, content=chunks(begin), headers={"Content-Type": kind})
+        assert (answer.status_code, "too large" in answer.json()["detail"]) == (413, True), path
+    for length in ("-1", "1e3", "x"):
+        assert client.post("/api/search", content=b"{}", headers={"Content-Length": length}).status_code == 413
 
 
 # ---------------------------------------------------------------- nothing else of the disk
@@ -402,12 +409,15 @@ def test_other_machines_are_let_in_with_a_token_alone(gallery, capsys, monkeypat
     assert main(["serve", "nothing/here", "--port", "0"]) == 2
 
 
-def test_the_demo_draws_indexes_and_serves(tmp_path):
-    command = [sys.executable, "-m", "cada_plugin", "demo", "--no-browser", "--people", "3", "--port", "0"]
-    for _ in range(2):  # the second start finds everything there
-        process = subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-        )
+def test_the_demo_draws_indexes_and_serves(tmp_path, monkeypatch):
+    options = ["demo", "--no-browser", "--people", "3", "--port", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "cada_plugin", *options],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         try:
             line = process.stdout.readline()
             assert line.startswith("12 images: http://127.0.0.1:"), line or process.stderr.read()
@@ -422,6 +432,13 @@ def test_the_demo_draws_indexes_and_serves(tmp_path):
             process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
         assert (process.returncode, errors) == (0, "")
+
+    served = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "serve", lambda gallery, *_: served.append(gallery))
+    monkeypatch.setattr(Gallery, "create", None)  # the second start finds everything there
+    assert main(options) == 0
+    assert len(served[0]) == 12
 
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, capsys):

@@ -17,9 +17,10 @@ from serve_factory import build_gallery, running
 from cada_plugin.gallery import Filter, Gallery, Query
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NO_BROWSER = f"{__name__} was left out: there is no chromium (apt-get install chromium)"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install chromium): page not tested"),
+    pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER),
 ]
 SENTENCE = "a woman in a red coat with a black backpack"
 TOKEN = "correct-horse-battery"

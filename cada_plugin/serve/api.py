@@ -89,11 +89,17 @@ def create_app(gallery: Gallery, token: str | None = None) -> FastAPI:
             decode_person_image(content, name, MAX_UPLOAD_PIXELS) for name, content in uploads
         ]
         like += [str(pictures.path(one)) for one in query.like]
-        for one in (*query.right, *query.wrong):
-            pictures.row(one)
-        hits = gallery.search(query.query(like))
-        page = [hit_answer(hit) for hit in hits[query.offset : query.last]]
-        return SearchAnswer(hits=page, stage=query.stage, more=len(hits) > query.last > query.offset)
+        try:
+            hits = gallery.search(query.query(like))
+        except GalleryError:
+            for one in (*query.right, *query.wrong):  # the client's mistake, or the gallery's
+                pictures.row_now(one)
+            raise
+        page = hits[query.offset : query.last]
+        pictures.remember(hit.row for hit in page)
+        return SearchAnswer(
+            hits=[hit_answer(hit) for hit in page], stage=query.stage, more=len(hits) > query.last > query.offset
+        )
 
     async def run(request: Request, query: SearchRequest, uploads: Sequence[tuple[str, bytes]] = ()) -> SearchAnswer:
         return await (first if query.stage == "first" else final).run(request, search, query, uploads)

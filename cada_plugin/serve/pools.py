@@ -35,7 +35,6 @@ class Pool:
             raise HTTPException(503, "too many searches wait: try again in a few seconds", {"Retry-After": "5"})
         self._open += 1
         future = self._executor.submit(work, *args)
-        future.add_done_callback(lambda _: None)
         result, left = asyncio.wrap_future(future), asyncio.ensure_future(_disconnected(request))
         try:
             await asyncio.wait({result, left}, return_when=asyncio.FIRST_COMPLETED)

@@ -38,8 +38,18 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigError: the address cannot be used.
     """
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # With the protocol, unlike `socket.create_server`: without it asyncio does not turn off Nagle's algorithm, and
+        # every small answer waits 40 ms.
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(128)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
     except (OSError, OverflowError) as error:
         raise ConfigError(f"cannot listen on {host}, port {port} ({error}): give another --host or --port") from error
 

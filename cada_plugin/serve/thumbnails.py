@@ -4,6 +4,7 @@ and encoded anew: whatever lies at its path, nothing but pixels leaves this mach
 import io
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -15,6 +16,7 @@ from cada_plugin.portable.pictures import load_person_image
 _THUMBNAIL = (240, 360)  # pixels (W, H): twice the size on the page, for dense screens
 _LARGE = (2048, 2048)
 _CACHE_BYTES = 64 * 2**20  # about 6,000 thumbnails
+_CACHE_ROWS = 20_000
 
 
 class NoImageError(CADAError, LookupError):
@@ -27,10 +29,25 @@ class Pictures:
     def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
         self._cache: OrderedDict[str, bytes] = OrderedDict()
+        self._rows: OrderedDict[str, GalleryRow] = OrderedDict()
         self._bytes, self._lock = 0, threading.Lock()
+
+    def remember(self, rows: Iterable[GalleryRow]) -> None:
+        """Keep rows that were found: their pictures are asked for next, and to look up a row by its id reads the ids of
+        the whole gallery (70 ms in 100,000 images)."""
+        with self._lock:
+            for row in rows:
+                self._rows[row.id] = row
+                self._rows.move_to_end(row.id)
+            while len(self._rows) > _CACHE_ROWS:
+                self._rows.popitem(last=False)
 
     def row(self, row_id: str) -> GalleryRow:
         """Raises NoImageError if there is none."""
+        return self._rows.get(row_id) or self.row_now(row_id)
+
+    def row_now(self, row_id: str) -> GalleryRow:
+        """As :meth:`row`, by the gallery as it is now."""
         try:
             return self._gallery.store.get([row_id])[0][0]
         except GalleryError as error:
@@ -56,14 +73,15 @@ class Pictures:
         return self._jpeg(row_id, _LARGE)
 
     def thumbnail(self, row_id: str) -> bytes:
+        key = self.row(row_id).hash  # a file that changed and was indexed again has another one
         with self._lock:
-            if row_id in self._cache:
-                self._cache.move_to_end(row_id)
-                return self._cache[row_id]
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
         content = self._jpeg(row_id, _THUMBNAIL)
         with self._lock:
-            if row_id not in self._cache:
-                self._cache[row_id] = content
+            if key not in self._cache:
+                self._cache[key] = content
                 self._bytes += len(content)
             while self._bytes > _CACHE_BYTES:
                 self._bytes -= len(self._cache.popitem(last=False)[1])
