@@ -140,7 +140,7 @@ def test_the_config_for_own_photographs_reads_them(tmp_path, monkeypatch):
 
 
 def test_the_pages_on_own_pictures_find_them(tmp_path, monkeypatch, capsys):
-    kept, block = blocks("own-pictures.md", "python")
+    kept, feedback, block = blocks("own-pictures.md", "python")
     build = {"seed": 7, "identities": {"train": 2, "val": 2, "test": 3}, "images_per_identity": 2}
     build_procedural(tmp_path / "people", **build)
     (tmp_path / "people/imgs").rename(tmp_path / "my_photos")
@@ -158,6 +158,9 @@ def test_the_pages_on_own_pictures_find_them(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert all(" gate3 " in line for line in lines)
+    exec(feedback, names)
+    assert {hit.path for hit in names["rest"]}.isdisjoint(hit.path for hit in names["hits"])
+    assert names["rest"]
 
 
 @pytest.mark.slow

@@ -231,6 +231,13 @@ def _decades(panel: dict) -> float:
     return math.log10(max(values) / min(values))
 
 
+def _short(value: int) -> str:
+    for size, letter in ((1_000_000, "M"), (1_000, "k")):
+        if value % size == 0:
+            return f"{value // size}{letter}"
+    return str(value)
+
+
 def _draw(axes: Axes, panel: dict) -> None:
     seen = set()
     for name, points in panel["series"].items():
@@ -249,11 +256,17 @@ def _draw(axes: Axes, panel: dict) -> None:
         axes.yaxis.set_minor_formatter("")
         bottom, top = axes.get_ylim()
         axes.set_ylim(bottom, top * (top / bottom) ** room)
-    else:
+    elif "notes" not in panel:
         axes.margins(x=0.2)
         axes.set_ylim(0, axes.get_ylim()[1] * (1 + room))
-    axes.set_xticks(values, [f"{value // 1000}k" if value % 1000 == 0 else str(value) for value in values])
-    axes.xaxis.set_minor_locator(NullLocator())
+    if "notes" in panel:  # measured on both axes: a note at each point says by what setting
+        (points,) = panel["series"].values()
+        for x, y, note in zip(points["x"], points["y"], panel["notes"], strict=True):
+            axes.annotate(note, (x, y), (6, -9), textcoords="offset points", fontsize=8)
+        axes.margins(x=0.15)
+    else:
+        axes.set_xticks(values, [_short(value) for value in values])
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(panel["x"])
     axes.set_ylabel(panel["y"])
     axes.set_title(panel["title"], loc="left", fontsize=11)
