@@ -23,7 +23,7 @@ from cada_plugin.cli.main import main
 from cada_plugin.gallery import Filter, Gallery, Query
 from cada_plugin.serve import api as api_module
 from cada_plugin.serve import create_app
-from cada_plugin.serve.guard import MAX_BODY
+from cada_plugin.serve.guard import MAX_BODY, MAX_UPLOAD
 from cada_plugin.serve.running import listen
 
 pytestmark = pytest.mark.slow
@@ -220,12 +220,13 @@ def test_uploads_are_bounded_and_decoded_with_care(client):
 
 
 def test_bodies_are_bounded_whether_or_not_their_length_is_told(client):
-    answer = client.post("/api/search-by-picture", files=[("picture", ("a.jpg", b"0" * (MAX_BODY + 1)))])
-    assert (answer.status_code, "too large" in answer.json()["detail"]) == (413, True)
+    answer = client.post("/api/search-by-picture", files=[("picture", ("a.jpg", b"0" * (MAX_UPLOAD + 1)))])
+    assert (answer.status_code, "at most 16 MB" in answer.json()["detail"]) == (413, True)
+    assert client.post("/api/search", content=b" " * (MAX_BODY + 1)).status_code == 413
 
     def chunks(begin: bytes) -> Iterator[bytes]:
         yield begin
-        for _ in range(MAX_BODY // 2**20 + 2):
+        for _ in range(MAX_UPLOAD // 2**20 + 2):
             yield b" " * 2**20
 
     part = b'--b\r\nContent-Disposition: form-data; name="picture"; filename="a.jpg"\r\n\r\n'

@@ -16,7 +16,7 @@ from cada_plugin import __version__
 from cada_plugin.errors import CADAError, ConfigError, GalleryError, ImageError, needs_extra
 from cada_plugin.gallery import Gallery
 from cada_plugin.portable.pictures import decode_person_image
-from cada_plugin.serve.guard import COOKIE, LOGIN, Guard, same_token
+from cada_plugin.serve.guard import COOKIE, LOGIN, UPLOAD, Guard, same_token
 from cada_plugin.serve.pools import Pool
 from cada_plugin.serve.schema import (
     MAX_PICTURES,
@@ -109,7 +109,7 @@ def create_app(gallery: Gallery, token: str | None = None) -> FastAPI:
         """Search by sentences, by images of the gallery, or both."""
         return await run(request, query)
 
-    @app.post("/api/search-by-picture", responses=_REFUSALS)
+    @app.post(UPLOAD, responses=_REFUSALS)
     async def search_by_picture(
         request: Request,
         picture: Annotated[list[UploadFile], File(description=f"1 to {MAX_PICTURES} pictures of one person")],

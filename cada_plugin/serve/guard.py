@@ -21,8 +21,9 @@ COOKIE = "cada_token"
 LOGIN = "/api/login"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 """Names of this machine."""
-MAX_BODY = 16 * 2**20
-"""Bytes of a request: a few uploaded pictures."""
+UPLOAD = "/api/search-by-picture"
+MAX_UPLOAD, MAX_BODY = 16 * 2**20, 2**20
+"""Bytes of a request with pictures, and of any other."""
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -56,7 +57,7 @@ class Guard:
 
         refusal = self._refusal(scope, Headers(scope=scope))
         if refusal is None:
-            await self._app(scope, _bounded(receive), send_with_headers)
+            await self._app(scope, _bounded(receive, _limit(scope)), send_with_headers)
         else:
             status, reason = refusal
             await JSONResponse({"detail": reason}, status)(scope, receive, send_with_headers)
@@ -65,8 +66,8 @@ class Guard:
         if self._token is None and _name(headers.get("host", "")) not in LOCAL:
             return 421, f"this server answers to {LOCAL[0]} and {LOCAL[1]} alone: start it with --host and --token"
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY:
-            return 413, _TOO_LARGE
+        if not length.isdecimal() or len(length) > 18 or int(length) > _limit(scope):
+            return 413, _too_large(_limit(scope))
         if not scope["path"].startswith("/api/"):
             return None
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
@@ -91,10 +92,15 @@ def same_token(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), token.encode())
 
 
-_TOO_LARGE = f"the request is too large: send at most {MAX_BODY // 2**20} MB"
+def _limit(scope: Scope) -> int:
+    return MAX_UPLOAD if scope["path"] == UPLOAD else MAX_BODY
 
 
-def _bounded(receive: Receive) -> Receive:
+def _too_large(limit: int) -> str:
+    return f"the request is too large: send at most {limit // 2**20} MB"
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
     """``receive`` of a body whose length is not declared, or declared wrongly."""
     size = 0
 
@@ -102,8 +108,8 @@ def _bounded(receive: Receive) -> Receive:
         nonlocal size
         message = await receive()
         size += len(message.get("body", b""))
-        if size > MAX_BODY:
-            raise HTTPException(413, _TOO_LARGE)
+        if size > limit:
+            raise HTTPException(413, _too_large(limit))
         return message
 
     return bounded

@@ -122,7 +122,11 @@ async function loadMore() {
   const mine = running;
   try {
     const answer = await find("final", hits.length);
-    if (running === mine) show([...hits, ...answer.hits], answer.more);
+    if (running === mine) {
+      const before = hits.length;
+      show([...hits, ...answer.hits], answer.more && answer.hits.length > 0);
+      if (hits.length === before) more = false; // the gallery changed meanwhile: do not ask for the same page for ever
+    }
   } catch (error) {
     if (!mine.signal.aborted) {
       more = false;
