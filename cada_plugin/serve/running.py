@@ -37,6 +37,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the address cannot be used.
     """
+    if not 0 <= port < 65536:  # the system would take the rest of a division
+        raise ConfigError(f"--port {port}: use 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # With the protocol, unlike `socket.create_server`: without it asyncio does not turn off Nagle's algorithm, and
