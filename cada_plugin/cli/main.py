@@ -12,6 +12,8 @@ COMMANDS = {
     "test": "test a checkpoint",
     "index": "encode a folder of pictures into a gallery, or bring it up to date",
     "search": "search a gallery by sentences and pictures",
+    "serve": "search a gallery in the browser, or by its JSON API",
+    "demo": "draw people, index them and search them in the browser",
     "calibrate": "fit the probabilities of a model's scores on its validation split",
     "benchmark": "train and test several configs with several seeds, and compare them",
     "cost": "measure what one model costs: parameters, arithmetic, speed, memory",

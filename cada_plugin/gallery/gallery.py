@@ -149,6 +149,11 @@ class Gallery:
     def __len__(self) -> int:
         return self.store.count()
 
+    @property
+    def reranks(self) -> bool:
+        """Whether the model has a stage 2."""
+        return self.retriever.can_match and self.retriever.rerank_topk > 0
+
     # ------------------------------------------------------------------ indexing
 
     def remember_facts(self, name_pattern: str | None = None, table: str | os.PathLike | None = None) -> None:
@@ -312,7 +317,7 @@ class Gallery:
         captions = self._captions(query)
         texts = self.retriever.encode_text(captions) if captions else None
         vectors = self._vectors(query, texts)
-        second = bool(captions) and not query.right and self.retriever.can_match and self.retriever.rerank_topk > 0
+        second = query.rerank and bool(captions) and not query.right and self.reranks
         marked = {*query.right, *query.wrong}
 
         def nearest(k: int) -> list[GalleryHit]:

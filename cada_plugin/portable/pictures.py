@@ -1,5 +1,6 @@
 """Reads person images safely: converts a file or a Pillow image to 8-bit RGB. Needs Pillow and numpy only."""
 
+import io
 import os
 import stat
 import threading
@@ -38,6 +39,25 @@ def load_person_image(path: str | os.PathLike) -> Image.Image:
     """
     with opened(path) as image:
         return to_person_image(image, path)
+
+
+def decode_person_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """As :func:`load_person_image`, of the bytes of a file.
+
+    Args:
+        name: what error messages call the image.
+        max_pixels: limit for this image, at most ``MAX_PIXELS``.
+    """
+    if not content:
+        raise ImageError(f"{name}: the file is empty (0 bytes): choose another picture")
+    with _open_header(io.BytesIO(content), name) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageError(
+                f"{name}: {width} x {height} pixels are too many (allowed: {max_pixels:,}): crop it to the person or "
+                "scale it down"
+            )
+        return to_person_image(image, name)
 
 
 @contextmanager
