@@ -441,3 +441,18 @@ def test_a_gallery_in_milvus_is_the_same_by_one_changed_argument(crops, tmp_path
     assert len(remote.index(progress=False).unchanged) == 60
     for gallery in (remote, local):
         gallery.store.close()
+
+
+def test_a_model_that_cannot_match_is_searched_by_its_cosine(crops, tmp_path, capsys):
+    place = str(tmp_path / "clip")
+    assert main(["index", str(crops), "--gallery", place, "--config", "clip_procedural"]) == 0
+    clip = Gallery.open(place)
+    hits = clip.search("a man in a blue jacket", topk=60)
+    encoded = clip.retriever.encode_image([hit.path for hit in hits])
+    cosines = (clip.retriever.encode_text("a man in a blue jacket").embed @ encoded.embed.T)[0].numpy()
+    assert [hit.match for hit in hits] == [None] * 60
+    np.testing.assert_allclose([hit.cosine for hit in hits], cosines, atol=2e-3)
+    assert [hit.cosine for hit in hits] == sorted((hit.cosine for hit in hits), reverse=True)
+    assert main(["index", str(crops), "--gallery", str(tmp_path / "x"), "--config", "clip_procedural",
+                 "--tokens", "int8"]) == 2  # fmt: skip
+    assert "does not re-rank and has no tokens" in capsys.readouterr().err
