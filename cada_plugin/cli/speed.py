@@ -74,7 +74,7 @@ def _add_works(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--k", type=_positive, default=32, help="images of a shortlist, and of the gallery")
     one.add_argument("--sharing", type=_positive, default=30, help="captions that have an image in their shortlist")
     one.add_argument("--images", type=_positive, default=3, help="images whose pairs are scored, at most K")
-    one = command("rank", "R@k, mAP and mINP", model=False)
+    one = command("rank", "R@n, mAP and mINP", model=False)
     one.add_argument("--items", type=_positive, default=20_000, help="captions, and images")
     one.add_argument(
         "--torchreid-size", type=_positive, default=4_000, help="items of the comparison: 20,000 take torchreid minutes"

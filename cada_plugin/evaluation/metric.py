@@ -19,7 +19,7 @@ from cada_plugin.registry import METRICS
 
 @METRICS.register_module()
 class TextToImageRetrieval(BaseMetric):
-    """R@k, mAP and mINP in percent, for each ranked list of a model.
+    """R@n, mAP and mINP in percent, for each ranked list of a model.
 
     Every model has ``t2i_global/R1`` (stage 1). A model that re-ranks also has ``t2i/R1`` for the final list and
     ``t2i_match/R1`` for the shortlist ordered by the match logit alone. ``t2i/R1_gain_p`` is the p-value of the R@1
@@ -31,7 +31,7 @@ class TextToImageRetrieval(BaseMetric):
     :func:`rank_queries` for each stage (``t2i_global``, ``t2i``, ``t2i_match``).
 
     Args:
-        topk: the k of R@k.
+        topk: the n of R@n.
         ranker: ``builtin`` or ``torchreid`` (its ``evaluate_rank``; slower, same numbers).
     """
 

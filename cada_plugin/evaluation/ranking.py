@@ -27,7 +27,7 @@ def rank_metrics(
     topk: Sequence[int] = (1, 5, 10),
     chunk_size: int = 512,
 ) -> dict[str, float]:
-    """R@k, mAP and mINP in percent. Arguments and errors are those of :func:`rank_queries`; ``topk`` holds every k.
+    """R@n, mAP and mINP in percent. Arguments and errors are those of :func:`rank_queries`; ``topk`` holds every n.
 
     In this example three captions describe persons 7, 7 and 8, and the gallery has two images of person 7 and one of
     person 8. The third caption ranks both wrong images first:

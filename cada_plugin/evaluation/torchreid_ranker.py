@@ -19,7 +19,7 @@ def torchreid_rank_metrics(
     gallery_ids: Sequence[int] | np.ndarray | Tensor,
     topk: Sequence[int] = (1, 5, 10),
 ) -> dict[str, float]:
-    """R@k and mAP in percent from ``torchreid.metrics.evaluate_rank``. Torchreid has no mINP; that one is our own.
+    """R@n and mAP in percent from ``torchreid.metrics.evaluate_rank``. Torchreid has no mINP; that one is our own.
 
     Arguments, result and errors are those of :func:`~cada_plugin.evaluation.rank_metrics`, with two differences:
     ``similarity`` must be a whole matrix (Q, G), and images of equal score rank in no particular order.

@@ -153,7 +153,7 @@ def rerank(
 
 
 def rank(queries: int, gallery: int, sides: tuple[str, ...], device: str) -> Work:
-    """R@k, mAP and mINP (torchreid: without mINP) from embeddings."""
+    """R@n, mAP and mINP (torchreid: without mINP) from embeddings."""
     torch.manual_seed(0)
     people = torch.arange(gallery) // IMAGES_PER_PERSON
     query_people = people[torch.linspace(0, gallery - 1, queries).long()]
