@@ -109,7 +109,7 @@ for _ in range(20):
     child = os.fork()
     if not child:
         os._exit(main(["index", sys.argv[1], "--gallery", sys.argv[2], "--tokens", "int8", "--batch-size", "4"]))
-    time.sleep(random.uniform(0.3, 1.5))
+    time.sleep(random.uniform(0.3, 1.1))
     os.kill(child, signal.SIGKILL)
     print(os.waitpid(child, 0)[1], flush=True)
 """
