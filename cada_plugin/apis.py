@@ -13,16 +13,13 @@ gallery.save('my_photos.safetensors')  # EncodedImages.load reads it
 
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
-from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.transforms.v2 import functional
@@ -38,7 +35,7 @@ from cada_plugin.datasets.transforms import (
     TagAttributes,
 )
 from cada_plugin.engine.config import read_config
-from cada_plugin.errors import ConfigError, GalleryError, ImageError
+from cada_plugin.errors import ConfigError
 from cada_plugin.export import hub
 from cada_plugin.export.fingerprint import fingerprint
 from cada_plugin.export.folder import Trained, read_weights_folder, write_weights_folder
@@ -47,9 +44,9 @@ from cada_plugin.files import new_folder
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.portable.calibration import Calibration, calibration_path
 from cada_plugin.portable.features import Hit
-from cada_plugin.portable.pictures import find_images, load_person_image, raise_for_bad_images, to_person_image
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
 from cada_plugin.retrieval import EncodedImages, match_shortlists, reranks, retrieve
+from cada_plugin.retrieval.base_retriever import BaseRetriever, ImageInput, to_picture
 from cada_plugin.text import CaptionTokenizer
 
 if TYPE_CHECKING:
@@ -59,13 +56,11 @@ __all__ = ["EncodedImages", "Hit", "Retriever", "load_retriever"]
 
 logger = logging.getLogger(__name__)  # and not MMEngine's, which prints to stdout where a program may print results
 
-ImageInput = str | os.PathLike | Image.Image | np.ndarray | Tensor
 # Steps of a test pipeline that have no part in encoding an image: reading the file, captions, packing.
 _OTHER_STEPS = (LoadPersonImage, EncodeCaptions, TagAttributes, MaskAttributes, MaskTokens, PackPersonInputs)
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Retriever:
+class Retriever(BaseRetriever):
     """A model together with the image transforms that it was tested with. Make one with :func:`load_retriever`.
 
     Args:
@@ -93,7 +88,6 @@ class Retriever:
         self.rerank_topk, self.cosine_weight = rerank_topk, cosine_weight
         self.config, self.weights = config, weights
         self.calibration: Calibration | None = None
-        self._told_clamp = False
 
     @property
     def device(self) -> torch.device:
@@ -191,64 +185,6 @@ class Retriever:
             return hub.push(folder, repository, private)
 
     @torch.no_grad()
-    def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> EncodedImages:
-        """Encode one or many images into :class:`EncodedImages` on the CPU.
-
-        Args:
-            images: paths, PIL images, uint8 arrays (H, W, 3) or uint8 tensors (3, H, W), all in RGB; or the path of a
-                folder, which means all image files in it and its sub-folders, in alphabetical order. The EXIF
-                orientation of files and PIL images is applied.
-            batch_size: images per forward pass.
-
-        Raises:
-            ImageError: images are missing, damaged, too large, or no images. The message lists the first ten, and says
-                how many there are.
-            ConfigError: there is no image, or the test pipeline gives images of different sizes.
-        """
-        images = _list_images(images)
-        encoded, bad = self._encode(images, batch_size, go_on=False)
-        reasons = {f"image {place}": reason for place, reason in bad.items()}
-        raise_for_bad_images(reasons, len(images), "mend or remove them. None is left out silently.")
-        return encoded
-
-    @torch.no_grad()
-    def encode_readable(
-        self, images: Sequence[ImageInput], batch_size: int = 64
-    ) -> tuple[EncodedImages | None, dict[int, str]]:
-        """As :meth:`encode_image` on several images, but images that cannot be read are left out and reported.
-
-        Returns:
-            The encoded images in their order, None if there is none; and for each position of an unreadable image the
-            reason.
-
-        Raises:
-            ConfigError: the test pipeline gives images of different sizes.
-        """
-        return self._encode(images, batch_size, go_on=True)
-
-    def _encode(
-        self, images: Sequence[ImageInput], batch_size: int, go_on: bool
-    ) -> tuple[EncodedImages | None, dict[int, str]]:
-        """Encode readable images. After an unreadable one, the others are encoded too (``go_on``) or only checked."""
-        bad: dict[int, str] = {}
-        batches, paths = [], []
-        for start in range(0, len(images), batch_size):
-            prepared, files = [], []
-            for place, image in enumerate(images[start : start + batch_size], start):
-                try:
-                    prepared.append(self._prepare(image, f"image {place}"))
-                except ImageError as error:
-                    bad[place] = str(error)
-                    continue
-                files.append(os.fspath(image) if isinstance(image, str | os.PathLike) else None)
-            if prepared and (go_on or not bad):
-                batches.append(self._encode_batch(prepared))
-                paths += files
-        if not batches:
-            return None, bad
-        tokens = torch.cat([b.tokens for b in batches]) if self.model.can_match else None
-        return EncodedImages(torch.cat([b.embed for b in batches]), tokens, paths), bad
-
     def _encode_batch(self, images: list[Tensor]) -> ImageFeatures:
         sizes = sorted({tuple(image.shape) for image in images})
         if len(sizes) > 1:
@@ -285,23 +221,8 @@ class Retriever:
         Raises:
             ConfigError: there is no sentence, or a sentence is not text or has no word that the model can read.
         """
-        captions = [captions] if isinstance(captions, str) else list(captions)
-        if not captions or not all(isinstance(caption, str) for caption in captions):
-            raise ConfigError("encode_text needs sentences: give one non-empty string or several")
-        broken = next((caption for caption in captions if _SURROGATE.search(caption)), None)
-        if broken is not None:
-            raise ConfigError(f"the sentence {broken!r} holds half a character (a lone surrogate): decode it anew")
-        tokenizer = self.model.tokenizer
-        if cut := tokenizer.count_truncated(captions):
-            limit = tokenizer.max_length
-            logger.warning(f"{cut} of {len(captions)} sentences are longer than the model reads: cut at {limit} tokens")
-        encoded = [torch.tensor(tokenizer.encode(caption).input_ids) for caption in captions]
+        encoded = [torch.tensor(ids) for ids in self._ids(captions)]
         lengths = torch.tensor([len(ids) for ids in encoded])
-        if int(lengths.min()) <= 2:  # start and end alone
-            raise ConfigError(
-                f"the sentence {captions[int(lengths.argmin())]!r} has no word that the model reads: give a non-empty "
-                "sentence that describes a person"
-            )
         ids, mask = pad_sequence(encoded, batch_first=True), torch.arange(int(lengths.max())) < lengths[:, None]
         embeds = [
             self.model.encode_text(i.to(self.device), m.to(self.device)).embed.cpu()
@@ -321,7 +242,7 @@ class Retriever:
             ConfigError: the model has no trained match head.
         """
         if not self.model.can_match or images.tokens is None:
-            raise ConfigError(f"{type(self.model).__name__} was trained without matching: rank by the cosine alone")
+            raise self._no_match_head()
         tokens = torch.as_tensor(images.tokens)
         num_images = len(tokens)
         if pairs is None:
@@ -347,12 +268,8 @@ class Retriever:
         if topk < 1:
             raise ConfigError(f"topk={topk}: use an integer from 1")
         texts = self.encode_text(captions)
-        num_images, width = gallery.embed.shape
-        if num_images == 0 or width != texts.embed.shape[1]:
-            raise GalleryError(
-                f"a gallery of {num_images} images with embeddings of {width} numbers cannot be searched: this model "
-                f"needs one image at least, and embeddings of {texts.embed.shape[1]}. Encode the images with it"
-            )
+        self._check_searchable(gallery, texts.embed.shape[1])
+        num_images = len(gallery.embed)
         if reranks(self.model, self.rerank_topk) and gallery.tokens is not None:
             self._tell_clamp(num_images)
         tokens = None if gallery.tokens is None else torch.as_tensor(gallery.tokens)
@@ -364,58 +281,14 @@ class Retriever:
             for found in scores.ranked(topk)
         ]
 
-    def _tell_clamp(self, num_images: int) -> None:
-        if self.rerank_topk > num_images and not self._told_clamp:
-            self._told_clamp = True  # once, not with every sentence
-            logger.warning(
-                f"rerank_topk={self.rerank_topk} exceeds the gallery ({num_images} images): all are re-ranked"
-            )
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts)
 
     def _prepare(self, image: ImageInput, name: str) -> Tensor:
-        """The model's input (3, H, W). Raises ImageError for an unusable image."""
-        item = {"image": _to_tensor(image, name)}
+        item = {"image": functional.pil_to_tensor(to_picture(image, name))}
         for transform in self.image_transforms:
             item = transform(item)
         return item["image"]
-
-
-def _list_images(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
-    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-        found = find_images(images)
-        if not found:
-            raise ConfigError(f"the folder {images} holds no image file: give the folder of the pictures")
-        return found
-    one = isinstance(images, str | os.PathLike | Image.Image) or (
-        isinstance(images, np.ndarray | Tensor) and images.ndim == 3
-    )
-    if not one and not isinstance(images, Iterable):
-        raise ImageError(_unusable(images, "image 0"))
-    images = [images] if one else list(images)
-    if not images:
-        raise ConfigError("encode_image got no image: give at least one path or PIL image")
-    return images
-
-
-def _to_tensor(image: ImageInput, name: str) -> Tensor:
-    """A uint8 tensor (3, H, W)."""
-    if isinstance(image, str | os.PathLike):
-        return functional.pil_to_tensor(load_person_image(image))
-    if isinstance(image, Image.Image):
-        return functional.pil_to_tensor(to_person_image(image, name))
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-        return functional.pil_to_tensor(to_person_image(Image.fromarray(image), name))
-    if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3:
-        return functional.pil_to_tensor(to_person_image(functional.to_pil_image(image.cpu()), name))
-    raise ImageError(_unusable(image, name))
-
-
-def _unusable(image: object, name: str) -> str:
-    kind = type(image).__name__
-    if isinstance(image, np.ndarray | Tensor):
-        kind = f"{kind} of shape {tuple(image.shape)} and type {image.dtype}"
-    return (
-        f"{name} is a {kind}: give a path, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), both RGB"
-    )
 
 
 def load_retriever(

@@ -17,7 +17,9 @@ from cada_plugin.cli.main import main
 from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.errors import ConfigError, GalleryError
 from cada_plugin.gallery import Facts, Filter, Gallery, NamePattern, Query, read_facts
+from cada_plugin.gallery import gallery as gallery_module
 from cada_plugin.gallery import index as index_module
+from cada_plugin.gallery.hubness import hubness
 from cada_plugin.gallery.query import combined_logits, stage_one_vectors
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
 
@@ -337,7 +339,7 @@ def test_marked_hits_leave_the_list_and_a_right_one_moves_it(gallery):
         gallery.search("a man", right=["nobody"])
 
 
-def test_hubness_is_measured_kept_and_subtracted(gallery, people, tmp_path, capsys):
+def test_hubness_is_measured_kept_and_subtracted(gallery, people, tmp_path, capsys, monkeypatch):
     bank = tmp_path / "captions.txt"
     captions = [caption for record in people.records[:8] for caption in record["captions"]]
     bank.write_text("\n".join(captions) + "\n\n")
@@ -362,6 +364,21 @@ def test_hubness_is_measured_kept_and_subtracted(gallery, people, tmp_path, caps
     for hit in hubs.search("a man", topk=61, hubness_weight=0.5):
         assert hit.cosine == pytest.approx(expected[hit.row.id], abs=1e-4)
         assert hit.score is None
+    # a run that ends while it measures among other captions leaves a mixture, which the next one mends
+    other = tmp_path / "other.txt"
+    other.write_text("a woman with long hair and a red bag\n" * 10)
+    hubs.remember_captions(other)
+    rounds = iter([True, False])
+    monkeypatch.setattr(gallery_module, "_CHUNK", 20)
+    monkeypatch.setattr(gallery_module, "hubness", lambda *values: hubness(*values) if next(rounds) else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        hubs.index(progress=False)
+    monkeypatch.undo()
+    hubs.remember_captions(bank)
+    hubs.index(progress=False)
+    assert {row.id: row.hubness for row in hubs.store.rows()} == pytest.approx(
+        {row.id: row.hubness for row in rows if row.path != "new.jpg"}, abs=2e-3
+    )
     bank.write_text("one caption\n")
     assert main(["index", "--gallery", place]) == 2
     assert "holds 1 captions" in capsys.readouterr().err

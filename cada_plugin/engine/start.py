@@ -133,13 +133,7 @@ def run_test(
     for path, option in ((out, "--out"), (queries, "--queries")):
         if path:
             writable_file(Path(path), option)
-    config.resume, config.load_from = False, None
-    if amp:
-        config.test_cfg.amp = True
-    runner = build_runner(config)
-    load_into_runner(runner, checkpoint)
-    with config_errors():
-        _ = runner.test_loop
+    runner = _test_runner(config, checkpoint, amp)
     retrieval = [metric for metric in runner.test_evaluator.metrics if isinstance(metric, TextToImageRetrieval)]
     if queries and not retrieval:
         raise ConfigError("--queries needs test_evaluator=dict(type='TextToImageRetrieval')")
@@ -162,18 +156,24 @@ def evaluate_split(config: Config, checkpoint: str, split: str, amp: bool = Fals
     loader = config.get(f"{split}_dataloader")
     if not loader:
         raise ConfigError(f"the config has no {split}_dataloader: give it one with a labelled split")
-    config.resume, config.load_from = False, None
     config.test_dataloader, config.test_evaluator = loader, {"type": "cada_plugin.TextToImageRetrieval"}
     config.custom_hooks = []  # they would draw, or test other weights, as EMAHook does
+    runner = _test_runner(config, checkpoint, amp)
+    runner.test()
+    (metric,) = runner.test_evaluator.metrics
+    return metric.result
+
+
+def _test_runner(config: Config, checkpoint: str, amp: bool) -> Runner:
+    """A Runner with the weights of a checkpoint and its test loop built."""
+    config.resume, config.load_from = False, None
     if amp:
         config.test_cfg.amp = True
     runner = build_runner(config)
     load_into_runner(runner, checkpoint)
     with config_errors():
         _ = runner.test_loop
-    runner.test()
-    (metric,) = runner.test_evaluator.metrics
-    return metric.result
+    return runner
 
 
 def use_amp(config: Config) -> None:

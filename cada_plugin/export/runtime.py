@@ -7,34 +7,27 @@ and tqdm.
 Shape letters: Q sentences, I and G images, P pairs, T text tokens, S image tokens, C width, D embedding, K shortlist.
 """
 
-import logging
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from cada_plugin.errors import CheckpointError, ConfigError, GalleryError, ImageError, first_line, needs_extra
+from cada_plugin.errors import CheckpointError, ConfigError, first_line, needs_extra
 from cada_plugin.export.manifest import CALIBRATION, TOKENIZER, Manifest
 from cada_plugin.export.onnx_header import FINGERPRINT, OPSET, read_header
 from cada_plugin.portable.calibration import Calibration
 from cada_plugin.portable.captions import CLIPFile, WordPieceFile
 from cada_plugin.portable.features import Hit, ImageFeatures, TextFeatures
-from cada_plugin.portable.pictures import find_images, load_person_image, raise_for_bad_images, to_person_image
 from cada_plugin.portable.pixels import resized
+from cada_plugin.retrieval.base_retriever import BaseRetriever, ImageInput, to_picture
 from cada_plugin.retrieval.encoded_images import EncodedImages
 
-logger = logging.getLogger(__name__)
-
-ImageInput = str | os.PathLike | Image.Image | np.ndarray
 _TOKENIZERS = {"wordpiece": WordPieceFile, "clip": CLIPFile}
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_PAIRS = 64  # matched in one call: bounds memory, as every pair has a copy of its image's keys and values
 
 
-class OnnxRetriever:
+class OnnxRetriever(BaseRetriever):
     """Make one with ``load_retriever(FOLDER, backend='onnx')``.
 
     Args:
@@ -63,7 +56,6 @@ class OnnxRetriever:
         self._graphs = {name: _session(self.folder / f"{name}.onnx", manifest.fingerprint) for name in names}
         calibration = self.folder / CALIBRATION
         self.calibration = Calibration.load(calibration) if calibration.is_file() else None
-        self._told_clamp = False
 
     @property
     def name(self) -> str:
@@ -76,49 +68,15 @@ class OnnxRetriever:
 
     # ------------------------------------------------------------------ encoding
 
-    def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> EncodedImages:
-        """Encode one or many images, as ``Retriever.encode_image`` does, which also lists the errors."""
-        images = _list_images(images)
-        encoded, bad = self._encode(images, batch_size, go_on=False)
-        reasons = {f"image {place}": reason for place, reason in bad.items()}
-        raise_for_bad_images(reasons, len(images), "mend or remove them. None is left out silently.")
-        return encoded
+    def _encode_batch(self, images: list[np.ndarray]) -> ImageFeatures:
+        embed, *tokens = self._run("image", images=np.stack(images))
+        return ImageFeatures(embed, tokens[0] if self.can_match else None)
 
-    def encode_readable(
-        self, images: Sequence[ImageInput], batch_size: int = 64
-    ) -> tuple[EncodedImages | None, dict[int, str]]:
-        """As :meth:`encode_image` on several images, but images that cannot be read are left out and reported.
-
-        Returns:
-            The encoded images in their order, None if there is none; and for each position of an unreadable image the
-            reason.
-        """
-        return self._encode(images, batch_size, go_on=True)
-
-    def _encode(
-        self, images: Sequence[ImageInput], batch_size: int, go_on: bool
-    ) -> tuple[EncodedImages | None, dict[int, str]]:
-        bad: dict[int, str] = {}
-        batches, paths = [], []
-        for start in range(0, len(images), batch_size):
-            prepared, files = [], []
-            for place, image in enumerate(images[start : start + batch_size], start):
-                try:
-                    prepared.append(self._prepare(image, f"image {place}"))
-                except ImageError as error:
-                    bad[place] = str(error)
-                    continue
-                files.append(os.fspath(image) if isinstance(image, str | os.PathLike) else None)
-            if prepared and (go_on or not bad):
-                batches.append(self._run("image", images=np.stack(prepared)))
-                paths += files
-        if not batches:
-            return None, bad
-        tokens = np.concatenate([batch[1] for batch in batches]) if self.can_match else None
-        return EncodedImages(np.concatenate([batch[0] for batch in batches]), tokens, paths), bad
+    def _joined(self, parts: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate(parts)
 
     def _prepare(self, image: ImageInput, name: str) -> np.ndarray:
-        return resized(_to_picture(image, name), self.manifest.image_size, self.manifest.interpolation)
+        return resized(to_picture(image, name), self.manifest.image_size, self.manifest.interpolation)
 
     def encode_text(self, captions: str | Iterable[str], batch_size: int = 256) -> TextFeatures:
         """Encode sentences: ``embed`` (Q, D), ids and mask (Q, T). Long sentences are cut, which is logged.
@@ -126,22 +84,8 @@ class OnnxRetriever:
         Raises:
             ConfigError: there is no sentence, or a sentence is not text or has no word that the model can read.
         """
-        captions = [captions] if isinstance(captions, str) else list(captions)
-        if not captions or not all(isinstance(caption, str) for caption in captions):
-            raise ConfigError("encode_text needs sentences: give one non-empty string or several")
-        broken = next((caption for caption in captions if _SURROGATE.search(caption)), None)
-        if broken is not None:
-            raise ConfigError(f"the sentence {broken!r} holds half a character (a lone surrogate): decode it anew")
-        if cut := self.tokenizer.count_truncated(captions):
-            limit = self.tokenizer.max_length
-            logger.warning(f"{cut} of {len(captions)} sentences are longer than the model reads: cut at {limit} tokens")
-        encoded = [self.tokenizer.encode(caption).input_ids for caption in captions]
+        encoded = self._ids(captions)
         lengths = np.array([len(ids) for ids in encoded])
-        if lengths.min() <= 2:  # start and end alone
-            raise ConfigError(
-                f"the sentence {captions[int(lengths.argmin())]!r} has no word that the model reads: give a non-empty "
-                "sentence that describes a person"
-            )
         mask = np.arange(lengths.max()) < lengths[:, None]
         ids = np.zeros(mask.shape, np.int64)
         ids[mask] = np.concatenate(encoded)
@@ -167,7 +111,7 @@ class OnnxRetriever:
             ConfigError: the model has no trained match head.
         """
         if not self.can_match or images.tokens is None:
-            raise ConfigError(f"{self.name} was trained without matching: rank by the cosine alone")
+            raise self._no_match_head()
         ids, mask, tokens = (np.asarray(x) for x in (texts.input_ids, texts.attention_mask, images.tokens))
         shape = None
         if pairs is None:
@@ -203,12 +147,8 @@ class OnnxRetriever:
             raise ConfigError(f"topk={topk}: use an integer from 1")
         texts = self.encode_text(captions)
         embed = np.asarray(gallery.embed, dtype=np.float32)
-        num_images, width = embed.shape
-        if num_images == 0 or width != texts.embed.shape[1]:
-            raise GalleryError(
-                f"a gallery of {num_images} images with embeddings of {width} numbers cannot be searched: this model "
-                f"needs one image at least, and embeddings of {texts.embed.shape[1]}. Encode the images with it"
-            )
+        self._check_searchable(gallery, texts.embed.shape[1])
+        num_images = len(embed)
         cosine = texts.embed @ embed.T  # (Q, G)
         order = np.argsort(-cosine, axis=1, kind="stable")
         logits = np.full_like(cosine, np.nan)
@@ -227,13 +167,6 @@ class OnnxRetriever:
             ]
             for best, c, m in zip(order, cosine, logits, strict=True)
         ]
-
-    def _tell_clamp(self, num_images: int) -> None:
-        if self.rerank_topk > num_images and not self._told_clamp:
-            self._told_clamp = True  # once, not with every sentence
-            logger.warning(
-                f"rerank_topk={self.rerank_topk} exceeds the gallery ({num_images} images): all are re-ranked"
-            )
 
     def _run(self, name: str, **inputs: np.ndarray) -> list[np.ndarray]:
         return self._graphs[name].run(None, inputs)
@@ -286,38 +219,3 @@ def _threads() -> int:
     given = os.environ.get("OMP_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return int(given) if given.isdigit() and int(given) > 0 else cores
-
-
-def _list_images(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
-    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-        found = find_images(images)
-        if not found:
-            raise ConfigError(f"the folder {images} holds no image file: give the folder of the pictures")
-        return found
-    one = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", None) == 3
-    if not one and not isinstance(images, Iterable):
-        raise ImageError(_unusable(images, "image 0"))
-    images = [images] if one else list(images)
-    if not images:
-        raise ConfigError("encode_image got no image: give at least one path or PIL image")
-    return images
-
-
-def _to_picture(image: ImageInput, name: str) -> Image.Image:
-    if isinstance(image, str | os.PathLike):
-        return load_person_image(image)
-    if isinstance(image, Image.Image):
-        return to_person_image(image, name)
-    array = np.asarray(image)  # also of a tensor (3, H, W), as torch may be installed
-    if array.dtype == np.uint8 and array.ndim == 3 and not isinstance(image, np.ndarray) and array.shape[0] == 3:
-        array = array.transpose(1, 2, 0)
-    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
-        return to_person_image(Image.fromarray(np.ascontiguousarray(array)), name)
-    raise ImageError(_unusable(image, name))
-
-
-def _unusable(image: object, name: str) -> str:
-    kind = type(image).__name__
-    if hasattr(image, "shape") and hasattr(image, "dtype"):
-        kind = f"{kind} of shape {tuple(image.shape)} and type {image.dtype}"
-    return f"{name} is a {kind}: give a path, a PIL image, or a uint8 array (H, W, 3), all RGB"

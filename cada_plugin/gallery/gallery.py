@@ -229,6 +229,8 @@ class Gallery:
             self.store.add([new for _, new in some], embed)
         captions = self._bank_embeddings(bank) if bank is not None and (stale or changes.new) else None
         if stale:
+            # a run that is killed here leaves hubness of two banks, whichever of them the next run is given
+            self.store.set_meta(self.store.meta() | {"hubness_of": None})
             self._measure_hubness(captions)
             self.store.set_meta(self.store.meta() | {"hubness_of": bank.digest})
         bar = progress_bar(

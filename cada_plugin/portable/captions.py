@@ -6,6 +6,7 @@ lower-cases and collapses spaces.
 
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,20 +31,20 @@ class EncodedCaption(NamedTuple):
     words: list[str]
 
 
-class CaptionRules:
+class CaptionRules(ABC):
     """BLIP's rules. Subclasses set the three attributes and write :meth:`pieces` and :meth:`lengths`."""
 
     max_words: int
     max_length: int
     end_id: int
 
+    @abstractmethod
     def pieces(self, words: list[str]) -> tuple[list[int], list[int | None]]:
         """Ids of a caption that is split into words, start and end included, and the word of each id."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Number of ids of each cleaned caption, start and end included."""
-        raise NotImplementedError
 
     def encode(self, caption: str) -> EncodedCaption:
         """Clean and tokenise one caption."""

@@ -1,0 +1,199 @@
+"""What retrievers in PyTorch and in ONNX share: their inputs, encoding in batches, and checks. Works without torch."""
+
+import logging
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+from PIL import Image
+
+from cada_plugin.errors import ConfigError, GalleryError, ImageError
+from cada_plugin.portable.captions import CaptionRules
+from cada_plugin.portable.features import ImageFeatures
+from cada_plugin.portable.pictures import find_images, load_person_image, raise_for_bad_images, to_person_image
+from cada_plugin.retrieval.encoded_images import EncodedImages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)  # and not MMEngine's, which prints to stdout where a program may print results
+
+ImageInput = Union[str, os.PathLike, Image.Image, np.ndarray, "Tensor"]
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class BaseRetriever(ABC):
+    """Encodes images in batches. Subclasses prepare one image, encode a batch of them and join what batches gave.
+
+    Attributes:
+        name: class of the model.
+        tokenizer: of the model.
+        rerank_topk: length of the shortlist that is re-ranked.
+    """
+
+    name: str
+    tokenizer: CaptionRules
+    rerank_topk: int
+    _told_clamp = False
+
+    @abstractmethod
+    def _prepare(self, image: ImageInput, name: str) -> Any:
+        """The model's input (3, H, W). Raises ImageError for an unusable image."""
+
+    @abstractmethod
+    def _encode_batch(self, images: list) -> ImageFeatures:
+        """Features of prepared images, in host memory."""
+
+    @abstractmethod
+    def _joined(self, parts: list) -> Any:
+        """Arrays of several batches as one."""
+
+    def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> EncodedImages:
+        """Encode one or many images on the model's device; the result is in host memory.
+
+        Args:
+            images: paths, PIL images, uint8 arrays (H, W, 3) or uint8 tensors (3, H, W), all in RGB; or the path of a
+                folder, which means all image files in it and its sub-folders, in alphabetical order. The EXIF
+                orientation of files and PIL images is applied.
+            batch_size: images per forward pass.
+
+        Raises:
+            ImageError: images are missing, damaged, too large, or no images. The message lists the first ten, and says
+                how many there are.
+            ConfigError: there is no image, or the test pipeline gives images of different sizes.
+        """
+        images = _list_images(images)
+        encoded, bad = self._encode(images, batch_size, go_on=False)
+        reasons = {f"image {place}": reason for place, reason in bad.items()}
+        raise_for_bad_images(reasons, len(images), "mend or remove them. None is left out silently.")
+        return encoded
+
+    def encode_readable(
+        self, images: Sequence[ImageInput], batch_size: int = 64
+    ) -> tuple[EncodedImages | None, dict[int, str]]:
+        """As :meth:`encode_image` on several images, but images that cannot be read are left out and reported.
+
+        Returns:
+            The encoded images in their order, None if there is none; and for each position of an unreadable image the
+            reason.
+
+        Raises:
+            ConfigError: the test pipeline gives images of different sizes.
+        """
+        return self._encode(images, batch_size, go_on=True)
+
+    def _encode(
+        self, images: Sequence[ImageInput], batch_size: int, go_on: bool
+    ) -> tuple[EncodedImages | None, dict[int, str]]:
+        """Encode readable images. After an unreadable one, the others are encoded too (``go_on``) or only checked."""
+        bad: dict[int, str] = {}
+        batches, paths = [], []
+        for start in range(0, len(images), batch_size):
+            prepared, files = [], []
+            for place, image in enumerate(images[start : start + batch_size], start):
+                try:
+                    prepared.append(self._prepare(image, f"image {place}"))
+                except ImageError as error:
+                    bad[place] = str(error)
+                    continue
+                files.append(os.fspath(image) if isinstance(image, str | os.PathLike) else None)
+            if prepared and (go_on or not bad):
+                batches.append(self._encode_batch(prepared))
+                paths += files
+        if not batches:
+            return None, bad
+        tokens = None if batches[0].tokens is None else self._joined([batch.tokens for batch in batches])
+        return EncodedImages(self._joined([batch.embed for batch in batches]), tokens, paths), bad
+
+    def _ids(self, captions: str | Iterable[str]) -> list[list[int]]:
+        """The ids of each sentence. Long sentences are cut, which is logged.
+
+        Raises:
+            ConfigError: there is no sentence, or a sentence is not text or has no word that the model can read.
+        """
+        captions = [captions] if isinstance(captions, str) else list(captions)
+        if not captions or not all(isinstance(caption, str) for caption in captions):
+            raise ConfigError("encode_text needs sentences: give one non-empty string or several")
+        broken = next((caption for caption in captions if _SURROGATE.search(caption)), None)
+        if broken is not None:
+            raise ConfigError(f"the sentence {broken!r} holds half a character (a lone surrogate): decode it anew")
+        if cut := self.tokenizer.count_truncated(captions):
+            limit = self.tokenizer.max_length
+            logger.warning(f"{cut} of {len(captions)} sentences are longer than the model reads: cut at {limit} tokens")
+        encoded = [self.tokenizer.encode(caption).input_ids for caption in captions]
+        shortest = min(range(len(encoded)), key=lambda place: len(encoded[place]))
+        if len(encoded[shortest]) <= 2:  # start and end alone
+            raise ConfigError(
+                f"the sentence {captions[shortest]!r} has no word that the model reads: give a non-empty sentence that "
+                "describes a person"
+            )
+        return encoded
+
+    def _no_match_head(self) -> ConfigError:
+        return ConfigError(f"{self.name} was trained without matching: rank by the cosine alone")
+
+    def _check_searchable(self, gallery: EncodedImages | ImageFeatures, width: int) -> None:
+        """Raise for a gallery that embeddings of ``width`` numbers cannot search."""
+        num_images, own = gallery.embed.shape
+        if num_images == 0 or own != width:
+            raise GalleryError(
+                f"a gallery of {num_images} images with embeddings of {own} numbers cannot be searched: this model "
+                f"needs one image at least, and embeddings of {width}. Encode the images with it"
+            )
+
+    def _tell_clamp(self, num_images: int) -> None:
+        if self.rerank_topk > num_images and not self._told_clamp:
+            self._told_clamp = True  # once, not with every sentence
+            logger.warning(
+                f"rerank_topk={self.rerank_topk} exceeds the gallery ({num_images} images): all are re-ranked"
+            )
+
+
+def to_picture(image: ImageInput, name: str) -> Image.Image:
+    """The RGB picture of any input.
+
+    Raises:
+        ImageError: it is no picture, or an unusable one.
+    """
+    if isinstance(image, str | os.PathLike):
+        return load_person_image(image)
+    if isinstance(image, Image.Image):
+        return to_person_image(image, name)
+    array = image if isinstance(image, np.ndarray) else _from_tensor(image)
+    if array is not None and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
+        return to_person_image(Image.fromarray(np.ascontiguousarray(array)), name)
+    raise ImageError(_unusable(image, name))
+
+
+def _from_tensor(image: object) -> np.ndarray | None:
+    """A tensor (3, H, W) as an array (H, W, 3); None for anything else. Torch need not be installed."""
+    if not hasattr(image, "detach") or getattr(image, "ndim", None) != 3 or image.shape[0] != 3:
+        return None
+    return image.detach().cpu().numpy().transpose(1, 2, 0)
+
+
+def _list_images(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
+    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+        found = find_images(images)
+        if not found:
+            raise ConfigError(f"the folder {images} holds no image file: give the folder of the pictures")
+        return found
+    one = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", None) == 3
+    if not one and not isinstance(images, Iterable):
+        raise ImageError(_unusable(images, "image 0"))
+    images = [images] if one else list(images)
+    if not images:
+        raise ConfigError("encode_image got no image: give at least one path or PIL image")
+    return images
+
+
+def _unusable(image: object, name: str) -> str:
+    kind = type(image).__name__
+    if hasattr(image, "shape") and hasattr(image, "dtype"):
+        kind = f"{kind} of shape {tuple(image.shape)} and type {image.dtype}"
+    return (
+        f"{name} is a {kind}: give a path, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), both RGB"
+    )
