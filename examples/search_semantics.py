@@ -63,18 +63,21 @@ def phrases(gallery: Gallery, by_path: dict[str, dict]) -> dict[str, dict[str, f
         types = Counter(a["upper_type"] for a in attributes if (a["sex"], a["upper_colour"]) == (sex, colour))
         sentence = f"a {sex} wearing a {colour} {types.most_common(1)[0][0]}"
         he = "he" if sex == "man" else "she"
+
+        def found(query: Query) -> list[dict]:
+            return [by_path[hit.row.path]["attributes"] for hit in gallery.search(query)]
+
+        alone = found(Query([sentence], topk=TOP))
         for phrase, is_true in PHRASES.items():
-            more = f"{he} has {phrase}"
-            searches = {
-                "sentence alone, phrase wanted": (Query([sentence], topk=TOP), True),
-                "--and": (Query([sentence, more], topk=TOP), True),
-                "sentence alone, phrase unwanted": (Query([sentence], topk=TOP), False),
-                "--without": (Query([sentence], without=[phrase], topk=TOP), False),
+            lists = {
+                "sentence alone, phrase wanted": (alone, True),
+                "--and": (found(Query([sentence, f"{he} has {phrase}"], topk=TOP)), True),
+                "sentence alone, phrase unwanted": (alone, False),
+                "--without": (found(Query([sentence], without=[phrase], topk=TOP)), False),
             }
-            for name, (query, wanted) in searches.items():
-                found = [by_path[hit.row.path]["attributes"] for hit in gallery.search(query)]
-                fits = np.array([(a["sex"], a["upper_colour"]) == (sex, colour) for a in found])
-                has = np.array([is_true(a) for a in found])
+            for name, (people, wanted) in lists.items():
+                fits = np.array([(a["sex"], a["upper_colour"]) == (sex, colour) for a in people])
+                has = np.array([is_true(a) for a in people])
                 right = fits & (has == wanted)
                 shares.setdefault(name, []).append((fits.mean(), has.mean(), right.mean()))
     names = ("sentence true", "phrase true", "wanted")

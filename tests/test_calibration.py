@@ -158,12 +158,12 @@ def test_the_shipped_weights_are_calibrated_and_other_weights_do_not_take_theirs
 def test_the_command_writes_the_calibration_and_its_picture(tmp_path, capsys):
     weights = tmp_path / "mine.pth"
     torch.save(load_retriever("cada_procedural").model.state_dict(), weights)
-    options = [f"data_root={tmp_path / 'people'}", "build.identities.train=10", "build.identities.val=40"]
-    options += ["build.identities.test=50", "test_cfg.rerank_topk=10"]
+    options = [f"data_root={tmp_path / 'people'}", "build.identities.train=10", "build.identities.val=15"]
+    options += ["build.identities.test=20", "test_cfg.rerank_topk=10"]
     words = ["calibrate", "cada_procedural", str(weights), "--check-test", "--work-dir", str(tmp_path / "work")]
     assert main([*words, "--cfg-options", *options]) == 0
-    assert "re-ranked, test (150 images): mean difference of stated and true probability" in capsys.readouterr().out
+    assert "re-ranked, test (60 images): mean difference of stated and true probability" in capsys.readouterr().out
     assert (tmp_path / "mine.reliability.png").stat().st_size > 10_000
     calibration = load_retriever("cada_procedural", weights).calibration
-    assert (calibration.gallery_images, set(calibration.stages)) == (120, {STAGE_ONE, FINAL})
+    assert (calibration.gallery_images, set(calibration.stages)) == (45, {STAGE_ONE, FINAL})
     assert not (tmp_path / "work/ranked_gallery.png").exists()  # evaluating the validation split draws no test result
