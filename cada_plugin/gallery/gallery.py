@@ -409,12 +409,12 @@ class Gallery:
     def _scored(self, query: Query, hits: list[GalleryHit]) -> list[GalleryHit]:
         """The hits with the probability that each shows the person."""
         calibration, images = self.retriever.calibration, self.store.count(query.only)
-        return [
-            replace(hit, score=float(calibration.probability(STAGE_ONE, hit.cosine, images)))
-            if hit.match is None
-            else replace(hit, score=float(calibration.probability(FINAL, self._final(hit), images)))
-            for hit in hits
-        ]
+        scores = calibration.probability(STAGE_ONE, np.array([hit.cosine for hit in hits]), images)
+        matched = [place for place, hit in enumerate(hits) if hit.match is not None]
+        if matched:
+            finals = np.array([self._final(hits[place]) for place in matched])
+            scores[matched] = calibration.probability(FINAL, finals, images)
+        return [replace(hit, score=score) for hit, score in zip(hits, scores.tolist(), strict=True)]
 
     def _tokens_of(self, rows: Sequence[GalleryRow]) -> tuple[np.ndarray, list[bool]]:
         """Tokens (I, 1+N, C) of those pictures that have them, and which those are."""
