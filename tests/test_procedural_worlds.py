@@ -19,7 +19,7 @@ from cada_plugin.datasets.procedural.people import Person, is_consistent, sample
 from cada_plugin.datasets.procedural.photo import HEIGHT, VIEWS, WIDTH, draw_scene, locate, take_photo
 from cada_plugin.datasets.procedural.slices import RARE
 from cada_plugin.datasets.procedural.worlds import CAMERA, WEB, WORLDS
-from cada_plugin.datasets.procedural.writer import describe
+from cada_plugin.datasets.procedural.writer import claims_of_phrase, describe
 from cada_plugin.errors import AnnotationError, ConfigError
 from cada_plugin.evaluation.ranking import rank_metrics
 
@@ -36,8 +36,8 @@ COLOUR_SLOTS = (
 MIRROR = {"left": "right", "right": "left", "none": "none"}
 # The digest of all captions and claims of SMALL in each world. If it changes, WORLD_VERSION must be increased.
 DIGESTS = {
-    "web": "4821b4b478383763",
-    "camera": "a6965e05cc7ece74",
+    "web": "476f7cf8a0a3b4cc",
+    "camera": "80fbbfef74a256fa",
 }
 
 
@@ -218,6 +218,37 @@ def test_claims_are_true_and_said(sampled):
             if slot in caption.claims:
                 assert caption.claims[slot] == (getattr(p.person, slot),)
             assert slot in caption.claims or world is WEB
+
+
+def test_a_phrase_holds_the_words_of_its_claims_and_of_no_other(sampled):
+    """Each phrase is looked up in the vocabulary anew: a word for each of its claims stands in it, and no colour word
+    that it does not claim. Each claim belongs to exactly one phrase."""
+    world, people = sampled
+    rng, seen = np.random.default_rng(7), set()
+    colours = {word: values for word, (_, values) in world.speech.words["colour"].items()}
+    for number, p in enumerate(people):
+        caption = describe(p.person, world, rng, view=VIEWS[number % 3], shown={*PART_OF_SLOT.values()})
+        claimed = []
+        for phrase in caption.phrases:
+            text = caption.text[phrase.start : phrase.stop]
+            claims = claims_of_phrase(caption.claims, phrase.unit)
+            assert text == " ".join(text.split())
+            assert text.isprintable()
+            assert claims, (phrase, caption.text)
+            claimed += claims
+            seen.add(phrase.unit)
+            for slot, meant in claims.items():
+                assert any(
+                    meant == values and re.search(rf"\b{word}\b", text)
+                    for kind in world.speech.words.values()
+                    for word, (_, values) in kind.items()
+                ), (slot, meant, text)
+            if phrase.unit != "hair":  # whose colours are other words, some spelt alike
+                meant = [values for slot, values in claims.items() if slot.endswith("_colour")]
+                assert all(colours[word] in meant for word in words(text) if word in colours), (text, claims)
+        assert sorted(claimed) == sorted(caption.claims)
+    everything = {"sex", "hair", "upper", "lower", "shoes", "bag", "hat", "glasses", "held"}
+    assert seen >= everything if world is WEB else seen == everything | {"inner", "scarf"}
 
 
 def test_the_camera_world_has_words_that_the_web_never_reads(records):

@@ -65,7 +65,7 @@ class IdentitySampler(Sampler):
         self.ids_per_rank = batch_size // num_instances
         self.ids_per_batch = self.ids_per_rank * self.world_size
 
-        person_ids = _person_ids(dataset)
+        person_ids = person_ids_of(dataset, "IdentitySampler")
         _, label, counts = np.unique(person_ids, return_inverse=True, return_counts=True)
         if len(counts) < self.ids_per_batch:
             raise ConfigError(
@@ -132,11 +132,11 @@ def _most_batches(groups: np.ndarray, number: int) -> int:
     return low
 
 
-def _person_ids(dataset) -> np.ndarray:
+def person_ids_of(dataset, sampler: str) -> np.ndarray:
     """Person of each item (N,), without decoding an image."""
     if not hasattr(dataset, "get_data_info"):
         raise ConfigError(
-            f"IdentitySampler cannot ask {type(dataset).__name__} for person ids: use a data set of the plugin, or one "
+            f"{sampler} cannot ask {type(dataset).__name__} for person ids: use a data set of the plugin, or one "
             "whose get_data_info(index) returns a dict with 'person_id'"
         )
     try:

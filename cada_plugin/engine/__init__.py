@@ -4,6 +4,7 @@ from .checkpoint_hook import SafeCheckpointHook
 from .consensus import ConsensusDivisionHook
 from .finite import FiniteCheckHook
 from .hooks import EpochSeedHook, PendingValidationHook, ProgressHook, RankedGalleryHook, TrainingProgressHook
+from .look_alikes import LookAlikeHook
 from .loops import RetrievalTestLoop, RetrievalValLoop
 from .optim import BF16OptimWrapper
 from .runner import CalmRunner
@@ -14,6 +15,7 @@ __all__ = [
     "ConsensusDivisionHook",
     "EpochSeedHook",
     "FiniteCheckHook",
+    "LookAlikeHook",
     "PendingValidationHook",
     "ProgressHook",
     "RankedGalleryHook",

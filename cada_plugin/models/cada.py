@@ -45,6 +45,8 @@ class CADA(FusionRetriever):
             (with probability softmax(scale * cosine)).
         negative_scale: for ``sampled``, the scale at the start and at the end of training, linear in between. If the
             two differ, training needs ``TrainingProgressHook``.
+        false_captions: share of the wrong captions of ATP that are false copies of the true one, in which a word or
+            two are exchanged or replaced (see ``FalsifyCaption``); the others come from the batch. Released: 0.
         old_names: ``num_groups`` and ``negative_temperature`` of version 0.1, with a warning.
     """
 
@@ -58,6 +60,7 @@ class CADA(FusionRetriever):
         grouping: dict | None = RELEASED_GROUPING,
         negatives: str = "hardest",
         negative_scale: tuple[float, float] = (0.0, 20.0),
+        false_captions: float = 0.0,
         visual_encoder: dict,
         text_encoder: dict,
         tokenizer: dict,
@@ -88,6 +91,9 @@ class CADA(FusionRetriever):
         self._freeze_unused()
         self.can_match = self.loss_atp is not None  # an untrained match head must not re-rank
         self.negatives, self.negative_scale = negatives, tuple(negative_scale)
+        if not 0 <= false_captions <= 1:
+            raise ConfigError(f"false_captions={false_captions}: use a share from 0 to 1")
+        self.false_captions = false_captions
         self.progress: float | None = None  # set by TrainingProgressHook
 
     def _freeze_unused(self) -> None:

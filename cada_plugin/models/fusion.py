@@ -70,6 +70,8 @@ class FusionRetriever(TextImageRetriever):
     """
 
     can_match = True
+    false_captions = 0.0
+    """Share of the wrong captions of :meth:`fuse_with_negatives` that are false copies of the true one."""
 
     def __init__(
         self,
@@ -179,7 +181,8 @@ class FusionRetriever(TextImageRetriever):
         """True pairs, captions with a wrong image and images with a wrong caption, fused as one batch of 3 B.
 
         Args:
-            inputs: ``input_ids`` (B, T), ``attention_mask`` (B, T), and ``phrase_index`` (B, T) if there are phrases.
+            inputs: ``input_ids`` (B, T), ``attention_mask`` (B, T), ``phrase_index`` (B, T) if there are phrases, and
+                ``false_ids`` (B, F) if ``false_captions`` is not 0.
             first_only: compute only the state of the first token in the last layer.
             padded: pad to the tokenizer's ``max_length``, and compute the states of padding too.
 
@@ -200,7 +203,10 @@ class FusionRetriever(TextImageRetriever):
         B = len(pairs.image_tokens)
         own = torch.arange(B, device=pairs.image_tokens.device)
         texts = self._padded_texts(inputs, padded)  # ids, mask, phrases: (B, T) each
-        ids, mask, phrases = (torch.cat([x, x, gather(x)[wrong_text]]) for x in texts)  # (3B, T)
+        wrong = [gather(x)[wrong_text] for x in texts]
+        if self.false_captions:
+            wrong = self._with_false_captions(inputs, texts, wrong)
+        ids, mask, phrases = (torch.cat([x, x, other]) for x, other in zip(texts, wrong, strict=True))  # (3B, T)
         if get_world_size() == 1:
             memory = self.image_memory(pairs.image_tokens)
         else:  # wrong images of other processes arrive as tokens: their keys and values are made here
@@ -211,6 +217,22 @@ class FusionRetriever(TextImageRetriever):
         memory = memory.select(torch.cat([own, wrong_image, own]))
         states = self.fuse(ids, mask, memory, first_only=first_only, compute_padding=padded)
         return FusedPairs(states, mask, phrases, torch.arange(3 * B, device=ids.device) < B)
+
+    def _with_false_captions(self, inputs: dict, own: tuple[Tensor, ...], wrong: list[Tensor]) -> list[Tensor]:
+        """The wrong texts, a share of them replaced by false copies of the rows' own captions.
+
+        A false copy has the tokens of the caption but for a few, so mask and phrases are the caption's.
+        """
+        if "false_ids" not in inputs:
+            raise ConfigError(
+                "false_captions needs false copies of the captions: add dict(type='FalsifyCaption') to the pipeline, "
+                "or set false_captions=0"
+            )
+        ids = inputs["false_ids"]
+        exists = (ids != self.tokenizer.pad_id).any(1)
+        chosen = (exists & (torch.rand(len(ids), device=ids.device) < self.false_captions))[:, None]  # (B, 1)
+        ids = F.pad(ids, (0, own[0].shape[1] - ids.shape[1]), value=self.tokenizer.pad_id)
+        return [torch.where(chosen, false, other) for false, other in zip((ids, *own[1:]), wrong, strict=True)]
 
     def _padded_texts(self, inputs: dict, padded: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Ids, mask and phrase numbers at a length that all processes share."""

@@ -24,7 +24,7 @@ from cada_plugin.datasets.procedural.worlds import WORLDS
 from cada_plugin.errors import ConfigError
 from cada_plugin.progress import progress_bar
 
-VERSION, WORLD_VERSION = 2, 3
+VERSION, WORLD_VERSION = 2, 4
 """Increased whenever the same arguments would give other pixels or other captions, without and with a ``world``."""
 
 SPLITS = ("train", "val", "test")

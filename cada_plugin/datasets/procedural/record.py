@@ -4,7 +4,8 @@ Each record of ``reid_raw.json`` has the keys of CUHK-PEDES, and what a reader o
 
 - ``attributes``: the person; ``twin_kind`` and ``twin_differs``: how the near-twin differs, if there is one.
 - ``view``, ``camera``, ``regions`` (see ``photo.Region``), ``seen_absent``: what the picture shows, and where.
-- ``claims`` and ``slices``: for each caption what it claims (see ``writer``), and its slices (see ``slices``).
+- ``claims``, ``phrases`` and ``slices``: for each caption what it claims, where it says it (see ``writer``), and its
+  slices (see ``slices``).
 """
 
 import json
@@ -88,6 +89,7 @@ def _write_picture(
         "regions": {part: asdict(region) for part, region in photo.regions.items()},
         "seen_absent": photo.seen_absent,
         "claims": [caption.claims for caption in captions],
+        "phrases": [[asdict(phrase) for phrase in caption.phrases] for caption in captions],
     }
 
 

@@ -26,18 +26,63 @@ _VIEWS = {
 }
 UNIT_OF_SLOT = {slot: part for slot, part in PART_OF_SLOT.items() if slot != "sleeve"} | {"sleeve": "sleeve"}
 """The thing that a caption has to mention to name a slot."""
+_PHRASE_OF_UNIT = {"pattern": "upper", "sleeve": "upper"}  # said within the phrase of the garment
+_OPEN, _CLOSE = 0xE000, "\ue0ff"
+# While a caption is put together, each phrase stands between a character that numbers its unit and a closing one. Both
+# are from Unicode's private use area, so that no caption contains them.
+_PHRASE_UNITS = ("sex", "hair", "upper", "inner", "lower", "shoes", "bag", "hat", "scarf", "glasses", "held")
+_MARKS = re.compile(f"[{chr(_OPEN)}-{_CLOSE}]")
 _TYPE_SLOT = {"upper": "upper_type", "inner": "inner_type", "lower": "lower_type", "shoes": "shoe_type"}
 _COLOUR_SLOT = {"shoes": "shoe_colour"}
 # Slots that share their words with others; all remaining ones are colours.
 _KINDS = {"inner_type": "upper_type", "bag_side": "side", "held_side": "side"}
 
 
+Claims = dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """The words ``text[start:stop]`` of a caption, which describe one thing, such as 'a red coat'."""
+
+    unit: str
+    start: int
+    stop: int
+
+
 @dataclass
 class Caption:
-    """A text, and its claims: for each slot that it names, the values that are meant."""
+    """A text, and its claims: for each slot that it names, the values that are meant. ``phrases`` says where."""
 
     text: str
-    claims: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    claims: Claims = field(default_factory=dict)
+    phrases: tuple[Phrase, ...] = ()
+
+
+def claims_of_phrase(claims: Claims, unit: str) -> Claims:
+    """What the phrase of a unit claims, out of the claims of its whole caption."""
+    return {slot: values for slot, values in claims.items() if _phrase_unit(slot) == unit}
+
+
+def _phrase_unit(slot: str) -> str:
+    unit = UNIT_OF_SLOT.get(slot, slot)
+    return _PHRASE_OF_UNIT.get(unit, unit)
+
+
+def _marked(unit: str, text: str) -> str:
+    return f"{chr(_OPEN + _PHRASE_UNITS.index(unit))}{' '.join(text.split())}{_CLOSE}"
+
+
+def _unmarked(marked: str) -> tuple[str, tuple[Phrase, ...]]:
+    """The text without its marks, and the phrases that these enclosed."""
+    phrases, start, unit = [], 0, ""
+    for removed, mark in enumerate(_MARKS.finditer(marked)):
+        place = mark.start() - removed
+        if mark.group() == _CLOSE:
+            phrases.append(Phrase(unit, start, place))
+        else:
+            unit, start = _PHRASE_UNITS[ord(mark.group()) - _OPEN], place
+    return _MARKS.sub("", marked), tuple(phrases)
 
 
 class _Writer:
@@ -45,7 +90,7 @@ class _Writer:
 
     def __init__(self, person: Person, world: World, rng: np.random.Generator, must: tuple[str, ...]) -> None:
         self.p, self.speech, self.rng, self.must = person, world.speech, rng, must
-        self.claims: dict[str, tuple[str, ...]] = {}
+        self.claims: Claims = {}
 
     def one_of(self, *options: str) -> str:
         return options[int(self.rng.integers(len(options)))]
@@ -98,12 +143,12 @@ class _Writer:
             else:
                 adjective = self.word("pattern")
         noun = self.word("upper_type")
+        garment = f"{adjective} {colour} {sleeve} {noun}{after}"
         if "inner" not in units:
-            return f"a {adjective} {colour} {sleeve} {noun}{after}"
-        inner = self.thing("inner")
-        if self.chance(0.5):
-            return f"{inner} under {self.one_of('a', 'an open')} {adjective} {colour} {sleeve} {noun}{after}"
-        return f"{self.one_of('a', 'an open')} {adjective} {colour} {sleeve} {noun}{after} over {inner}"
+            return _marked("upper", f"a {garment}")
+        inner, first = _marked("inner", self.thing("inner")), self.chance(0.5)
+        garment = _marked("upper", f"{self.one_of('a', 'an open')} {garment}")
+        return f"{inner} under {garment}" if first else f"{garment} over {inner}"
 
     def hair(self) -> str:
         length = self.word("hair")
@@ -160,7 +205,7 @@ def _join(parts: list[str]) -> str:
 def _tidy(text: str) -> str:
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r" ([,.])", r"\1", text)
-    return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
+    return re.sub(rf"\b([Aa]) (?={_MARKS.pattern}?[aeiou])", r"\1n ", text)
 
 
 def describe(
@@ -181,8 +226,8 @@ def describe(
     speech: Speech = world.speech
     shown = {*shown, "sleeve"}
     units = _choose(writer, int(rng.integers(speech.things[0], speech.things[1] + 1)), shown)
-    text = _sentences(writer, units, view) if speech.sentences else _phrase(writer, units)
-    return Caption(text, writer.claims)
+    text, phrases = _unmarked(_sentences(writer, units, view) if speech.sentences else _phrase(writer, units))
+    return Caption(text, writer.claims, phrases)
 
 
 def _worn(writer: _Writer, units: set[str]) -> list[str]:
@@ -190,18 +235,18 @@ def _worn(writer: _Writer, units: set[str]) -> list[str]:
     order = [unit for unit in ("upper", "lower", "shoes", "hat", "scarf", "glasses") if unit in units]
     if writer.chance(0.45):
         order = [order[k] for k in writer.rng.permutation(len(order))]
-    special = {"upper": lambda: writer.upper(units), "scarf": writer.scarf}
-    return [special[unit]() if unit in special else writer.thing(unit) for unit in order]
+    special = {"upper": lambda: writer.upper(units), "scarf": lambda: _marked("scarf", writer.scarf())}
+    return [special[unit]() if unit in special else _marked(unit, writer.thing(unit)) for unit in order]
 
 
 def _phrase(writer: _Writer, units: set[str]) -> str:
     """One phrase, as in the alternative text of a picture: 'a man in a red coat with a bag'."""
-    text = f"{writer.one_of('a', 'a', 'the', '')} {writer.word('sex')}"
+    text = f"{writer.one_of('a', 'a', 'the', '')} {_marked('sex', writer.word('sex'))}"
     worn = _worn(writer, units)
     if worn:
         text += f" {writer.one_of('in', 'in', 'wearing', 'with')} {_join(worn)}"
-    extra = [writer.hair()] if "hair" in units else []
-    extra += [writer.thing(unit) for unit in ("bag", "held") if unit in units]
+    extra = [_marked("hair", writer.hair())] if "hair" in units else []
+    extra += [_marked(unit, writer.thing(unit)) for unit in ("bag", "held") if unit in units]
     if extra:
         text += f"{writer.one_of(',', '')} {writer.one_of('with', 'and') if worn else 'with'} {_join(extra)}"
     return _tidy(text)
@@ -213,17 +258,17 @@ def _sentences(writer: _Writer, units: set[str], view: str) -> str:
     noun = writer.word("sex")
     if noun == "pedestrian":  # the pronouns must not give away what the noun leaves open
         his, he = "the", "the person"
-    opening = f"{writer.one_of('a', 'a', 'the', 'this')} {noun}"
+    opening = f"{writer.one_of('a', 'a', 'the', 'this')} {_marked('sex', noun)}"
     extra: list[str] = []
     if "hair" in units:
         if writer.chance(0.75):
-            opening += f" with {writer.hair()}"
+            opening += f" with {_marked('hair', writer.hair())}"
         else:
-            extra.append(f"{he} has {writer.hair()}")
+            extra.append(f"{he} has {_marked('hair', writer.hair())}")
     carried = []
     for unit, verbs in (("bag", ("carries", "is carrying", "has")), ("held", ("holds", "is holding"))):
         if unit in units:
-            carried.append((writer.one_of(*verbs), f"{writer.thing(unit)} {writer.place(unit, his)}"))
+            carried.append((writer.one_of(*verbs), _marked(unit, f"{writer.thing(unit)} {writer.place(unit, his)}")))
     if len(carried) == 2 and writer.chance(0.5):
         carried.reverse()
     if carried and writer.chance(0.2):  # free order: carried things can come before clothes

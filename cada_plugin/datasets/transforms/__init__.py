@@ -2,10 +2,11 @@
 
 from .image import LoadPersonImage, TorchvisionTransform
 from .packing import PackPersonInputs
-from .text import EncodeCaptions, MaskAttributes, MaskTokens, TagAttributes
+from .text import EncodeCaptions, FalsifyCaption, MaskAttributes, MaskTokens, TagAttributes
 
 __all__ = [
     "EncodeCaptions",
+    "FalsifyCaption",
     "LoadPersonImage",
     "MaskAttributes",
     "MaskTokens",

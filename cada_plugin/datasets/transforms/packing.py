@@ -6,7 +6,12 @@ from cada_plugin.registry import TRANSFORMS
 from cada_plugin.structures import PersonDataSample
 
 _META = ("sample_index", "person_id", "label", "image_id", "img_path", "camera_id", "is_twin")
-_PER_TOKEN = {"masked_ids": torch.long, "masked_positions": torch.bool, "phrase_index": torch.long}
+_PER_TOKEN = {
+    "masked_ids": torch.long,
+    "masked_positions": torch.bool,
+    "phrase_index": torch.long,
+    "false_ids": torch.long,
+}
 
 
 @TRANSFORMS.register_module()

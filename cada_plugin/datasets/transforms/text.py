@@ -14,6 +14,7 @@ from cada_plugin.progress import progress_bar
 from cada_plugin.registry import TASK_UTILS, TRANSFORMS, build_part
 from cada_plugin.text import phrase_spans
 from cada_plugin.text.chunks import ATTRIBUTE_TAGS
+from cada_plugin.text.opposites import Opposites
 
 
 @TRANSFORMS.register_module()
@@ -158,3 +159,31 @@ class MaskTokens:
         masked_ids = torch.where(masked & (kind < 0.8), self.mask_id, ids)
         masked_ids = torch.where(masked & (kind >= 0.9), random_words, masked_ids)
         return {**item, "masked_ids": masked_ids.tolist(), "masked_positions": masked.tolist()}
+
+
+@TRANSFORMS.register_module()
+class FalsifyCaption:
+    """Add ``false_ids``: a copy of the caption in which a word or two are replaced or exchanged so that it is false.
+
+    ``CADA(false_captions=...)`` trains the match head on them. The list is empty if no word of the caption has an
+    opposite, or if the copy has another number of word pieces. See :mod:`cada_plugin.text.opposites`.
+
+    Args:
+        tokenizer: config of the model's tokenizer.
+    """
+
+    def __init__(self, tokenizer: dict) -> None:
+        self.tokenizer = build_part(TASK_UTILS, tokenizer)
+        self._opposites: Opposites | None = None
+
+    def prepare(self, captions: Iterable[str]) -> None:
+        """Count the words of all training captions, because only these may replace others."""
+        self._opposites = Opposites(self.tokenizer.split(caption) for caption in captions)
+
+    def __call__(self, item: dict) -> dict:
+        if self._opposites is None:
+            raise ConfigError("FalsifyCaption must be a direct step of the data set's pipeline, which prepares it")
+        true = item["encoded"][0]
+        false = self._opposites.falsify(true.words)
+        ids = [] if false is None else self.tokenizer.encode(" ".join(false)).input_ids
+        return {**item, "false_ids": ids if len(ids) == len(true.input_ids) else []}

@@ -1,0 +1,98 @@
+"""False captions that differ from a true one in a word or two, and are known to be false.
+
+"A woman in a red coat with a black bag" becomes "a woman in a black coat with a red bag", or "... with a white bag".
+Such counterfactual captions as negatives come from NegCLIP (Yuksekgonul et al., ICLR 2023, arXiv 2210.01936), where
+models that never saw them read captions as bags of words.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import torch
+
+_KINDS: dict[str, str] = {
+    "colour": """
+        black jet-black blackish; white cream ivory off-white; gray grey silver grayish; orange;
+        red scarlet crimson reddish maroon burgundy; yellow golden mustard; green emerald olive greenish;
+        blue cobalt azure navy dark-blue light-blue bluish; teal turquoise; purple violet lavender lilac;
+        pink rose magenta fuchsia; brown chocolate chestnut tan beige khaki""",
+    "upper": """
+        t-shirt tee tshirt; shirt blouse; sweater jumper pullover cardigan; hoodie sweatshirt; jacket windbreaker; coat
+        overcoat parka; dress gown; polo; blazer; vest waistcoat""",
+    "lower": "trousers slacks chinos pants; jeans denims; shorts; skirt; leggings tights; joggers sweatpants",
+    "shoes": "trainers sneakers; boots; loafers moccasins; sandals; heels; slippers",
+    "bag": "rucksack backpack knapsack; satchel; handbag purse; tote; suitcase luggage; briefcase",
+    "hat": "cap visor; beanie; helmet",
+    "held": "phone smartphone cellphone; umbrella parasol; bottle; book notebook; cup; folder",
+    "glasses": "glasses spectacles eyeglasses; sunglasses shades",
+    "hair": "ponytail pigtail; bun; bald",
+    "length": "short cropped; long",
+    "side": "left; right",
+    "pattern": "striped; checked plaid checkered; dotted spotted polka-dot; plain; floral",
+    "sleeve": "long-sleeved; short-sleeved; sleeveless",
+    "order": "over; under",
+    "sex": "man male gentleman guy; woman lady female girl",
+}
+"""Kinds of words, in groups separated by semicolons. Words of different groups exclude each other; within a group they
+may be true of the same thing, so one never replaces another."""
+
+_GROUP_OF = {
+    word: (kind, number)
+    for kind, groups in _KINDS.items()
+    for number, group in enumerate(groups.split(";"))
+    for word in group.split()
+}
+SWAP = 0.5
+"""Probability that two words of a caption are exchanged, if it has two that can be. Otherwise one is replaced."""
+
+
+class Opposites:
+    """Makes false captions out of true ones.
+
+    Args:
+        captions: the training captions, as lists of words. Only words that occur in them replace others, in proportion
+            to their counts, so that a false caption cannot be told by a strange word.
+    """
+
+    def __init__(self, captions: Iterable[list[str]]) -> None:
+        counts = Counter(word for words in captions for word in words if word in _GROUP_OF)
+        self._words: dict[str, list[str]] = {}
+        for word in sorted(counts):
+            self._words.setdefault(_GROUP_OF[word][0], []).append(word)
+        self._counts = {kind: torch.tensor([float(counts[w]) for w in words]) for kind, words in self._words.items()}
+
+    def falsify(self, words: list[str]) -> list[str] | None:
+        """A false copy of a true caption, or None if no word of it has an opposite. Random, by torch's generator."""
+        places = [place for place, word in enumerate(words) if word in _GROUP_OF]
+        changed = list(words)
+        pairs = [(a, b) for k, a in enumerate(places) for b in places[k + 1 :] if _exclude(words[a], words[b])]
+        if pairs and torch.rand(()) < SWAP:
+            a, b = pairs[int(torch.randint(len(pairs), ()))]
+            changed[a], changed[b] = words[b], words[a]
+            return _with_articles(changed, (a, b))
+        for k in torch.randperm(len(places)).tolist():
+            others = self._others(words[places[k]])
+            if others is not None:
+                changed[places[k]] = others
+                return _with_articles(changed, (places[k],))
+        return None
+
+    def _others(self, word: str) -> str | None:
+        kind = _GROUP_OF[word][0]
+        candidates = self._words.get(kind, [])
+        weights = self._counts.get(kind, torch.zeros(0)) * torch.tensor([_exclude(word, other) for other in candidates])
+        return candidates[int(torch.multinomial(weights, 1))] if len(candidates) and weights.sum() > 0 else None
+
+
+def _exclude(a: str, b: str) -> bool:
+    """Whether the two words cannot both be true of one thing."""
+    (kind_a, group_a), (kind_b, group_b) = _GROUP_OF[a], _GROUP_OF[b]
+    return kind_a == kind_b and group_a != group_b
+
+
+def _with_articles(words: list[str], places: tuple[int, ...]) -> list[str]:
+    """Correct 'a' and 'an' before the changed words."""
+    for place in places:
+        if place and words[place - 1] in ("a", "an"):
+            words[place - 1] = "an" if words[place][0] in "aeiou" else "a"
+    return words
