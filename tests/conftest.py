@@ -7,6 +7,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imp
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # threads of Milvus Lite would print into the output of other tests
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel: more threads would only wait for each other
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -36,6 +37,12 @@ CAPTIONS = (
     "a person with a green backpack",
     "a boy in a yellow t-shirt, gray shorts and white sneakers holding a red umbrella",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files with the most slow tests first. Otherwise one worker is left with them when the other is done."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -31,7 +31,6 @@ class LookAlikeSampler(Sampler):
 
         train_dataloader = dict(
             batch_size=64, drop_last=True, sampler=dict(type='LookAlikeSampler', group_size=8, batch_size=64), ...)
-        custom_hooks = [..., dict(type='LookAlikeHook')]
 
     Args:
         dataset: a data set of the plugin, or any whose ``get_data_info`` (as in MMEngine) returns a ``person_id``.
@@ -41,7 +40,7 @@ class LookAlikeSampler(Sampler):
 
     Raises:
         ConfigError: ``group_size`` does not fit in a batch, the data set is smaller than one batch, or it gives no
-            person ids.
+            person ids; after the first epoch, if no ``LookAlikeHook`` runs.
     """
 
     def __init__(self, dataset, batch_size: int, group_size: int = 8, seed: int | None = None) -> None:
@@ -62,6 +61,8 @@ class LookAlikeSampler(Sampler):
         self.epoch = 0
         self.embeds: Tensor | None = None
         """(N, D), normalised, of the last epoch; set by ``LookAlikeHook``."""
+        self.served = False
+        """Whether a ``LookAlikeHook`` runs."""
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, which decides the batches. MMEngine's ``DistSamplerSeedHook`` calls this method."""
@@ -72,6 +73,11 @@ class LookAlikeSampler(Sampler):
         return len(self.person_ids) // (self.batch_size * self.world_size) * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
+        if self.epoch and not self.served:
+            raise ConfigError(
+                "nothing tells LookAlikeSampler who looks alike: add "
+                "custom_hooks=[dict(type='cada_plugin.LookAlikeHook')] to the config"
+            )
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.person_ids))
         if self.embeds is not None:

@@ -20,31 +20,31 @@ _KEY = "look_alikes"  # in checkpoints, so that a resumed run samples the batche
 class LookAlikeHook(Hook):
     """Gives ``LookAlikeSampler`` the embeddings of the items of the last epoch, at which training looked anyway.
 
-    The embedding of an item is the normalised sum of the embeddings of its image and its caption. ConfigError if the
-    loader has another sampler, or the model no ``vision_proj`` and ``text_proj``.
+    The embedding of an item is the normalised sum of the embeddings of its image and its caption. With any other
+    sampler the hook does nothing. ConfigError if the model has no ``vision_proj`` and ``text_proj``.
     """
 
     priority = "HIGH"  # before the checkpoint of the epoch is written
 
     def __init__(self) -> None:
+        self._sampler: LookAlikeSampler | None = None
         self._seen: dict[str, Tensor] = {}
         self._embeds: Tensor | None = None
         self._collected: list[tuple[Tensor, Tensor]] = []
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._sampler = runner.train_dataloader.sampler
-        if not isinstance(self._sampler, LookAlikeSampler):
-            raise ConfigError(
-                f"LookAlikeHook serves LookAlikeSampler, but train_dataloader.sampler is {type(self._sampler).__name__}"
-            )
+        sampler = runner.train_dataloader.sampler
+        if not isinstance(sampler, LookAlikeSampler):
+            return
+        self._sampler, sampler.served = sampler, True
         for name in _PROJECTIONS:
             projection = getattr(model, name, None)
             if projection is None:
                 raise ConfigError(f"LookAlikeHook needs a model with {name}: {type(model).__name__} has none")
             projection.register_forward_hook(self._remember(name))
-        if self._embeds is not None and len(self._embeds) == len(self._sampler.person_ids):
-            self._sampler.embeds = self._embeds.float()
+        if self._embeds is not None and len(self._embeds) == len(sampler.person_ids):
+            sampler.embeds = self._embeds.float()
 
     def _remember(self, name: str):
         def remember(module: nn.Module, args: tuple, output: Tensor) -> None:
@@ -55,6 +55,8 @@ class LookAlikeHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
+        if self._sampler is None:
+            return
         indices = torch.tensor([sample.sample_index for sample in data_batch["data_samples"]])
         both = sum(F.normalize(self._seen[name].float(), dim=-1) for name in _PROJECTIONS)
         self._collected.append((indices, both))

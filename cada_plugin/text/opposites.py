@@ -65,7 +65,9 @@ class Opposites:
         """A false copy of a true caption, or None if no word of it has an opposite. Random, by torch's generator."""
         places = [place for place, word in enumerate(words) if word in _GROUP_OF]
         changed = list(words)
-        pairs = [(a, b) for k, a in enumerate(places) for b in places[k + 1 :] if _exclude(words[a], words[b])]
+        # "black and white" may be one thing, of which "white and black" is true as well
+        far = [(a, b) for k, a in enumerate(places) for b in places[k + 1 :] if b - a > 2]
+        pairs = [(a, b) for a, b in far if _exclude(words[a], words[b])]
         if pairs and torch.rand(()) < SWAP:
             a, b = pairs[int(torch.randint(len(pairs), ()))]
             changed[a], changed[b] = words[b], words[a]

@@ -17,6 +17,7 @@ custom_hooks = [
     dict(type='SyncBuffersHook'),  # averages batch norm's statistics, which differ between processes
     dict(type='PendingValidationHook'),
     dict(type='TrainingProgressHook'),  # for schedules inside a model
+    dict(type='LookAlikeHook'),  # for LookAlikeSampler
     dict(type='ProgressHook'),  # progress bar
     dict(type='RankedGalleryHook'),
 ]

@@ -12,9 +12,10 @@ __train = [
     dict(type='torchvision/RandomCrop', size=image_size),
     dict(type='EncodeCaptions', tokenizer=tokenizer),
 ]
-# for CADA, with masked words
+# for CADA, with masked words and false copies of captions
 train_pipeline = [
     *__train,
+    dict(type='FalsifyCaption', tokenizer=tokenizer),
     dict(type='TagAttributes', tagger=dict(type='LexiconTagger'), tokenizer=tokenizer),
     dict(type='MaskAttributes', tokenizer=tokenizer, unit='words', probability=0.3),
     dict(type='PackPersonInputs'),
