@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import statistics
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import nn
 
 from cada_plugin import get_config
 from cada_plugin.benchmark.resources import count_flop
-from cada_plugin.benchmark.speed import curves, inputs, whole
+from cada_plugin.benchmark.speed import curves, gpu, inputs, whole
 from cada_plugin.benchmark.speed import measure as measuring
 from cada_plugin.benchmark.speed import work as works
 from cada_plugin.benchmark.speed.inputs import build_model, caption_words, random_captions, training_batch
@@ -195,6 +196,67 @@ def test_curves(tmp_path, monkeypatch):
     picture = np.asarray(Image.open(tmp_path / "curves" / "curves.png").convert("L"), float)
     assert picture.shape[1] > 1000
     assert picture.std() > 10  # something is drawn
+
+
+def test_all_rows_for_a_gpu_are_written_as_they_are_done(tmp_path, monkeypatch, capfd):
+    """One row really runs, on the CPU and in this process; one fails, one takes too long, the last has no time left."""
+    rows = {
+        "a small step": ("train", "--batch-size", "2", "--rounds", "1", "--against", "none"),
+        "an impossible one": ("train", "--batch-size", "1"),
+        "a long one": ("evaluate",),
+        "the last": ("encode",),
+    }
+    monkeypatch.setattr(gpu, "ROWS", rows)
+    clock = iter((0.0, 1.0, 200.0, 300.0, 601.0))
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: next(clock))
+    limits = []
+
+    def run_row(command: list[str], seconds: float) -> tuple[int, str]:
+        limits.append(seconds)
+        if "evaluate" in command:
+            return 124, "so far"
+        status, shown = main(command[3:]), capfd.readouterr()
+        return status, shown.out + shown.err
+
+    failed = gpu.measure_rows(tmp_path, "cpu", "tiny", 10, run_row)
+    assert failed == ["an impossible one", "a long one", "the last"]
+    assert limits == [599, 400, 300]
+    assert json.loads((tmp_path / "1_train.json").read_text())["results"][0]["sides"].keys() == {"ours"}
+    report = (tmp_path / "README.md").read_text()
+    assert (
+        "## A small step\n\n`cada speed train --batch-size 2 --rounds 1 --against none --size tiny --device cpu`"
+        in report
+    )
+    assert "| ours |" in report
+    assert "Not measured: exit status 2" in report
+    assert "use 2 or more" in report
+    assert report.count("Not measured: the limit of 10 minutes ended it") == 2
+
+
+def test_a_row_has_a_process_of_its_own_which_ends_in_time():
+    assert gpu.run_command([sys.executable, "-c", "print('done'); raise SystemExit(3)"], 60) == (3, "done\n")
+    endless = "import time; print('begun', flush=True); time.sleep(60)"
+    assert gpu.run_command([sys.executable, "-c", endless], 2) == (124, "begun\n")
+
+
+def test_rows_that_were_not_measured_end_the_command_with_an_error(tmp_path, monkeypatch, capfd):
+    def nothing(folder: Path, *_: object) -> list[str]:
+        (folder / "README.md").write_text("the report")
+        return ["re-ranking, bf16"]
+
+    monkeypatch.setattr("cada_plugin.cli.speed.measure_rows", nothing)
+    assert run("gpu", "--device", "cpu", "--out", tmp_path / "new") == 2
+    shown = capfd.readouterr()
+    assert "the report" in shown.out
+    assert "not measured: re-ranking, bf16" in shown.err
+
+
+def test_every_row_for_a_gpu_is_a_command(monkeypatch, tmp_path):
+    parsed = []
+    monkeypatch.setattr("cada_plugin.cli.speed.run_command", lambda _, args: parsed.append(args) or 0)
+    for arguments in gpu.ROWS.values():
+        assert run(*arguments, "--size", "tiny", "--device", "cpu", "--json", tmp_path / "x.json") == 0
+    assert [args.work for args in parsed] == [arguments[0] for arguments in gpu.ROWS.values()]
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ cada speed rank                                   # metrics, against torchreid's
 cada speed train --device cuda --amp --batch-size 64
 cada speed curves --out runs/curves
 cada speed search --out runs/search               # indexed galleries of 10,000 to a million images
+cada speed gpu --out runs/gpu                     # everything that needs a GPU, in ten minutes
 
-WORK is train, encode, rerank, rank, load, evaluate, curves or search; `WORK --help` shows its options. The plain path
-computes the same with the same weights, but without our optimisations.
+WORK is train, encode, rerank, rank, load, evaluate, curves, search or gpu; `WORK --help` shows its options. The plain
+path computes the same with the same weights, but without our optimisations.
 """
 
 import argparse
@@ -20,16 +21,17 @@ import torch
 
 from cada_plugin.benchmark.machine import machine, versions
 from cada_plugin.benchmark.speed.curves import draw_curves, measure_curves
+from cada_plugin.benchmark.speed.gpu import measure_rows
 from cada_plugin.benchmark.speed.inputs import CONFIGS
 from cada_plugin.benchmark.speed.measure import measure
 from cada_plugin.benchmark.speed.report import comparison, evaluation_table, load_table
 from cada_plugin.benchmark.speed.whole import evaluate, load
 from cada_plugin.benchmark.speed.work import encode_captions, encode_images, rank, rerank, train
 from cada_plugin.cli.running import run_command
-from cada_plugin.errors import ConfigError
+from cada_plugin.errors import CADAError, ConfigError
 from cada_plugin.files import writable_file, writable_folder, write_json
 
-_DRAWN = ("curves", "search")  # works that write a chart into a folder
+_FOLDERS = ("curves", "search", "gpu")  # works that write into a folder
 _AGAINST = {"train": "reference", "encode": "reference", "rerank": "reference", "rank": "torchreid"}
 
 
@@ -53,6 +55,7 @@ def _add_works(parser: argparse.ArgumentParser) -> None:
             added.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
         if model:
             added.add_argument("--size", choices=list(CONFIGS), default="base", help="of the model")
+        if model and name != "gpu":
             added.add_argument(
                 "--amp", nargs="?", const="ours", choices=["ours", "both"], help="bf16 autocast, on our side or on both"
             )
@@ -61,7 +64,7 @@ def _add_works(parser: argparse.ArgumentParser) -> None:
         if name in _AGAINST:
             sides = ["reference", "torchreid", "none"]
             added.add_argument("--against", choices=sides, default=_AGAINST[name], help="the other side")
-        if name not in _DRAWN:
+        if name not in _FOLDERS:
             added.add_argument("--json", metavar="FILE", help="write everything here")
         return added
 
@@ -94,6 +97,9 @@ def _add_works(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--queries", type=_positive, default=200, help="searches of each kind")
     one.add_argument("--out", required=True, metavar="DIR", help="for search.json and search.png")
     one.set_defaults(device="cpu")
+    one = command("gpu", "all measurements that wait for a GPU", rounds=None)
+    one.add_argument("--minutes", type=float, default=10, help="time limit")
+    one.add_argument("--out", required=True, metavar="DIR", help="for README.md and a JSON file for each row")
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -104,10 +110,13 @@ def _run(args: argparse.Namespace) -> None:
         CADAError: the two sides of a comparison give different results.
     """
     _check(args)
-    if args.work in _DRAWN:
+    if args.work in _FOLDERS:
         writable_folder(Path(args.out), "--out")
     elif args.json:
         writable_file(Path(args.json), "--json")
+    if args.work == "gpu":
+        _measure_on_gpu(args)
+        return
     place = _where(args.device)
     if args.work == "curves":
         results = measure_curves(args.device, args.rounds)
@@ -142,6 +151,13 @@ def _run(args: argparse.Namespace) -> None:
             "device": args.device,
         }
         write_json(Path(file), {**about, "work": args.work, "results": results})
+
+
+def _measure_on_gpu(args: argparse.Namespace) -> None:
+    failed = measure_rows(Path(args.out), args.device, args.size, args.minutes)
+    print((Path(args.out) / "README.md").read_text(encoding="utf-8"))
+    if failed:
+        raise CADAError(f"not measured: {'; '.join(failed)}. {args.out}/README.md says why")
 
 
 def _check(args: argparse.Namespace) -> None:
