@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import runner_factory as factory
@@ -22,8 +23,10 @@ from mmengine.runner import EpochBasedTrainLoop
 
 from cada_plugin.checkpoints.io import read_checkpoint, read_weights
 from cada_plugin.checkpoints.training_state import clean, not_finite
+from cada_plugin.engine import CalmRunner
 from cada_plugin.engine.resume import Place, last_checkpoint
 from cada_plugin.engine.start import process_rank
+from cada_plugin.errors import ConfigError
 
 NO_VALIDATION = ("val_dataloader=None", "val_cfg=None", "val_evaluator=None")
 
@@ -534,3 +537,10 @@ def test_a_pipeline_without_the_packing_step_is_named(config, split):
     assert outcome.status == 2
     assert "end the data set's pipeline with dict(type='PackPersonInputs')" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+@pytest.mark.parametrize("setting", [True, {"mode": "max-autotune"}])
+def test_compiling_is_refused_with_the_reason(setting):
+    runner = SimpleNamespace(cfg={"compile": setting})
+    with pytest.raises(ConfigError, match="shapes change with every batch"):
+        CalmRunner.build_model(runner, {})

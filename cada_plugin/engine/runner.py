@@ -88,6 +88,15 @@ class CalmRunner(Runner):
                 handler.setStream(_AboveTheBar())
         return logger
 
+    def build_model(self, model: object) -> torch.nn.Module:
+        if self.cfg.get("compile"):
+            raise ConfigError(
+                "compile is not supported, because a training step leaves padding out, so that its shapes change with "
+                "every batch and torch.compile compiles again and again (the first step of the smallest model took "
+                "seven minutes on a CPU): remove compile from the config"
+            )
+        return super().build_model(model)
+
     def build_optim_wrapper(self, optim_wrapper: object) -> object:
         kind = optim_wrapper.get("optimizer", {}).get("type") if isinstance(optim_wrapper, dict) else None
         if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:  # MMEngine: "None is not a callable object"
