@@ -46,7 +46,10 @@ class EncodedItems:
                 self._tokens = torch.empty((self._capacity, *images.tokens.shape[1:]), dtype=dtype)
             begin = len(self._meta)
             self._tokens[begin : begin + len(images.tokens)] = images.tokens
-        self._meta += [{key: getattr(sample, key) for key in _META} for sample in batch["data_samples"]]
+        self._meta += [
+            {key: getattr(sample, key) for key in _META} | {"slices": getattr(sample, "slices", None)}
+            for sample in batch["data_samples"]
+        ]
         ids, mask = batch["inputs"]["input_ids"].cpu(), batch["inputs"]["attention_mask"].cpu()
         self._captions += [row[real] for row, real in zip(ids, mask, strict=True)]
         self._image_embed.append(images.embed)
@@ -106,9 +109,16 @@ class EncodedSplit:
             gallery_ids=gallery_ids,
             query_images=images,
             query_twins=torch.tensor([item["is_twin"] for item in self.meta])[images],
+            query_slices=self._slices(),
             captions=[caption for item in self.meta for caption in item["captions"]],
             img_paths=[item["img_path"] for item in self.meta],
         )
+
+    def _slices(self) -> list[tuple[str, ...]] | None:
+        """The slices of each caption; None if no image has any."""
+        if all(item["slices"] is None for item in self.meta):
+            return None
+        return [tuple(names) for item in self.meta for names in item["slices"] or [()] * len(item["captions"])]
 
 
 def _check_complete(meta: Sequence[dict], first: dict[int, int], size: int) -> None:
