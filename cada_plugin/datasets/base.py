@@ -38,8 +38,9 @@ class TextPersonDataset(BaseDataset):
 
     Training items hold ``img_path, caption, person_id, label, image_id, camera_id, is_twin, sample_index``; evaluation
     items hold ``captions`` (a list) instead of ``caption``, and ``slices`` if the annotation has them: for each caption
-    the names of the groups of queries that it belongs to, for which metrics are given apart. ``label`` is the class number ``0..num_ids-1``: the
-    position of the person id among the sorted ids of the split. ``image_id`` is the position of the image in the split.
+    the names of the groups of queries that it belongs to, which get metrics of their own. ``label`` is the class number
+    ``0..num_ids-1``: the position of the person id among the sorted ids of the split. ``image_id`` is the position of
+    the image in the split.
 
     Augmentation is reproducible: after ``set_epoch`` (``EpochSeedHook`` calls it) a random transform depends only on
     (seed, epoch, sample index), whichever worker or process runs it. To this end torch's CPU generator is seeded from
@@ -207,7 +208,7 @@ class TextPersonDataset(BaseDataset):
 
     @classmethod
     def to_record(cls, raw: dict, image_root: str) -> dict:
-        """A valid raw record as ``{img_path, captions, person_id, camera_id, is_twin}``, with ``slices`` if it has any."""
+        """A valid raw record as ``{img_path, captions, person_id, camera_id, is_twin}``, and ``slices`` if it has any."""
         path = raw[cls.PATH_KEY]
         camera_id = raw.get("camera_id")
         slices = {"slices": [list(names) for names in raw["slices"]]} if "slices" in raw else {}

@@ -16,8 +16,8 @@ class CustomPEDES(TextPersonDataset):
     JSON (``annotations.json``): a list of ``{"file_path": "a/1.jpg", "captions": ["...", "..."], "id": 1}``, or
     ``"caption": "..."`` for one caption. CSV (``annotations.csv``): the columns ``file_path,caption,id``; rows with the
     same ``file_path`` are one image with several captions. Both may have ``split`` (any name) and ``camera_id``
-    (integer), and JSON also ``slices`` (for each caption a list of names). If no record has a ``split``, people are divided into train, val and test, see
-    :func:`~cada_plugin.datasets.splits.split_people`.
+    (integer), and JSON also ``slices`` (for each caption a list of names). If no record has a ``split``, people are
+    divided into train, val and test, see :func:`~cada_plugin.datasets.splits.split_people`.
 
     It is an error to list an image with two different ids, splits or cameras; the released data sets may.
     """

@@ -26,9 +26,9 @@ class TextToImageRetrieval(BaseMetric):
     ``t2i_match/R1`` for the shortlist ordered by the match logit alone. ``t2i/R1_gain_p`` is the p-value of the R@1
     that re-ranking gains, from a paired bootstrap over queries.
 
-    If the annotation gives *slices* of the captions, ``t2i/R1[binding]`` and ``t2i/mAP[binding]`` are over the queries of
-    the slice ``binding``, for each slice and list, and ``queries[binding]`` is their number. If it gives none but marks
-    persons who have a near-twin, ``.../R1_twins`` and so on are all metrics over the queries for those persons.
+    If the annotation gives *slices* of the captions, ``t2i/R1[binding]`` and ``t2i/mAP[binding]`` are over the queries
+    of the slice ``binding``, for each slice and list, and ``queries[binding]`` is their number. If it gives none but
+    marks persons who have a near-twin, ``.../R1_twins`` and so on are all metrics over the queries for those persons.
 
     The input is the one :class:`RetrievalResult` of a retrieval loop, which is the same in all processes. The first
     process alone computes the metrics and keeps two attributes: ``result``, that input, and ``ranks``, the output of
