@@ -208,7 +208,7 @@ class TextPersonDataset(BaseDataset):
 
     @classmethod
     def to_record(cls, raw: dict, image_root: str) -> dict:
-        """A valid raw record as ``{img_path, captions, person_id, camera_id, is_twin}``, and ``slices`` if it has any."""
+        """A valid raw record as ``{img_path, captions, person_id, camera_id, is_twin}``, perhaps with ``slices``."""
         path = raw[cls.PATH_KEY]
         camera_id = raw.get("camera_id")
         slices = {"slices": [list(names) for names in raw["slices"]]} if "slices" in raw else {}

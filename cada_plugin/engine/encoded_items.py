@@ -80,7 +80,7 @@ class EncodedItems:
         return EncodedSplit(
             [meta[place] for place in places.tolist()],
             ImageFeatures(image_embed[places.to(image_embed.device)], self._tokens),
-            _texts([captions[query] for query in queries.tolist()], text_embed[queries.to(text_embed.device)]),
+            joined_texts([captions[query] for query in queries.tolist()], text_embed[queries.to(text_embed.device)]),
             own.where((own >= 0) & (own < mine[1]), -1),
         )
 
@@ -138,7 +138,8 @@ def _gather_rows(x: Tensor) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(padded, sizes, strict=True)])
 
 
-def _texts(captions: list[Tensor], embed: Tensor) -> TextFeatures:
+def joined_texts(captions: list[Tensor], embed: Tensor) -> TextFeatures:
+    """Features of captions, given the ids of each, without padding, and all embeddings (Q, D)."""
     lengths = torch.tensor([len(ids) for ids in captions])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     ids = pad_sequence(captions, batch_first=True)
