@@ -99,11 +99,15 @@ class RetrievalResult(TwoStageScores):
 
     @property
     def slices(self) -> dict[str, Tensor]:
-        """For each slice a mask (Q,) of its captions; empty without slices. Names of one word come first, then those
-        of families such as ``names hat``, each in alphabetical order."""
-        named = self.query_slices or []
-        order = sorted({name for names in named for name in names}, key=lambda name: (" " in name, name))
-        return {name: torch.tensor([name in names for names in named]) for name in order}
+        """For each slice a mask (Q,) of its captions; empty without slices."""
+        return slice_masks(self.query_slices or [])
+
+
+def slice_masks(query_slices: list[tuple[str, ...]]) -> dict[str, Tensor]:
+    """For each slice a mask (Q,) of its captions, given the slices of Q captions. Names of one word come first, then
+    those of families such as ``names hat``, each in alphabetical order."""
+    order = sorted({name for names in query_slices for name in names}, key=lambda name: (" " in name, name))
+    return {name: torch.tensor([name in names for names in query_slices]) for name in order}
 
 
 def cosine_similarity(text_embed: Tensor, image_embed: Tensor) -> Tensor:

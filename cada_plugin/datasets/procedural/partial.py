@@ -67,19 +67,19 @@ def is_drawn_world(arguments: dict) -> bool:
     return bool((arguments.get("build") or {}).get("world"))
 
 
-def drawn_records(dataset: TextPersonDataset) -> tuple[list[dict], World]:
-    """The annotation records of the data set's split, in its order, and the world.
+def drawn_records(dataset: TextPersonDataset, split: str | None = None) -> tuple[list[dict], World]:
+    """The annotation records of a split, by default the data set's own, in its order, and the world.
 
     Raises:
         AnnotationError: it is not the data set of a drawn world.
     """
+    split = split or dataset.split
     try:
         arguments = json.loads((Path(dataset.data_root) / "procedural.json").read_text(encoding="utf-8"))
         world = WORLDS[arguments["world"]]
-        records = [
-            record for record in dataset.read_annotation(dataset.ann_file).records if record["split"] == dataset.split
-        ]
-        if not records or any({"claims", "phrases", "attributes"} - record.keys() for record in records):
+        path = dataset.find_annotation(dataset.data_root, dataset.ann_file or None)
+        records = [record for record in dataset.read_annotation(path).records if record["split"] == split]
+        if any({"claims", "phrases", "attributes"} - record.keys() for record in records):
             raise KeyError("claims")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AnnotationError(
