@@ -58,7 +58,7 @@ def read_oracles(out: Path) -> list[dict]:
     because they are quickly computed again."""
     try:
         entries = json.loads((out / "oracles.json").read_text(encoding="utf-8"))
-        whole = all(
+        whole = isinstance(entries, list) and all(
             isinstance(entry["test_set"], dict) and all(isinstance(entry["metrics"][n], dict) for n in (READER, VIEWER))
             for entry in entries
         )
