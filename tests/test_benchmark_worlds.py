@@ -115,6 +115,11 @@ def world(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("oracles") / "people"
     build = {"world": "camera", "seed": 6, "identities": {"train": 10, "test": 25}, "images_per_identity": 2}
     build_procedural(folder, **build)
+    records = json.loads((folder / "reid_raw.json").read_text())
+    for record in records[-30:]:  # dark pictures, so that the viewer misses something among so few people
+        record["regions"] = {part: region | {"visible": False} for part, region in record["regions"].items()}
+        record["seen_absent"] = []
+    (folder / "reid_raw.json").write_text(json.dumps(records))
     return {"type": "ProceduralPEDES", "data_root": str(folder), "build": build, "split": "test", "test_mode": True}
 
 
@@ -131,7 +136,7 @@ def test_oracles_are_ranked_like_a_model(world):
         of_twins = rank_metrics(scores[rows], ids[0][rows], ids[1], (1,))
         assert found[name]["t2i_global/R1[twins]"] == pytest.approx(of_twins["R1"])
         assert found[name]["queries[twins]"] == len(rows)
-    assert found[VIEWER] != found[READER]
+    assert found[VIEWER]["t2i_global/mAP"] < found[READER]["t2i_global/mAP"]
     first = oracle_metrics(world | {"captions_per_image": 1})
     assert first[READER]["queries[names upper]"] < found[READER]["queries[names upper]"]
 
