@@ -123,7 +123,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Request:
-    """The request for a benchmark; see the arguments of ``cada benchmark``. ``vary`` holds variants of the configs."""
+    """The request for a benchmark; see the arguments of ``cada benchmark``. ``vary`` holds variants of the configs, and
+    ``save`` is the file that the results are written to as well."""
 
     configs: Sequence[str]
     out: str
