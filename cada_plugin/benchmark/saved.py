@@ -32,6 +32,7 @@ def portable(results: dict) -> dict:
     def of_row(row: dict) -> dict:
         failure = row.get("cost_failure") and {"error": row["cost_failure"]["error"]}
         own = {"cost_failure": failure} if "cost_failure" in row else {}
+        own |= {"config": Path(row["config"]).name} if "config" in row else {}
         return row | {"runs": [bare(run) for run in row["runs"]]} | own
 
     changed = {key: [of_row(row) for row in results[key]] for key in ("rows", "references", "cross")}
