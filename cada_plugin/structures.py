@@ -17,4 +17,6 @@ class PersonDataSample(BaseDataElement):
     - ``captions`` (list of str): one caption in training, all of the image's captions in evaluation.
     - ``camera_id`` (int or None): camera, if the data set gives it.
     - ``is_twin`` (bool): the identity has a near-twin in the split (procedural data only).
+    - ``slices`` (list of lists of str, evaluation): for each caption the groups of queries that it belongs to; absent
+      if the annotation has none.
     """

@@ -80,6 +80,19 @@ def write_run(folder: Path) -> Path:
     return config
 
 
+def write_world(folder: Path) -> Path:
+    """The same with people of the camera world; returns the path of the config ``world.py``."""
+    build = {"world": "camera", "seed": 3, "identities": {"train": 8, "val": 3, "test": 6}, "images_per_identity": 2}
+    build_procedural(folder / "world", **build)
+    text = CONFIG.format(repo=REPO, data=folder / "world", topk=TOPK).replace("procedural_pedes", "procedural_camera")
+    lines = text.splitlines()
+    (place,) = (number for number, line in enumerate(lines) if line.startswith("build = "))
+    lines[place] = f"build = dict(_delete_=True, **{build!r})"
+    config = folder / "world.py"
+    config.write_text("\n".join(lines) + "\n")
+    return config
+
+
 @dataclass
 class Outcome:
     """Exit status and output of a tool; a negative ``status`` is minus the signal that killed it."""

@@ -167,7 +167,7 @@ def test_wrong_chunks_are_refused():
 def test_bootstrap_of_equal_models_sees_no_gain():
     a = np.random.default_rng(0).random(200)
     result = paired_bootstrap(a, a)
-    assert result == {"difference": 0.0, "p_value": 1.0, "low": 0.0, "high": 0.0}
+    assert result == {"difference": 0.0, "p_value": 1.0, "low": 0.0, "high": 0.0, "error": 0.0}
 
 
 def test_bootstrap_sees_a_clear_gain_and_its_size():
@@ -178,6 +178,7 @@ def test_bootstrap_sees_a_clear_gain_and_its_size():
     assert result["low"] < 0.1 < result["high"]
     # of the normal theory: 2 * 1.96 * 0.2 / sqrt(400)
     assert result["high"] - result["low"] == pytest.approx(0.0392, rel=0.15)
+    assert result["error"] == pytest.approx(0.01, rel=0.15)
 
 
 def test_bootstrap_is_deterministic_by_seed():

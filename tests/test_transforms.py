@@ -1,5 +1,7 @@
 """From a record to a batch: images, masked attributes, packing, and all steps together on the procedural data set."""
 
+from collections import Counter
+
 import pytest
 import torch
 from conftest import TOKENIZER
@@ -11,6 +13,7 @@ from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.datasets.collate import person_collate
 from cada_plugin.datasets.transforms import (
     EncodeCaptions,
+    KeepPhrases,
     LoadPersonImage,
     MaskAttributes,
     PackPersonInputs,
@@ -106,6 +109,61 @@ def test_caption_without_attributes_has_no_phrases_and_no_masks():
     assert set(item["phrase_index"]) == {-1}
     for unit in MaskAttributes.UNITS:
         assert not any(MaskAttributes(LONG, unit, 1.0)(item)["masked_positions"])
+
+
+# ---------------------------------------------------------------- captions cut to some phrases
+
+
+def cut(probability, caption=CAPTION, times=1):
+    """The captions of ``times`` items."""
+    keep = KeepPhrases({"type": "LexiconTagger"}, LONG, probability)
+    return [keep({"caption": caption})["caption"] for _ in range(times)]
+
+
+def test_a_cut_caption_is_a_list_of_some_phrases_with_their_articles():
+    """All subsets of the phrases come up, each number of phrases as often as any other."""
+    torch.manual_seed(0)
+    caption = "An old man in a red and white jacket, with the black shoes."
+    phrases = ["an old man", "a red and white jacket", "black shoes"]
+    lists = {(one,): one for one in phrases} | {
+        (a, b): f"{a} and {b}" for k, a in enumerate(phrases) for b in phrases[k + 1 :]
+    }
+    lists[tuple(phrases)] = "an old man, a red and white jacket and black shoes"
+    made = Counter(cut(1.0, caption, 600))
+    assert set(made) == set(lists.values())
+    sizes = Counter()
+    for kept, text in lists.items():
+        sizes[len(kept)] += made[text] / 600
+    assert all(abs(share - 1 / 3) < 0.08 for share in sizes.values())
+
+
+def test_captions_are_cut_with_the_given_probability_by_torchs_generator():
+    torch.manual_seed(1)
+    made = cut(0.3, times=400)
+    assert abs(sum(text != CAPTION for text in made) / 400 - 0.3) < 0.08
+    torch.manual_seed(1)
+    assert cut(0.3, times=400) == made
+    assert cut(0.0, times=5) == [CAPTION] * 5
+    assert cut(1.0, "with this and that") == ["with this and that"]
+
+
+def test_a_cut_caption_is_tokenised_tagged_and_falsified_like_any_other():
+    steps = [EncodeCaptions(LONG), TagAttributes({"type": "LexiconTagger"}, LONG), MaskAttributes(LONG, "words", 1.0)]
+    torch.manual_seed(2)
+    item = {"caption": "A man in a red coat carries a black bag."}
+    for step in [KeepPhrases({"type": "LexiconTagger"}, LONG, 1.0), *steps]:
+        item = step(item)
+    assert item["encoded"][0].words == item["caption"].replace(",", " ,").lower().split()
+    assert max(item["phrase_index"]) + 1 == sum(w in ("man", "coat", "bag") for w in item["encoded"][0].words)
+    assert any(item["masked_positions"])
+
+
+def test_phrases_are_kept_in_training_only_and_before_tokens():
+    for item in ({"captions": [CAPTION]}, {"caption": CAPTION, "encoded": []}):
+        with pytest.raises(ConfigError, match="put it before EncodeCaptions"):
+            KeepPhrases({"type": "LexiconTagger"}, LONG, 1.0)(item)
+    with pytest.raises(ConfigError, match="use a number from 0 to 1"):
+        cut(1.5)
 
 
 def test_impossible_masking_is_refused():

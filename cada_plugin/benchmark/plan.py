@@ -8,8 +8,10 @@ The folder of a benchmark::
     <out>/<config name>/cross_<other>.py      the same with the test set of another config
     <out>/<config name>/cost/                 cost.json, cost.log, failure.json
     <out>/<config name>/seed0/                a work dir; "given" in place of "seed0" for a given checkpoint
-        run.json, metrics.json, queries.npz, train.log, test.log, failure.json
+        run.json, metrics.json, queries.npz, partial.json (drawn worlds), train.log, test.log, failure.json
         cross_<other>/                        its test on the other test set
+    <out>/<config name>/start/                the test of the weights that its training starts from
+    <out>/oracles.json                        the ceilings of drawn worlds, see ``oracles``
 """
 
 from collections import Counter
@@ -21,6 +23,8 @@ from mmengine.config import Config
 
 from cada_plugin.benchmark.records import Records, read_records
 from cada_plugin.benchmark.variants import Variant, check_variants
+from cada_plugin.checkpoints.io import shipped_path
+from cada_plugin.datasets.procedural.partial import is_drawn_world
 from cada_plugin.engine.config import SETTINGS, override, settings_of
 from cada_plugin.engine.start import prepare, use_amp
 from cada_plugin.errors import CheckpointError, ConfigError
@@ -31,7 +35,8 @@ from cada_plugin.integrations.any_config import read_any_config
 @dataclass(frozen=True)
 class Run:
     """One training with its test, or only a test: of a ``given`` checkpoint (then ``seed`` is None), or of the
-    checkpoint of another run with the same training, ``trained_as``.
+    checkpoint of another run with the same training, ``trained_as``. With ``partial``, it is also tested on short and
+    on wrong captions, which only drawn worlds have.
 
     The children read ``config``, which is a copy, so that editing its source during a benchmark does not affect the
     later seeds.
@@ -43,6 +48,7 @@ class Run:
     seed: int | None
     given: Path | None = None
     trained_as: "Run | None" = None
+    partial: bool = False
 
     @property
     def label(self) -> str:
@@ -72,7 +78,8 @@ class CrossTest:
 @dataclass(frozen=True)
 class Row:
     """One row of the tables: a config or a variant of it. Its ``name`` is the stem of the config file, or
-    ``<stem>-<variant>`` for a variant."""
+    ``<stem>-<variant>`` for a variant. ``start`` is the test of the weights that the config starts from; it has none if
+    it starts from scratch, and a variant has none."""
 
     name: str
     source: str
@@ -80,6 +87,7 @@ class Row:
     test_set: dict
     runs: tuple[Run, ...]
     cross_tests: tuple[CrossTest, ...]
+    start: Run | None = None
 
     @property
     def cost(self) -> Path:
@@ -104,7 +112,8 @@ class Plan:
         """
         for name in ("results.json", "results.csv", "results.md", "accuracy.png", "cost.png"):
             writable_file(self.out / name, "--out")
-        for folder in (run.folder for row in self.rows for run in row.runs):
+        starts = [row.start for row in self.rows if row.start is not None]
+        for folder in (run.folder for run in (*(run for row in self.rows for run in row.runs), *starts)):
             writable_folder(folder, "--out")
         for path, config in self.configs.items():
             writable_file(path, "--out")
@@ -114,7 +123,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Request:
-    """The request for a benchmark; see the arguments of ``cada benchmark``. ``vary`` holds variants of the configs."""
+    """The request for a benchmark; see the arguments of ``cada benchmark``. ``vary`` holds variants of the configs, and
+    ``save`` is the file that the results are written to as well."""
 
     configs: Sequence[str]
     out: str
@@ -125,6 +135,7 @@ class Request:
     amp: bool = False
     options: dict = field(default_factory=dict)
     vary: Sequence[Variant] = ()
+    save: str | None = None
 
 
 def make_plan(request: Request) -> Plan:
@@ -155,26 +166,42 @@ def make_plan(request: Request) -> Plan:
             folder = out / name
             own = folder / f"{name}.py"
             configs[own] = config
-            if request.test_only:
-                runs = [Run(name, own, folder / "given", None, Path(request.test_only[number]))]
-            elif alike := next((runs for other, runs in trained if _trains_alike(config, other)), None):
-                runs = [Run(name, own, folder / run.folder.name, run.seed, trained_as=run) for run in alike]
-            else:
-                runs = [Run(name, own, folder / f"seed{seed}", seed) for seed in seeds]
-                trained.append((config, runs))
             test_set = _test_set(config, source)
+            partial = is_drawn_world(test_set)
+            if request.test_only:
+                given = Path(request.test_only[number])
+                runs = [Run(name, own, folder / "given", None, given, partial=partial)]
+            elif alike := next((runs for other, runs in trained if _trains_alike(config, other)), None):
+                runs = [
+                    Run(name, own, folder / run.folder.name, run.seed, trained_as=run, partial=partial) for run in alike
+                ]
+            else:
+                runs = [Run(name, own, folder / f"seed{seed}", seed, partial=partial) for seed in seeds]
+                trained.append((config, runs))
+            weights = _start_weights(config) if name == Path(source).stem else None
+            start = weights and Run(f"{name}, start weights", own, folder / "start", None, weights, partial=partial)
             cross_tests = []
             for target, dataset in cross.items():
                 if dataset != test_set:  # the config's own test set needs no second test
                     path = folder / f"cross_{target}.py"
                     configs[path] = _with_test_set(config, dataset)
                     cross_tests += [CrossTest(run, target, path, run.folder / f"cross_{target}") for run in runs]
-            rows.append(Row(name, source, folder, test_set, tuple(runs), tuple(cross_tests)))
+            rows.append(Row(name, source, folder, test_set, tuple(runs), tuple(cross_tests), start))
     for path, config in configs.items():
         _check_same_config(path, config)
     for row in rows:
         _check_same_checkpoint(row.runs[0])
+        if row.start is not None:
+            _check_same_checkpoint(row.start)
     return Plan(out, tuple(rows), cross, configs)
+
+
+def _start_weights(config: Config) -> Path | None:
+    """The local file or folder of weights that training starts from, if the config names one that exists."""
+    path = ((config.model if "model" in config else None) or {}).get("init_cfg") or {}
+    path = path.get("checkpoint") if isinstance(path, dict) else None
+    found = Path(shipped_path(path)) if isinstance(path, str) else None
+    return found if found is not None and found.exists() else None
 
 
 def checkpoint_note(path: Path) -> dict:

@@ -49,6 +49,7 @@ class Records:
         notes: which checkpoint was tested, and how long training and test took.
         failure: ``error`` and ``log`` of the last attempt.
         cost: see :mod:`cada_plugin.benchmark.cost`.
+        partial: metrics of short and of wrong captions, see :mod:`cada_plugin.engine.partial`.
         damage: for each file that cannot be used, its name and the reason.
     """
 
@@ -58,6 +59,7 @@ class Records:
     failure: dict[str, str] | None
     cost: dict[str, Any] | None
     damage: tuple[str, ...]
+    partial: dict[str, float] | None = None
 
     @property
     def tested(self) -> bool:
@@ -97,7 +99,8 @@ def read_records(folder: Path, noted: bool = False) -> Records:
         elif "checkpoint" not in notes:
             damage.append("run.json names no checkpoint")
     failure, cost = read("failure.json", _read_failure), read("cost.json", _read_cost)
-    return Records(metrics, queries, notes or {}, failure, cost, tuple(damage))
+    partial = read("partial.json", _read_partial)
+    return Records(metrics, queries, notes or {}, failure, cost, tuple(damage), partial)
 
 
 class _Damaged(Exception):
@@ -138,6 +141,13 @@ def _read_metrics(path: Path) -> dict[str, float]:
         _number(metrics, key, *((0.0, 100.0) if percent else ()))
     if not any(key.partition("/")[0] in STAGES for key in metrics):
         raise _Damaged(f"has no metric of a retrieval ({STAGE_ONE}/R1)")
+    return metrics
+
+
+def _read_partial(path: Path) -> dict[str, float]:
+    metrics = _read_json(path)
+    for key in metrics:
+        _number(metrics, key, 0.0)
     return metrics
 
 

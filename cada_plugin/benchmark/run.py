@@ -9,11 +9,13 @@ from pathlib import Path
 from cada_plugin.benchmark.charts import draw_accuracy, draw_cost
 from cada_plugin.benchmark.jobs import Job, JobError, run_all, sole_user
 from cada_plugin.benchmark.machine import machine
+from cada_plugin.benchmark.oracles import write_oracles
 from cada_plugin.benchmark.plan import CrossTest, Plan, Request, Row, Run, checkpoint_note, make_plan
 from cada_plugin.benchmark.records import read_records
 from cada_plugin.benchmark.report import collect, summary, write_reports
+from cada_plugin.benchmark.saved import portable
 from cada_plugin.engine.resume import last_checkpoint
-from cada_plugin.files import writable_folder, write_json
+from cada_plugin.files import writable_file, writable_folder, write_json
 
 Call = Callable[[Sequence[object], Path], None]
 
@@ -25,6 +27,8 @@ def benchmark(request: Request) -> int:
     """Run everything in the request that is not done yet; returns the number of failures."""
     plan = make_plan(request)
     writable_folder(plan.out, "--out")
+    if request.save:
+        writable_file(Path(request.save), "--save")
     failed = []
 
     def ended(job: Job, error: JobError | None) -> str:
@@ -41,6 +45,9 @@ def benchmark(request: Request) -> int:
         variants = [run for run in runs if run.trained_as]
         jobs = [_train_and_test(run) for run in runs if not run.trained_as and not _is_finished(run)]
         run_all(jobs, request.jobs, lock, "runs", ended)
+        starts = [row.start for row in plan.rows if row.start is not None]
+        jobs = [_train_and_test(run) for run in starts if not _is_finished(run)]
+        run_all(jobs, request.jobs, lock, "start weights", ended)
         jobs = [_train_and_test(run) for run in variants if _is_finished(run.trained_as) and not _is_finished(run)]
         run_all(jobs, request.jobs, lock, "variants that need no training", ended)
         crosses = [cross for row in plan.rows for cross in row.cross_tests if _is_finished(cross.run)]
@@ -49,10 +56,13 @@ def benchmark(request: Request) -> int:
         rows = [row for row in plan.rows if any(_is_finished(run) for run in row.runs)]
         jobs = [_cost(row) for row in rows if not _is_measured(row)]
         run_all(jobs, 1, lock, "costs", ended)  # one at a time, so that measurements do not disturb each other
+        write_oracles(plan.out, [row.test_set for row in rows])
         results = collect(plan)
         write_reports(plan.out, results)
         draw_accuracy(results, plan.out / "accuracy.png")
         draw_cost(results, plan.out / "cost.png")
+        if request.save:
+            write_json(Path(request.save), portable(results))
     print((plan.out / "results.md").read_text(encoding="utf-8"))
     print(f"written: {plan.out}/results.md, .json, .csv, accuracy.png, cost.png", file=sys.stderr)
     return len(failed)
@@ -61,6 +71,7 @@ def benchmark(request: Request) -> int:
 def _name_damage(plan: Plan) -> None:
     """Print one line for each run whose files cannot be used."""
     made = [made for row in plan.rows for made in (*row.runs, *row.cross_tests)]
+    made += [row.start for row in plan.rows if row.start is not None]
     found = [(one.label, one.folder, one.records()) for one in made]
     found += [(f"cost of {row.name}", row.cost, read_records(row.cost)) for row in plan.rows]
     for label, folder, records in found:
@@ -102,7 +113,7 @@ def _train_and_test(run: Run) -> Job:
             state["checkpoint"] = _chosen_checkpoint(run.folder).name  # relative: the folder may be moved
         write_json(note, state)
         begin = time.monotonic()
-        _test(call, run.config, run.folder / state["checkpoint"], run.folder, options)
+        _test(call, run.config, run.folder / state["checkpoint"], run.folder, options, run.partial)
         write_json(note, state | {"test_seconds": time.monotonic() - begin})
 
     return Job(run.label, run.folder, work)
@@ -126,8 +137,11 @@ def _cross_test(cross: CrossTest) -> Job:
     return Job(cross.label, cross.folder, work)
 
 
-def _test(call: Call, config: Path, checkpoint: Path, folder: Path, options: Sequence[str]) -> None:
+def _test(
+    call: Call, config: Path, checkpoint: Path, folder: Path, options: Sequence[str], partial: bool = False
+) -> None:
     out = ["--out", folder / "metrics.json", "--queries", folder / "queries.npz"]
+    out += ["--partial", folder / "partial.json"] if partial else []
     command = [*COMMAND, "test", config, checkpoint, "--work-dir", folder, *out]
     call([*command, "--cfg-options", *options] if options else command, folder / "test.log")
     records = read_records(folder)

@@ -50,6 +50,9 @@ def main(argv: list[str]) -> int:
         help="run variants of each config as well: 'NAME: KEY=VALUE KEY=VALUE ...', or a YAML file of many; those that "
         "change the test alone are not trained again. 'CONFIG/NAME: ...' varies one config only",
     )
+    parser.add_argument(
+        "--save", metavar="FILE.json", help="write the results here as well, without paths, for `cada report`"
+    )
     add_overrides(parser)
     return run_command(_run, parser.parse_args(argv))
 
@@ -65,6 +68,7 @@ def _run(args: argparse.Namespace) -> int:
         args.amp,
         args.cfg_options or {},
         [variant for word in args.vary for variant in _read_vary(word)],
+        args.save,
     )
     return int(benchmark(request) > 0)
 

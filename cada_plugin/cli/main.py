@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "draw people, index them and search them in the browser",
     "calibrate": "fit the probabilities of a model's scores on its validation split",
     "benchmark": "train and test several configs with several seeds, and compare them",
+    "report": "make the tables and charts of a benchmark again, from its saved results",
     "cost": "measure what one model costs: parameters, arithmetic, speed, memory",
     "speed": "compare the speed of this code with a plain implementation and torchreid",
     "check-data": "check a copy of a data set before training on it",

@@ -18,6 +18,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("checkpoint", help="ours, released CADA, BLIP, or a Hugging Face BLIP folder")
     parser.add_argument("--out", metavar="FILE.json", help="write the metrics here")
     parser.add_argument("--queries", metavar="FILE.npz", help="write rank and precision of every query here")
+    parser.add_argument(
+        "--partial",
+        metavar="FILE.json",
+        help="test captions cut to one, two and three phrases, and captions with one wrong phrase, as well, and write "
+        "their metrics here; for procedural people of a drawn world",
+    )
     add_yaml_arguments(parser)
     return run_command(_run, parser.parse_intermixed_args(argv))
 
@@ -27,4 +33,4 @@ def _run(args: argparse.Namespace) -> None:
     if args.dry_run:
         print(config.pretty_text)
     else:
-        run_test(config, args.checkpoint, args.out, args.queries, args.amp)
+        run_test(config, args.checkpoint, args.out, args.queries, args.amp, args.partial)

@@ -21,6 +21,7 @@ from cada_plugin.text import clean_caption
 
 SHOWN = 5  # how many offending records a message lists per kind of problem
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+_SLICE_NAME = re.compile(r"[\w-]([\w -]{0,38}[\w-])?")
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,19 @@ def _value_problems(record: dict, image_root: str, path_key: str, splits: Sequen
             yield "unknown_split", f"split {record['split'][:40]!r} is unknown: allowed {', '.join(splits)}"
     if not isinstance(record.get("is_twin", False), bool):
         yield "wrong_type", "'is_twin' is neither true nor false"
+    if "slices" in record and (trouble := _slices_trouble(record["slices"], record.get("captions"))):
+        yield "bad_slices", trouble
+
+
+def _slices_trouble(slices: Any, captions: Any) -> str | None:
+    example = '[["hats"], []] for two captions'
+    if not isinstance(slices, list) or not all(isinstance(names, list) for names in slices):
+        return f"'slices' is no list of lists of names: write one list for each caption, such as {example}"
+    if not all(_is_text(name) and _SLICE_NAME.fullmatch(name) for names in slices for name in names):
+        return "a name in 'slices' is not 1 to 40 letters, digits, spaces, '_' or '-': metrics are named after it"
+    if isinstance(captions, list) and len(slices) != len(captions):
+        return f"'slices' has {len(slices)} lists for {len(captions)} captions: write one for each, such as {example}"
+    return None
 
 
 def validate_records(annotation: Annotation, image_root: str, **rules: Any) -> None:

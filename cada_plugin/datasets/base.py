@@ -37,8 +37,10 @@ class TextPersonDataset(BaseDataset):
     """Base of all data sets of the plugin. A subclass describes its data set by class attributes.
 
     Training items hold ``img_path, caption, person_id, label, image_id, camera_id, is_twin, sample_index``; evaluation
-    items hold ``captions`` (a list) instead of ``caption``. ``label`` is the class number ``0..num_ids-1``: the
-    position of the person id among the sorted ids of the split. ``image_id`` is the position of the image in the split.
+    items hold ``captions`` (a list) instead of ``caption``, and ``slices`` if the annotation has them: for each caption
+    the names of the groups of queries that it belongs to, which get metrics of their own. ``label`` is the class number
+    ``0..num_ids-1``: the position of the person id among the sorted ids of the split. ``image_id`` is the position of
+    the image in the split.
 
     Augmentation is reproducible: after ``set_epoch`` (``EpochSeedHook`` calls it) a random transform depends only on
     (seed, epoch, sample index), whichever worker or process runs it. To this end torch's CPU generator is seeded from
@@ -206,15 +208,17 @@ class TextPersonDataset(BaseDataset):
 
     @classmethod
     def to_record(cls, raw: dict, image_root: str) -> dict:
-        """A valid raw record as ``{img_path, captions, person_id, camera_id, is_twin}``."""
+        """A valid raw record as ``{img_path, captions, person_id, camera_id, is_twin}``, perhaps with ``slices``."""
         path = raw[cls.PATH_KEY]
         camera_id = raw.get("camera_id")
+        slices = {"slices": [list(names) for names in raw["slices"]]} if "slices" in raw else {}
         return {
             "img_path": resolve_image_path(image_root, path),
             "captions": list(raw["captions"]),
             "person_id": raw["id"],
             "camera_id": cls.parse_camera_id(path) if camera_id is None else camera_id,
             "is_twin": raw.get("is_twin", False),
+            **slices,
         }
 
     # MMEngine's life cycle
@@ -230,7 +234,8 @@ class TextPersonDataset(BaseDataset):
         raw = [r for r in annotation.records if r["split"] == self.split]
         records = [self.to_record(r, self.image_root) for r in self.merge(raw)]
         for record in records:
-            record["captions"] = record["captions"][: self.captions_per_image]
+            for key in record.keys() & {"captions", "slices"}:
+                record[key] = record[key][: self.captions_per_image]
         if self.verify_images:
             paths = {record["img_path"]: None for record in records}
             raise_for_bad_images(verify_images(paths), len(paths))
@@ -243,6 +248,7 @@ class TextPersonDataset(BaseDataset):
                 items.append(item)
             else:
                 captions = item.pop("captions")
+                item.pop("slices", None)
                 items.extend({**item, "caption": caption} for caption in captions)
         captions = [caption for record in records for caption in record["captions"]]
         for transform in self.pipeline.transforms:

@@ -16,8 +16,8 @@ class CustomPEDES(TextPersonDataset):
     JSON (``annotations.json``): a list of ``{"file_path": "a/1.jpg", "captions": ["...", "..."], "id": 1}``, or
     ``"caption": "..."`` for one caption. CSV (``annotations.csv``): the columns ``file_path,caption,id``; rows with the
     same ``file_path`` are one image with several captions. Both may have ``split`` (any name) and ``camera_id``
-    (integer). If no record has a ``split``, people are divided into train, val and test, see
-    :func:`~cada_plugin.datasets.splits.split_people`.
+    (integer), and JSON also ``slices`` (for each caption a list of names). If no record has a ``split``, people are
+    divided into train, val and test, see :func:`~cada_plugin.datasets.splits.split_people`.
 
     It is an error to list an image with two different ids, splits or cameras; the released data sets may.
     """
@@ -50,7 +50,14 @@ class CustomPEDES(TextPersonDataset):
         for record in records:
             key = posixpath.normpath(record["file_path"])
             if key in images:
+                if "slices" in images[key] or "slices" in record:
+                    images[key]["slices"] = [*_slices(images[key]), *_slices(record)]
                 images[key]["captions"].extend(record["captions"])
             else:
                 images[key] = {**record, "captions": list(record["captions"])}
         return list(images.values())
+
+
+def _slices(record: dict) -> list[list[str]]:
+    """The slices of each caption, none where the record names none."""
+    return record.get("slices", [[] for _ in record["captions"]])

@@ -46,7 +46,10 @@ class EncodedItems:
                 self._tokens = torch.empty((self._capacity, *images.tokens.shape[1:]), dtype=dtype)
             begin = len(self._meta)
             self._tokens[begin : begin + len(images.tokens)] = images.tokens
-        self._meta += [{key: getattr(sample, key) for key in _META} for sample in batch["data_samples"]]
+        self._meta += [
+            {key: getattr(sample, key) for key in _META} | {"slices": getattr(sample, "slices", None)}
+            for sample in batch["data_samples"]
+        ]
         ids, mask = batch["inputs"]["input_ids"].cpu(), batch["inputs"]["attention_mask"].cpu()
         self._captions += [row[real] for row, real in zip(ids, mask, strict=True)]
         self._image_embed.append(images.embed)
@@ -77,7 +80,7 @@ class EncodedItems:
         return EncodedSplit(
             [meta[place] for place in places.tolist()],
             ImageFeatures(image_embed[places.to(image_embed.device)], self._tokens),
-            _texts([captions[query] for query in queries.tolist()], text_embed[queries.to(text_embed.device)]),
+            joined_texts([captions[query] for query in queries.tolist()], text_embed[queries.to(text_embed.device)]),
             own.where((own >= 0) & (own < mine[1]), -1),
         )
 
@@ -106,9 +109,16 @@ class EncodedSplit:
             gallery_ids=gallery_ids,
             query_images=images,
             query_twins=torch.tensor([item["is_twin"] for item in self.meta])[images],
+            query_slices=self._slices(),
             captions=[caption for item in self.meta for caption in item["captions"]],
             img_paths=[item["img_path"] for item in self.meta],
         )
+
+    def _slices(self) -> list[tuple[str, ...]] | None:
+        """The slices of each caption; None if no image has any."""
+        if all(item["slices"] is None for item in self.meta):
+            return None
+        return [tuple(names) for item in self.meta for names in item["slices"] or [()] * len(item["captions"])]
 
 
 def _check_complete(meta: Sequence[dict], first: dict[int, int], size: int) -> None:
@@ -128,7 +138,8 @@ def _gather_rows(x: Tensor) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(padded, sizes, strict=True)])
 
 
-def _texts(captions: list[Tensor], embed: Tensor) -> TextFeatures:
+def joined_texts(captions: list[Tensor], embed: Tensor) -> TextFeatures:
+    """Features of captions, given the ids of each, without padding, and all embeddings (Q, D)."""
     lengths = torch.tensor([len(ids) for ids in captions])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     ids = pad_sequence(captions, batch_first=True)

@@ -9,11 +9,11 @@ from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
 from cada_plugin.datasets import TextPersonDataset
-from cada_plugin.engine.encoded_items import EncodedItems
+from cada_plugin.engine.encoded_items import EncodedItems, EncodedSplit
 from cada_plugin.engine.report import retrieval_table
 from cada_plugin.errors import ConfigError, explain_lost_workers
-from cada_plugin.evaluation import RetrievalResult
-from cada_plugin.models.retriever import TextImageRetriever
+from cada_plugin.evaluation import RetrievalResult, TwoStageScores
+from cada_plugin.models.retriever import TextFeatures, TextImageRetriever
 from cada_plugin.progress import progress_bar
 from cada_plugin.registry import LOOPS
 from cada_plugin.retrieval import reranks, retrieve
@@ -33,6 +33,9 @@ class _RetrievalLoop(BaseLoop):
     """
 
     mode: str
+    keep_encoded = False
+    """Whether ``encoded`` holds the encoded split after :meth:`run`, so that more captions can be ranked against it."""
+    encoded: EncodedSplit | None = None
 
     def __init__(
         self,
@@ -107,16 +110,20 @@ class _RetrievalLoop(BaseLoop):
     def _retrieve(self, model: TextImageRetriever) -> RetrievalResult:
         """Encode and rank the whole split; the result is the same in all processes."""
         encoded = self._encode(model).gathered(len(self.dataloader.dataset))
-        scores = retrieve(
+        self.encoded = encoded if self.keep_encoded else None
+        return encoded.result(self.rank(model, encoded.texts, encoded))
+
+    def rank(self, model: TextImageRetriever, texts: TextFeatures, encoded: EncodedSplit) -> TwoStageScores:
+        """Scores of encoded captions against the images of the split, in all processes the same."""
+        return retrieve(
             model,
-            encoded.texts,
+            texts,
             encoded.images,
             self.rerank_topk,
             self.cosine_weight,
             encoded.token_rows,
             progress=is_main_process(),
         )
-        return encoded.result(scores)
 
     def _encode(self, model: TextImageRetriever) -> EncodedItems:
         """Encode the items of this process."""

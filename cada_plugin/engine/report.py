@@ -1,6 +1,6 @@
 """The retrieval table that ends a run."""
 
-from cada_plugin.portable.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
+from cada_plugin.portable.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, QUERIES, STAGE_ONE, slice_of, sliced
 from cada_plugin.tables import text_table
 
 COLUMNS = ("R1", "R5", "R10", "mAP", "mINP")
@@ -11,10 +11,11 @@ ROWS = (
     (STAGE_ONE, "_twins", "near-twins, stage 1"),
     (FINAL, "_twins", "near-twins, re-ranked"),
 )
+SLICE_COLUMNS = ((STAGE_ONE, "stage 1"), (MATCH_ALONE, "match alone"), (FINAL, "re-ranked"))
 
 
 def retrieval_table(metrics: dict[str, float], caption: str) -> str:
-    """Metrics in percent as a text table, with a row for every stage that was measured."""
+    """Metrics in percent as a text table, with a row for every stage that was measured, and a table of its slices."""
     head = ["", *(name.replace("R", "R@") if name[1].isdigit() else name for name in COLUMNS)]
     rows = []
     for prefix, suffix, title in ROWS:
@@ -27,4 +28,19 @@ def retrieval_table(metrics: dict[str, float], caption: str) -> str:
         lines.append(
             f"re-ranking changes R@1 by {gain:+.2f} (paired bootstrap over queries, p = {metrics[GAIN_P_VALUE]:.4f})"
         )
+    if any(slice_of(name) for name in metrics):
+        lines += ["", slice_table(metrics)]
     return "\n".join(lines)
+
+
+def slice_table(metrics: dict[str, float]) -> str:
+    """R@1 and mAP in percent of each slice and list as a text table, with all queries in the first row."""
+    stages = [(stage, title) for stage, title in SLICE_COLUMNS if f"{stage}/mAP" in metrics]
+    head = ["slice", "captions", *(f"{title} {what}" for _, title in stages for what in ("R@1", "mAP"))]
+    rows = []
+    for name in ["", *dict.fromkeys(slice_of(key) for key in metrics if slice_of(key))]:
+        keys = [f"{stage}/{what}" for stage, _ in stages for what in ("R1", "mAP")]
+        values = [metrics.get(sliced(key, name) if name else key) for key in keys]
+        count = f"{metrics[sliced(QUERIES, name)]:,.0f}" if name else ""
+        rows.append([name or "all", count, *("-" if value is None else f"{value:.2f}" for value in values)])
+    return text_table(head, rows)

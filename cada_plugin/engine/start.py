@@ -19,6 +19,7 @@ from cada_plugin.checkpoints import load_into_runner
 from cada_plugin.engine.checkpoint_hook import settle_best
 from cada_plugin.engine.finite import divergence_first
 from cada_plugin.engine.loops import RetrievalTestLoop, RetrievalValLoop
+from cada_plugin.engine.partial import captions_of, evaluate_partial, partial_tables
 from cada_plugin.engine.resume import Place, choose_start
 from cada_plugin.engine.runner import config_errors
 from cada_plugin.errors import ConfigError, explain_lost_workers
@@ -126,18 +127,33 @@ def fresh_hooks(runner: Runner, config: Config) -> None:
 
 
 def run_test(
-    config: Config, checkpoint: str, out: str | None = None, queries: str | None = None, amp: bool = False
+    config: Config,
+    checkpoint: str,
+    out: str | None = None,
+    queries: str | None = None,
+    amp: bool = False,
+    partial: str | None = None,
 ) -> None:
-    """Test one checkpoint by a prepared config. The metrics are written to the file ``out``, and the contribution of
-    every query to the file ``queries``, see :func:`write_queries`."""
-    for path, option in ((out, "--out"), (queries, "--queries")):
+    """Test one checkpoint by a prepared config. The metrics are written to the file ``out``, the contribution of every
+    query to the file ``queries``, see :func:`write_queries`, and metrics of cut and wrong captions to the file
+    ``partial``, see :func:`~cada_plugin.engine.partial.evaluate_partial`."""
+    for path, option in ((out, "--out"), (queries, "--queries"), (partial, "--partial")):
         if path:
             writable_file(Path(path), option)
     runner = _test_runner(config, checkpoint, amp)
     retrieval = [metric for metric in runner.test_evaluator.metrics if isinstance(metric, TextToImageRetrieval)]
     if queries and not retrieval:
         raise ConfigError("--queries needs test_evaluator=dict(type='TextToImageRetrieval')")
+    asked = None
+    if partial:
+        asked = captions_of(runner)  # before the test, because a data set without claims should fail now
+        runner.test_loop.keep_encoded = True
     metrics = runner.test()
+    if asked is not None:
+        found = evaluate_partial(runner, asked)
+        if is_main_process():
+            runner.logger.info(partial_tables(found))
+            write_json(Path(partial), found)
     if queries and is_main_process():
         write_queries(Path(queries), retrieval[0])
     if out and is_main_process():

@@ -3,7 +3,7 @@
 from .metric import TextToImageRetrieval
 from .ranking import mean_metrics, rank_metrics, rank_queries
 from .result import RankedImage, RetrievalResult, TwoStageScores
-from .significance import paired_bootstrap
+from .significance import paired_bootstrap, smallest_detectable
 from .torchreid_ranker import torchreid_rank_metrics
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "paired_bootstrap",
     "rank_metrics",
     "rank_queries",
+    "smallest_detectable",
     "torchreid_rank_metrics",
 ]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
+from torch import Tensor
 
 from cada_plugin.compat import import_torchreid
 from cada_plugin.errors import ConfigError
@@ -13,7 +14,7 @@ from cada_plugin.evaluation.ranking import mean_metrics, rank_queries
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.evaluation.significance import paired_bootstrap
 from cada_plugin.evaluation.torchreid_ranker import torchreid_rank_metrics
-from cada_plugin.portable.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
+from cada_plugin.portable.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, QUERIES, STAGE_ONE, sliced
 from cada_plugin.registry import METRICS
 
 
@@ -23,8 +24,11 @@ class TextToImageRetrieval(BaseMetric):
 
     Every model has ``t2i_global/R1`` (stage 1). A model that re-ranks also has ``t2i/R1`` for the final list and
     ``t2i_match/R1`` for the shortlist ordered by the match logit alone. ``t2i/R1_gain_p`` is the p-value of the R@1
-    that re-ranking gains, from a paired bootstrap over queries. If the data set marks persons who have a near-twin,
-    ``.../R1_twins`` and so on are the same metrics over the queries for those persons.
+    that re-ranking gains, from a paired bootstrap over queries.
+
+    If the annotation gives *slices* of the captions, ``t2i/R1[binding]`` and ``t2i/mAP[binding]`` are over the queries
+    of the slice ``binding``, for each slice and list, and ``queries[binding]`` is their number. If it gives none but
+    marks persons who have a near-twin, ``.../R1_twins`` and so on are all metrics over the queries for those persons.
 
     The input is the one :class:`RetrievalResult` of a retrieval loop, which is the same in all processes. The first
     process alone computes the metrics and keeps two attributes: ``result``, that input, and ``ranks``, the output of
@@ -71,7 +75,7 @@ class TextToImageRetrieval(BaseMetric):
         }
         if FINAL in stages and 1 in self.topk:
             metrics[GAIN_P_VALUE] = self._gain_p_value()
-        return metrics
+        return metrics if self.ranker == "torchreid" else metrics | slice_metrics(self.ranks, self.result.slices)
 
     def _average(self, scores: Callable, ranks: dict[str, np.ndarray]) -> dict[str, float]:
         if self.ranker == "torchreid":
@@ -82,7 +86,7 @@ class TextToImageRetrieval(BaseMetric):
             return torchreid_rank_metrics(rows, result.query_ids, result.gallery_ids, known) | beyond
         twins = self.result.query_twins.numpy()
         metrics = mean_metrics(ranks, self.topk)
-        if twins.any():
+        if twins.any() and not self.result.slices:
             of_twins = mean_metrics({key: value[twins] for key, value in ranks.items()}, self.topk)
             metrics |= {f"{key}_twins": value for key, value in of_twins.items()}
         return metrics
@@ -90,3 +94,18 @@ class TextToImageRetrieval(BaseMetric):
     def _gain_p_value(self) -> float:
         hits = [self.ranks[stage]["first_rank"] == 0 for stage in (STAGE_ONE, FINAL)]
         return paired_bootstrap(*(h.astype(float) for h in hits))["p_value"]
+
+
+def slice_metrics(ranks: dict[str, dict[str, np.ndarray]], slices: dict[str, Tensor]) -> dict[str, float]:
+    """R@1 and mAP in percent of each slice and list, and the number of captions of each slice.
+
+    Args:
+        ranks: for each list the output of :func:`rank_queries`.
+        slices: for each slice the mask (Q,) of its captions, at least one of which is True.
+    """
+    metrics = {sliced(QUERIES, name): float(mask.sum()) for name, mask in slices.items()}
+    for stage, per_query in ranks.items():
+        for name, mask in slices.items():
+            of_slice = mean_metrics({key: value[mask.numpy()] for key, value in per_query.items()}, (1,))
+            metrics |= {sliced(f"{stage}/{key}", name): of_slice[key] for key in ("R1", "mAP")}
+    return metrics

@@ -85,6 +85,8 @@ class RetrievalResult(TwoStageScores):
         query_images: (Q,) gallery index of the image that a caption was written for.
         query_twins: (Q,) bool, True if the query's person has a near-twin in the gallery.
         captions, img_paths: Q strings and G strings.
+        query_slices: for each of the Q captions the names of its slices, such as ``("twins", "names hat")``: groups of
+            queries that get metrics of their own. None if the annotation has no slices.
     """
 
     query_ids: Tensor
@@ -93,6 +95,19 @@ class RetrievalResult(TwoStageScores):
     query_twins: Tensor
     captions: list[str]
     img_paths: list[str]
+    query_slices: list[tuple[str, ...]] | None = None
+
+    @property
+    def slices(self) -> dict[str, Tensor]:
+        """For each slice a mask (Q,) of its captions; empty without slices."""
+        return slice_masks(self.query_slices or [])
+
+
+def slice_masks(query_slices: list[tuple[str, ...]]) -> dict[str, Tensor]:
+    """For each slice a mask (Q,) of its captions, given the slices of Q captions. Names of one word come first, then
+    those of families such as ``names hat``, each in alphabetical order."""
+    order = sorted({name for names in query_slices for name in names}, key=lambda name: (" " in name, name))
+    return {name: torch.tensor([name in names for names in query_slices]) for name in order}
 
 
 def cosine_similarity(text_embed: Tensor, image_embed: Tensor) -> Tensor:

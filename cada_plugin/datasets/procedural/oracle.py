@@ -57,6 +57,7 @@ class Oracle:
                 self._open[slot] = np.array([part not in parts for parts in shown])
         people = {record["id"]: record["attributes"] for record in (population or records)}.values()
         self._common = {slot: np.array([person[slot] for person in people]) for slot in DESCRIBABLE}
+        self._points: dict[tuple, np.ndarray] = {}  # many captions make the same claim
 
     def scores(self, start: int, stop: int) -> Tensor:
         """Scores (n, G), fp64, of the captions [start, stop)."""
@@ -65,9 +66,13 @@ class Oracle:
     def _score(self, number: int) -> np.ndarray:
         score = np.random.default_rng(number).random(len(self.gallery_ids)) * _JITTER
         for slot, meant in self.claims[number].items():
-            true = np.isin(self._values[slot], meant)
-            share = np.isin(self._common[slot], meant).mean()
-            score += np.where(self._open[slot], np.log(max(share, 1e-6)), np.where(true, 0.0, FALSE_CLAIM))
+            claim = slot, *meant
+            if claim not in self._points:
+                true = np.isin(self._values[slot], meant)
+                share = np.isin(self._common[slot], meant).mean()
+                known = np.where(true, 0.0, FALSE_CLAIM)
+                self._points[claim] = np.where(self._open[slot], np.log(max(share, 1e-6)), known)
+            score += self._points[claim]
         return score
 
 

@@ -2,11 +2,12 @@
 
 from .image import LoadPersonImage, TorchvisionTransform
 from .packing import PackPersonInputs
-from .text import EncodeCaptions, FalsifyCaption, MaskAttributes, MaskTokens, TagAttributes
+from .text import EncodeCaptions, FalsifyCaption, KeepPhrases, MaskAttributes, MaskTokens, TagAttributes
 
 __all__ = [
     "EncodeCaptions",
     "FalsifyCaption",
+    "KeepPhrases",
     "LoadPersonImage",
     "MaskAttributes",
     "MaskTokens",

@@ -5,7 +5,7 @@ import torch
 from cada_plugin.registry import TRANSFORMS
 from cada_plugin.structures import PersonDataSample
 
-_META = ("sample_index", "person_id", "label", "image_id", "img_path", "camera_id", "is_twin")
+_META = ("sample_index", "person_id", "label", "image_id", "img_path", "camera_id", "is_twin", "slices")
 _PER_TOKEN = {
     "masked_ids": torch.long,
     "masked_positions": torch.bool,

@@ -43,13 +43,9 @@ class EncodeCaptions:
         return {**item, "encoded": [self.tokenizer.encode(caption) for caption in captions]}
 
 
-@TRANSFORMS.register_module()
-class TagAttributes:
-    """Add to every word piece the part-of-speech tag of its word and the number of its attribute phrase.
-
-    The new fields are ``piece_tags`` (list of Penn tags, "" for ``[CLS]`` and ``[SEP]``) and ``phrase_index`` (list, -1
-    outside of phrases). The transform is for training items only. Each caption is tagged once, because the data set
-    calls ``prepare`` before its workers start.
+class _Tagging:
+    """Tags of the captions of a data set. Each caption is tagged once, because the data set calls ``prepare`` before
+    its workers start.
 
     Args:
         tagger: config of a tagger of :mod:`cada_plugin.text.tagger`.
@@ -78,9 +74,70 @@ class TagAttributes:
             self._cache = {caption: self.tagger.tag(self.tokenizer.split(caption)) for caption in progress}
             write_cache(name, self._cache)
 
+    def tags(self, caption: str, words: list[str]) -> list[str]:
+        """Penn tags of the words of a caption."""
+        return self._cache.get(caption) or self.tagger.tag(words)
+
+
+@TRANSFORMS.register_module()
+class KeepPhrases(_Tagging):
+    """Cut a training caption to some of its attribute phrases, so that the model learns to read short sentences.
+
+    With the given probability, ``caption`` becomes a list of 1 to n of its n phrases, as many and which ones at random,
+    in their order and with their articles: "A woman in a red coat carries a black backpack." becomes "a red coat and a
+    black backpack". Otherwise, and without any phrase, the caption stays. The transform stands before
+    ``EncodeCaptions``. A cut caption fits more people than the one it was written for, whom the losses take for wrong
+    ones, so a small probability is advised.
+
+    Args:
+        tagger, tokenizer: see ``TagAttributes``, which has the same ones.
+        probability: probability of cutting a caption.
+    """
+
+    def __init__(self, tagger: dict, tokenizer: dict, probability: float) -> None:
+        if not 0 <= probability <= 1:
+            raise ConfigError(f"KeepPhrases probability={probability}: use a number from 0 to 1")
+        super().__init__(tagger, tokenizer)
+        self.probability = probability
+
+    def __call__(self, item: dict) -> dict:
+        if "caption" not in item or "encoded" in item:
+            raise ConfigError(
+                "KeepPhrases cuts the captions of training items before they are tokenised: put it before "
+                "EncodeCaptions, and leave it out of the pipelines of val_dataloader and test_dataloader"
+            )
+        if torch.rand(()) >= self.probability:
+            return item
+        words = self.tokenizer.split(item["caption"])
+        spans = phrase_spans(self.tags(item["caption"], words))
+        if not spans:
+            return item
+        count = 1 + int(torch.randint(len(spans), ()))
+        kept = sorted(torch.randperm(len(spans))[:count].tolist())
+        phrases = [" ".join(_with_article(words, *spans[number])) for number in kept]
+        return {**item, "caption": " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))}
+
+
+def _with_article(words: list[str], start: int, end: int) -> list[str]:
+    return words[start - (start > 0 and words[start - 1] in ("a", "an")) : end]
+
+
+@TRANSFORMS.register_module()
+class TagAttributes(_Tagging):
+    """Add to every word piece the part-of-speech tag of its word and the number of its attribute phrase.
+
+    The new fields are ``piece_tags`` (list of Penn tags, "" for ``[CLS]`` and ``[SEP]``) and ``phrase_index`` (list, -1
+    outside of phrases). The transform is for training items only. Each caption is tagged once, because the data set
+    calls ``prepare`` before its workers start.
+
+    Args:
+        tagger: config of a tagger of :mod:`cada_plugin.text.tagger`.
+        tokenizer: config of the model's tokenizer; it splits captions into the words that the tagger gets.
+    """
+
     def __call__(self, item: dict) -> dict:
         encoded = item["encoded"][0]
-        tags = self._cache.get(item["caption"]) or self.tagger.tag(encoded.words)
+        tags = self.tags(item["caption"], encoded.words)
         phrase_of = {}
         for number, (start, end) in enumerate(phrase_spans(tags)):
             phrase_of.update(dict.fromkeys(range(start, end), number))
