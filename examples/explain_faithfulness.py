@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cada_plugin.apis import EncodedImages, Retriever, load_retriever
+from cada_plugin.apis import Retriever, load_retriever
 from cada_plugin.datasets.procedural import build_procedural
 from cada_plugin.datasets.procedural.palette import PART_OF_SLOT
 from cada_plugin.datasets.procedural.writer import claims_of_phrase

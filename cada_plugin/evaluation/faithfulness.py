@@ -1,7 +1,7 @@
 """Whether explanations are faithful: do maps point at what a phrase names, and does the score follow them?
 
-Pure computation on maps, boxes and scores; ``examples/explain_faithfulness.py`` applies it to a model. Maps are compared
-with others on the same phrases: a random map, the map of another phrase, attention without its gradient.
+Pure computation on maps, boxes and scores; ``examples/explain_faithfulness.py`` applies it to a model. Maps are
+compared with others on the same phrases: a random map, the map of another phrase, attention without its gradient.
 
 Shape letters: N = rows * columns patches of a map, K steps of a curve, Q phrases or captions.
 """
@@ -85,9 +85,7 @@ def compare(
     for name, values in scores.items():
         found[name] = {"mean": float(np.mean(values))}
         if name != ours:
-            gain = paired_bootstrap(
-                sign * np.asarray(values, float), sign * np.asarray(scores[ours], float), groups=groups
-            )
+            gain = paired_bootstrap(sign * np.asarray(values), sign * np.asarray(scores[ours]), groups=groups)
             found[name] |= {"gain": gain["difference"], "low": gain["low"], "high": gain["high"], "p": gain["p_value"]}
     return found
 

@@ -75,8 +75,8 @@ class OnnxRetriever(BaseRetriever):
     def _word_maps(self, caption: str, tokens: object, layer: int | None) -> tuple[None, None]:
         if layer is not None:
             raise ConfigError(
-                f"layer={layer}: ONNX graphs have no gradients, which maps are made of. Leave layer out for the changes "
-                "of the phrases alone, or explain with PyTorch (load_retriever of the weights, backend='torch')"
+                f"layer={layer}: maps need gradients, which ONNX graphs do not give. Leave layer out for the changes "
+                "of the phrases alone, or explain with PyTorch: load_retriever(CONFIG, CHECKPOINT) or weights' folder"
             )
         return None, None
 

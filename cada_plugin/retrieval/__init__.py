@@ -7,8 +7,8 @@ from .encoded_images import EncodedImages
 
 if TYPE_CHECKING:
     from .rerank import match_shortlists
-    from .word_maps import token_maps, word_means
     from .two_stage import reranks, retrieve
+    from .word_maps import token_maps, word_means
 
 __all__ = ["EncodedImages", "match_shortlists", "reranks", "retrieve", "token_maps", "word_means"]
 # These need torch; EncodedImages must work without.

@@ -29,9 +29,9 @@ class TokenMaps(NamedTuple):
 
 
 def default_layer(layers: int) -> int:
-    """The layer that maps are made at, from 0, of so many layers with cross-attention: the middle one of those that can
-    be used. It is the third of ALBEF's six, which localises best there (ALBEF issue 43), and the better one of the small
-    CADA on validation people of the camera world (docs/explain.md)."""
+    """The layer that maps are made at, from 0, of so many layers with cross-attention: the middle one of those that
+    can be used. It is the third of ALBEF's six, which localises best there (ALBEF issue 43), and the better one of the
+    small CADA on validation people of the camera world (docs/explain.md)."""
     return (layers - 2) // 2
 
 
