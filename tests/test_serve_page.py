@@ -203,6 +203,33 @@ def test_a_picture_is_opened_large_and_searched_by(page, gallery):
     assert shown(page)[:48] == wanted(gallery, Query(like=[hit.path], topk=48))
 
 
+def test_an_open_picture_tells_why_it_was_found(page, gallery):
+    type_sentence(page)
+    first, second = gallery.search(SENTENCE)[:2]
+    page.locator(".hit .open").first.click()
+    why = page.get_by_role("region", name="Why it was found")
+    expect(why).to_be_hidden()
+    page.get_by_role("button", name="Why?").click()
+    for hit in (first, second):
+        (wanted,) = gallery.explain(SENTENCE, hit.row.id)
+        for phrase in wanted.phrases:
+            number = f"{phrase.change:+.2f}".replace("-", "\N{MINUS SIGN}")
+            speaks = "speaks for it" if phrase.change < 0 else "speaks against it"
+            expect(why.get_by_role("figure").filter(has_text=phrase.text)).to_contain_text(f"{number} {speaks}")
+        alphas = why.locator("canvas").evaluate_all(
+            "all => all.map(one => one.getContext('2d').getImageData(0, 0, 120, 240).data)"
+        )
+        assert len(alphas) == len(wanted.phrases)
+        page.keyboard.press("ArrowRight")  # the next picture is explained too
+        expect(page.locator("#facts")).to_contain_text(second.row.path)
+    page.keyboard.press("e")
+    expect(why).to_be_hidden()
+    page.keyboard.press("Escape")
+    page.get_by_label("Description of the person").first.fill("")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("Describe a person")
+
+
 def test_the_page_is_used_by_keys_alone(page):
     page.keyboard.press("Escape")
     page.locator("#status").evaluate("() => document.activeElement.blur()")

@@ -41,8 +41,8 @@ def told_change(phrase: Phrase) -> str:
 
 
 def signed(number: float) -> str:
-    """With its sign and two digits."""
-    return f"{number:+.2f}".replace("-", "\N{MINUS SIGN}")
+    """With its sign and two digits. A hyphen, because Pillow's own font has no minus sign."""
+    return f"{number:+.2f}"
 
 
 def draw_explanation(
