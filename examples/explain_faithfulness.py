@@ -48,6 +48,7 @@ from cada_plugin.portable.phrases import without_words
 from cada_plugin.retrieval import token_maps, word_means
 from cada_plugin.tables import markdown_table
 
+PICTURES = 3  # of each person
 STEPS = 8  # of a curve: with 32 patches, four are hidden at a time
 FILL = (123, 117, 104)  # colour of hidden patches: the one that training pads with, so that the model has seen it
 HIGHER_IS_BETTER = {
@@ -219,7 +220,7 @@ def measure(folder: Path, config: str, checkpoint: str | None, people: int = 60)
     """All figures, and what they say."""
     data = folder / "people"
     numbers = {"val": max(people // 3, 2), "test": people}
-    build_procedural(data, seed=5, identities=numbers, images_per_identity=3, world="camera")
+    build_procedural(data, seed=5, identities=numbers, images_per_identity=PICTURES, world="camera")
     retriever = load_retriever(config, checkpoint)
     splits: dict[str, list[Described]] = {"val": [], "test": []}
     for record in json.loads((data / "reid_raw.json").read_text(encoding="utf-8")):
@@ -233,7 +234,7 @@ def measure(folder: Path, config: str, checkpoint: str | None, people: int = 60)
     best = scores.pop("best possible")
     maps = {"pointing": compare(scores, True, np.array(groups))}
     for name, (areas, people_of) in curves(test, layer).items():
-        maps[name] = compare(areas[name], HIGHER_IS_BETTER[name], np.array(people_of))
+        maps[name] = compare(areas, HIGHER_IS_BETTER[name], np.array(people_of))
     found, people_of = wrong_phrases(test, layer)
     leaving_out = {"wrong phrase": compare(found, True, np.array(people_of), ours="leaving out")}
     by_unit = {
