@@ -6,10 +6,8 @@ import torch
 from export_factory import BERT, DUAL, FUSION, ITC, ITM, pictures, retriever
 from PIL import Image
 
-from cada_plugin.apis import Retriever, load_retriever
+from cada_plugin.apis import Retriever
 from cada_plugin.errors import ConfigError, ImageError
-from cada_plugin.export.onnx_files import write_onnx_folder
-from cada_plugin.files import new_folder
 from cada_plugin.portable.calibration import Calibration, sigmoid
 from cada_plugin.portable.explanation import patch_grid
 from cada_plugin.portable.features import ImageFeatures
@@ -21,8 +19,9 @@ from cada_plugin.visualization.explanation import spotlight
 from cada_plugin.visualization.gallery import MAT, RIGHT, WRONG
 
 THREE = {**FUSION, "text_encoder": {"type": "CrossModalBert", **BERT, "depth": 3}}
+ATP = {"loss_atp": {"type": "MatchingLoss"}}
 MODELS = {
-    "CADA": {"type": "CADA", **THREE, "loss_atp": {"type": "MatchingLoss"}},
+    "CADA": {"type": "CADA", **THREE, **ATP},
     "BLIP": {"type": "BLIP", **THREE, **ITC, **ITM},
 }
 CAPTION = "A man in a red coat, with blue jeans and a black bag."
@@ -52,7 +51,7 @@ def picture() -> Image.Image:
 
 @pytest.fixture(scope="module")
 def one_layer(tmp_path_factory) -> Retriever:
-    return retriever(tmp_path_factory.mktemp("one"), {"type": "CADA", **FUSION, "loss_atp": {"type": "MatchingLoss"}})
+    return retriever(tmp_path_factory.mktemp("one"), {"type": "CADA", **FUSION, **ATP})
 
 
 def logit_of(model, ids, tokens, layer, weights):
@@ -80,8 +79,7 @@ def logit_of(model, ids, tokens, layer, weights):
     return model.itm_head(x[0])[1], seen
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize(("name", "layer"), [("CADA", 1), ("BLIP", 0)])
 def test_maps_are_attention_times_positive_gradient_by_finite_differences(made, picture, name, layer):
     ours = made[name]
     model, tokens = ours.model.double(), ours.encode_image(picture).tokens.double()
@@ -140,15 +138,15 @@ def test_every_form_of_a_picture_gives_the_same_and_no_gradient_is_left(cada, pi
                 tmp_path / "p.png",
                 np.asarray(picture),
                 gallery[0],
-                ImageFeatures(None, gallery.tokens[:1].half()),
+                ImageFeatures(None, gallery.tokens[:1]),
             )
             found = [cada.explain(CAPTION, form) for form in forms]
     finally:
         for parameter in cada.model.parameters():
             parameter.requires_grad_(True)
     for one in found:
-        np.testing.assert_allclose(one.word_maps, expected.word_maps, atol=2e-4)
-        assert [p.change for p in one.phrases] == pytest.approx([p.change for p in expected.phrases], abs=5e-3)
+        np.testing.assert_allclose(one.word_maps, expected.word_maps, atol=1e-6)
+        assert [p.change for p in one.phrases] == pytest.approx([p.change for p in expected.phrases], abs=1e-5)
     assert all(parameter.grad is None for parameter in cada.model.parameters())
 
 
@@ -181,7 +179,7 @@ def test_impossible_explanations_say_what_to_do(cada, one_layer, picture, tmp_pa
     for layer in (2, -1, 9):
         with pytest.raises(ConfigError, match=rf"layer={layer}: use one from 0 to 1. In the last of the 3 layers"):
             cada.explain(CAPTION, picture, layer=layer)
-    with pytest.raises(ConfigError, match="one layer of cross-attention.*two at least"):
+    with pytest.raises(ConfigError, match=r"one layer of cross-attention.*two at least"):
         one_layer.explain(CAPTION, picture)
     with pytest.raises(ConfigError, match="one caption, not a list"):
         cada.explain([CAPTION], picture)
@@ -198,22 +196,6 @@ def test_impossible_explanations_say_what_to_do(cada, one_layer, picture, tmp_pa
             cada.explain(CAPTION, picture)
     finally:
         type(cada.model).__mro__[1].match_with_maps = match
-
-
-@pytest.mark.slow
-def test_onnx_tells_the_changes_and_says_that_maps_need_pytorch(one_layer, tmp_path, picture):
-    with torch.no_grad(), new_folder(tmp_path / "onnx") as folder:
-        write_onnx_folder(one_layer.trained(), folder)
-    exported = load_retriever(tmp_path / "onnx", backend="onnx")
-    found = exported.explain(CAPTION, one_layer.encode_image(picture))
-    logits = one_layer.match(one_layer.encode_text([CAPTION, *SHORTER.values()]), one_layer.encode_image(picture))[:, 0]
-    assert [phrase.text for phrase in found.phrases] == list(PHRASES)
-    assert [phrase.change for phrase in found.phrases] == pytest.approx((logits[1:] - logits[0]).tolist(), abs=1e-3)
-    assert (found.word_maps, found.layer, {phrase.map for phrase in found.phrases}) == (None, None, {None})
-    with pytest.raises(ConfigError, match="maps need gradients, which ONNX graphs do not give"):
-        exported.explain(CAPTION, picture, layer=0)
-    with pytest.raises(ConfigError, match="explain with PyTorch"):
-        draw_explanation([found], picture, tmp_path / "x.png")
 
 
 def test_small_parts_are_what_they_say():

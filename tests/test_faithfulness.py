@@ -141,7 +141,5 @@ def test_the_example_measures_a_model_and_says_what_it_means(tmp_path, monkeypat
     for phrase, (start, stop), boxes in zip(one.phrases, one.spans, one.boxes, strict=True):
         said = one.caption[phrase["start"] : phrase["stop"]]
         assert words[start:stop] == made.tokenizer.split(said)
-        region = record["regions"].get(phrase["unit"])
-        assert (region is not None and region["visible"] and region["box"] in boxes) or not (
-            region and region["visible"]
-        )
+        region = record["regions"].get(phrase["unit"], {"visible": False})
+        assert not region["visible"] or region["box"] in boxes

@@ -9,9 +9,10 @@ import shutil
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 from serve_factory import build_gallery, running
 
 from cada_plugin.gallery import Filter, Gallery, Query
@@ -70,6 +71,24 @@ def type_sentence(page: Page, text: str = SENTENCE) -> None:
 
 def shown(page: Page) -> list[str]:
     return page.locator(".hit").evaluate_all("tiles => tiles.map(tile => tile.dataset.id)")
+
+
+def faded_share(canvas: Locator, grid: tuple[int, int]) -> np.ndarray:
+    """How far each patch of a drawn map is faded to grey, from 0 to 1, by the contrast that is left at its centre."""
+    script = """one => {
+      const picture = document.getElementById('picture'), whole = document.createElement('canvas');
+      [whole.width, whole.height] = [one.width, one.height];
+      whole.getContext('2d').drawImage(picture, 0, 0, one.width, one.height);
+      const read = (from) => [...from.getContext('2d').getImageData(0, 0, one.width, one.height).data];
+      return [one.width, one.height, ...read(one), ...read(whole)];
+    }"""
+    width, height, *pixels = canvas.evaluate(script)
+    drawn, whole = np.array(pixels, float).reshape(2, height, width, 4)[..., :3]
+    rows, columns = (
+        ((np.arange(n) + 0.5) / n * side).astype(int) for n, side in zip(grid, (height, width), strict=True)
+    )
+    left, there = (np.abs(one[rows][:, columns] - (236, 238, 241)).sum(-1) for one in (drawn, whole))
+    return np.where(there > 60, 1 - left / np.maximum(there, 1), np.nan)
 
 
 def wanted(gallery: Gallery, query: Query) -> list[str]:
@@ -216,10 +235,9 @@ def test_an_open_picture_tells_why_it_was_found(page, gallery):
             number = f"{phrase.change:+.2f}".replace("-", "\N{MINUS SIGN}")
             speaks = "speaks for it" if phrase.change < 0 else "speaks against it"
             expect(why.get_by_role("figure").filter(has_text=phrase.text)).to_contain_text(f"{number} {speaks}")
-        alphas = why.locator("canvas").evaluate_all(
-            "all => all.map(one => one.getContext('2d').getImageData(0, 0, 120, 240).data)"
-        )
-        assert len(alphas) == len(wanted.phrases)
+            canvas = why.get_by_role("img", name=f"Where the model looks for: {phrase.text}", exact=True)
+            faded = faded_share(canvas, phrase.map.shape)
+            np.testing.assert_allclose(faded, 1 - phrase.map / phrase.map.max(), atol=0.3)
         page.keyboard.press("ArrowRight")  # the next picture is explained too
         expect(page.locator("#facts")).to_contain_text(second.row.path)
     page.keyboard.press("e")
