@@ -208,8 +208,8 @@ def wrong_phrases(people: list[Described], layer: int) -> tuple[Scores, list[int
             "leaving out": one.changes(caption, spans),
             "weakest map": -evidence,
             "weakest attention": -attention,
+            "random": rng.random(len(spans)),
         }
-        guesses["random"] = rng.random(len(spans))
         for name, guess in guesses.items():
             scores.setdefault(name, []).append(float(guess.argmax() == wrong))
         groups.append(one.record["id"])
@@ -273,7 +273,7 @@ def main() -> None:
     print(f"layer {figures['layer']} of the maps, chosen on validation (pointing of each layer: {by_layer})")
     print(f"{figures['pictures']} pictures, {figures['phrases']} phrases of visible parts")
     print(f"best possible pointing: {figures['best possible pointing']:.3f}\n")
-    print(markdown_table(["measure", "", "mean", "ours is better by [95%]", "p"], rows))
+    print(markdown_table(["measure", "explanation", "mean", "ours is better by [95%]", "p"], rows))
     print("\n" + "\n".join(figures["conclusions"]))
 
 

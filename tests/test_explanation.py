@@ -185,6 +185,8 @@ def test_impossible_explanations_say_what_to_do(cada, one_layer, picture, tmp_pa
         cada.explain([CAPTION], picture)
     with pytest.raises(ConfigError, match="one image with its tokens, these are 2"):
         cada.explain(CAPTION, cada.encode_image(pictures(2)))
+    with pytest.raises(ConfigError, match="half a character"):
+        cada.explain("a \ud800 coat", picture)
     with pytest.raises(ConfigError, match="has no word that the model reads"):
         cada.explain("!", picture)
     with pytest.raises(ImageError):

@@ -140,9 +140,8 @@ class BaseRetriever(ABC):
         captions = [captions] if isinstance(captions, str) else list(captions)
         if not captions or not all(isinstance(caption, str) for caption in captions):
             raise ConfigError("encode_text needs sentences: give one non-empty string or several")
-        broken = next((caption for caption in captions if _SURROGATE.search(caption)), None)
-        if broken is not None:
-            raise ConfigError(f"the sentence {broken!r} holds half a character (a lone surrogate): decode it anew")
+        for caption in captions:
+            _refuse_surrogates(caption)
         if cut := self.tokenizer.count_truncated(captions):
             limit = self.tokenizer.max_length
             logger.warning(f"{cut} of {len(captions)} sentences are longer than the model reads: cut at {limit} tokens")
@@ -184,6 +183,7 @@ class BaseRetriever(ABC):
             )
         if not isinstance(caption, str):
             raise ConfigError(f"explain needs one caption, not a {type(caption).__name__}: give a string")
+        _refuse_surrogates(caption)
         if not isinstance(image, EncodedImages | ImageFeatures):
             image = self.encode_image([image])
         if image.tokens is None or len(image.tokens) != 1:
@@ -191,7 +191,7 @@ class BaseRetriever(ABC):
             raise ConfigError(f"explain needs one image with its tokens, these are {count}: give one, as gallery[3]")
         encoded = self.tokenizer.encode(caption)
         words = encoded.words[: max(encoded.word_index) + 1]  # those that have a token
-        spans = [(start, stop) for start, stop in phrase_spans(lexicon_tags(words))]
+        spans = phrase_spans(lexicon_tags(words))
         shorter = [without_words(words, *span) for span in spans]
         left = [len(self.tokenizer.encode(text).input_ids) > 2 for text in shorter]  # more than start and end
         kept = [text for text, is_left in zip(shorter, left, strict=True) if is_left]
@@ -241,6 +241,11 @@ class BaseRetriever(ABC):
             logger.warning(
                 f"rerank_topk={self.rerank_topk} exceeds the gallery ({num_images} images): all are re-ranked"
             )
+
+
+def _refuse_surrogates(caption: str) -> None:
+    if _SURROGATE.search(caption):
+        raise ConfigError(f"the sentence {caption!r} holds half a character (a lone surrogate): decode it anew")
 
 
 def to_picture(image: ImageInput, name: str) -> Image.Image:

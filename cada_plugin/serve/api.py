@@ -130,7 +130,11 @@ def create_app(gallery: Gallery, token: str | None = None) -> FastAPI:
 
     def explain(asked: ExplainRequest) -> ExplainAnswer:
         pictures.path(asked.id)  # raises if there is no such image: the client's mistake, not the gallery's
-        return ExplainAnswer(captions=[caption_answer(one) for one in gallery.explain(asked.query(), asked.id)])
+        try:
+            explanations = gallery.explain(asked.query(), asked.id)
+        except ImageError as error:  # its message names a path, which is nobody's business
+            raise NoImageError(f"the picture of {asked.id} cannot be read any more: index again") from error
+        return ExplainAnswer(captions=[caption_answer(one) for one in explanations])
 
     @app.post("/api/explain", responses=_REFUSALS)
     async def explain_a_hit(request: Request, asked: ExplainRequest) -> ExplainAnswer:
