@@ -76,19 +76,22 @@ def shown(page: Page) -> list[str]:
 def faded_share(canvas: Locator, grid: tuple[int, int]) -> np.ndarray:
     """How far each patch of a drawn map is faded to grey, from 0 to 1, by the contrast that is left at its centre; NaN
     where there was none."""
-    script = """one => {
-      const picture = document.getElementById('picture'), whole = document.createElement('canvas');
+    script = """(one, [rows, columns]) => {
+      const whole = document.createElement('canvas');
       [whole.width, whole.height] = [one.width, one.height];
-      whole.getContext('2d').drawImage(picture, 0, 0, one.width, one.height);
-      const read = (from) => [...from.getContext('2d').getImageData(0, 0, one.width, one.height).data];
-      return [one.width, one.height, ...read(one), ...read(whole)];
+      whole.getContext('2d').drawImage(document.getElementById('picture'), 0, 0, one.width, one.height);
+      const middle = (place, count, side) => Math.floor((place + 0.5) / count * side);
+      return [one, whole].map((canvas) => {
+        const { data, width, height } = canvas.getContext('2d').getImageData(0, 0, one.width, one.height);
+        return Array.from({ length: rows * columns }, (_, patch) => {
+          const y = middle(Math.floor(patch / columns), rows, height);
+          const first = 4 * (y * width + middle(patch % columns, columns, width));
+          return [...data.slice(first, first + 3)];
+        });
+      });
     }"""
-    width, height, *pixels = canvas.evaluate(script)
-    drawn, whole = np.array(pixels, float).reshape(2, height, width, 4)[..., :3]
-    rows, columns = (
-        ((np.arange(n) + 0.5) / n * side).astype(int) for n, side in zip(grid, (height, width), strict=True)
-    )
-    left, there = (np.abs(one[rows][:, columns] - (236, 238, 241)).sum(-1) for one in (drawn, whole))
+    colours = np.array(canvas.evaluate(script, list(grid)), float).reshape(2, *grid, 3)
+    left, there = np.abs(colours - (236, 238, 241)).sum(-1)
     return np.where(there > 100, 1 - left / np.maximum(there, 1), np.nan)
 
 
