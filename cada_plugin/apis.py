@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from torch import Tensor
@@ -37,22 +38,23 @@ from cada_plugin.datasets.transforms import (
 from cada_plugin.engine.config import read_config
 from cada_plugin.errors import ConfigError
 from cada_plugin.export import hub
-from cada_plugin.export.fingerprint import fingerprint
+from cada_plugin.export.fingerprint import fingerprint, image_size
 from cada_plugin.export.folder import Trained, read_weights_folder, write_weights_folder
 from cada_plugin.export.manifest import Manifest, holds_onnx, is_exported
 from cada_plugin.files import new_folder
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.portable.calibration import Calibration, calibration_path
+from cada_plugin.portable.explanation import Explanation, Phrase, patch_grid
 from cada_plugin.portable.features import Hit
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
-from cada_plugin.retrieval import EncodedImages, match_shortlists, reranks, retrieve
+from cada_plugin.retrieval import EncodedImages, match_shortlists, reranks, retrieve, token_maps, word_means
 from cada_plugin.retrieval.base_retriever import BaseRetriever, ImageInput, to_picture
 from cada_plugin.text import CaptionTokenizer
 
 if TYPE_CHECKING:
     from cada_plugin.export.runtime import OnnxRetriever
 
-__all__ = ["EncodedImages", "Hit", "Retriever", "load_retriever"]
+__all__ = ["EncodedImages", "Explanation", "Hit", "Phrase", "Retriever", "load_retriever"]
 
 logger = logging.getLogger(__name__)  # and not MMEngine's, which prints to stdout where a program may print results
 
@@ -280,6 +282,15 @@ class Retriever(BaseRetriever):
             [Hit(i, paths[i], rank, cosine, match) for rank, (i, cosine, match) in enumerate(found, 1)]
             for found in scores.ranked(topk)
         ]
+
+    def _word_maps(self, caption: str, tokens: object, layer: int | None) -> tuple[np.ndarray, int]:
+        encoded = self.tokenizer.encode(caption)
+        ids = torch.tensor([encoded.input_ids])
+        texts = TextFeatures(torch.zeros(1, 0), ids, torch.ones_like(ids, dtype=torch.bool))
+        found = token_maps(self.model, texts, torch.as_tensor(tokens), layer)
+        grid = patch_grid(found.evidence.shape[1], image_size(self.image_transforms))
+        words = word_means(found.evidence, encoded.word_index, max(encoded.word_index) + 1)
+        return words.view(-1, *grid).numpy(), found.layer
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
         return torch.cat(parts)

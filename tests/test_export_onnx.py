@@ -31,6 +31,7 @@ from cada_plugin.portable.calibration import Calibration
 from cada_plugin.portable.pixels import RESIZES, resized
 from cada_plugin.retrieval import EncodedImages
 from cada_plugin.text import CaptionTokenizer
+from cada_plugin.visualization import draw_explanation
 
 pytestmark = pytest.mark.slow
 
@@ -202,6 +203,21 @@ def test_pictures_are_taken_and_refused_as_in_pytorch(tiny, tmp_path):
 
 
 # ---------------------------------------------------------------- searching
+
+
+def test_explanations_tell_the_changes_and_say_that_maps_need_pytorch(tiny, tmp_path):
+    ours, folder = tiny
+    exported, image = load_retriever(folder, backend="onnx"), ours.encode_image(pictures(1))
+    found = exported.explain("A man in a red coat with a black bag.", image)
+    texts = ["a man in a red coat with a black bag", "in a red coat with a black bag", "a man in with a black bag"]
+    logits = ours.match(ours.encode_text([*texts, "a man in a red coat with"]), image)[:, 0]
+    assert [phrase.text for phrase in found.phrases] == ["man", "red coat", "black bag"]
+    assert [phrase.change for phrase in found.phrases] == pytest.approx((logits[1:] - logits[0]).tolist(), abs=1e-3)
+    assert (found.word_maps, found.layer, {phrase.map for phrase in found.phrases}) == (None, None, {None})
+    with pytest.raises(ConfigError, match="maps need gradients, which ONNX graphs do not give"):
+        exported.explain("a man", image, layer=0)
+    with pytest.raises(ConfigError, match="explain with PyTorch"):
+        draw_explanation([found], pictures(1)[0], tmp_path / "x.png")
 
 
 def test_galleries_of_both_are_searched_by_both(tiny, tmp_path):

@@ -423,11 +423,15 @@ def test_lost_tokens_are_made_again(gallery, tmp_path):
 
 
 def test_the_command_prints_draws_and_says_where_nothing_is_found(gallery, tmp_path, capsys):
-    place = str(gallery.place)
+    place, hits = str(gallery.place), gallery.search("a man", topk=1)
     assert main(["search", place, "a man", "--topk", "3", "--sheet", str(tmp_path / "s.png")]) == 0
     out = capsys.readouterr().out
     assert (out.count("match"), out.count("score")) == (3, 3)
     assert Image.open(tmp_path / "s.png").width > 300
+    assert main(["search", place, "a man in a red coat", "--topk", "2", "--explain", str(tmp_path / "why")]) == 0
+    assert sorted(path.name for path in (tmp_path / "why").iterdir()) == ["1.png", "2.png"]
+    assert main(["search", place, "--like", hits[0].path, "--explain", str(tmp_path / "why")]) == 2
+    assert "an explanation is about sentences" in capsys.readouterr().err
     assert main(["search", place, "a man", "--json", "--topk", "2"]) == 0
     assert [hit["rank"] for hit in json.loads(capsys.readouterr().out)] == [1, 2]
     assert main(["search", place, "a man", "-f", "--topk", "2"]) == 0

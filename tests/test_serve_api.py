@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -128,11 +129,45 @@ def test_what_is_told_of_the_gallery_and_of_a_hit(client, gallery):
         assert Image.open(io.BytesIO(answer.content)).size == (64, 128)
 
 
+def test_an_explanation_is_that_of_the_gallery(client, gallery):
+    hit = gallery.search(SENTENCE)[0]
+    (wanted,) = gallery.explain(SENTENCE, hit.row.id)
+    assert client.get("/api/gallery").json()["explains"] is True
+    answer = client.post("/api/explain", json={"id": hit.row.id, "sentences": [SENTENCE]})
+    (told,) = answer.json()["captions"]
+    assert (told["caption"], told["likelihood"]) == (SENTENCE, pytest.approx(wanted.probability))
+    assert told["match"] == pytest.approx(hit.match, abs=1e-4)
+    assert [phrase["text"] for phrase in told["phrases"]] == ["woman", "red coat", "black backpack"]
+    for phrase, expected in zip(told["phrases"], wanted.phrases, strict=True):
+        assert phrase["change"] == pytest.approx(expected.change)
+        np.testing.assert_allclose(phrase["map"], expected.map / expected.map.max(), atol=1e-4)
+    both = {"id": hit.row.id, "sentences": ["a man", "a red coat"]}
+    for how, count in (("and", 1), ("or", 2)):
+        assert len(client.post("/api/explain", json={**both, "combine": how}).json()["captions"]) == count
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "reason"),
+    [
+        ({"sentences": []}, 422, "sentences"),
+        ({"sentences": ["!!"]}, 400, "has no word that the model reads"),
+        ({"id": "0" * 32}, 404, "has no image"),
+        ({"id": "../../etc/passwd"}, 422, "id"),
+        ({"without": ["a hat"]}, 422, "without"),
+    ],
+)
+def test_impossible_explanations_are_refused_with_a_reason(client, gallery, asked, status, reason):
+    known = {"id": gallery.search(SENTENCE)[0].row.id, "sentences": [SENTENCE]}
+    answer = client.post("/api/explain", json={**known, **asked})
+    assert (answer.status_code, reason in answer.json()["detail"]) == (status, True), answer.text
+
+
 def test_openapi_documents_what_the_server_does(client):
     api = client.get("/openapi.json").json()
     assert set(api["paths"]) == {
         "/api/search",
         "/api/search-by-picture",
+        "/api/explain",
         "/api/gallery",
         "/api/images/{id}",
         "/api/thumbnails/{id}",

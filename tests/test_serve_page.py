@@ -9,9 +9,10 @@ import shutil
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 from serve_factory import build_gallery, running
 
 from cada_plugin.gallery import Filter, Gallery, Query
@@ -70,6 +71,28 @@ def type_sentence(page: Page, text: str = SENTENCE) -> None:
 
 def shown(page: Page) -> list[str]:
     return page.locator(".hit").evaluate_all("tiles => tiles.map(tile => tile.dataset.id)")
+
+
+def faded_share(canvas: Locator, grid: tuple[int, int]) -> np.ndarray:
+    """How far each patch of a drawn map is faded to grey, from 0 to 1, by the contrast that is left at its centre; NaN
+    where there was none."""
+    script = """(one, [rows, columns]) => {
+      const whole = document.createElement('canvas');
+      [whole.width, whole.height] = [one.width, one.height];
+      whole.getContext('2d').drawImage(document.getElementById('picture'), 0, 0, one.width, one.height);
+      const middle = (place, count, side) => Math.floor((place + 0.5) / count * side);
+      return [one, whole].map((canvas) => {
+        const { data, width, height } = canvas.getContext('2d').getImageData(0, 0, one.width, one.height);
+        return Array.from({ length: rows * columns }, (_, patch) => {
+          const y = middle(Math.floor(patch / columns), rows, height);
+          const first = 4 * (y * width + middle(patch % columns, columns, width));
+          return [...data.slice(first, first + 3)];
+        });
+      });
+    }"""
+    colours = np.array(canvas.evaluate(script, list(grid)), float).reshape(2, *grid, 3)
+    left, there = np.abs(colours - (236, 238, 241)).sum(-1)
+    return np.where(there > 100, 1 - left / np.maximum(there, 1), np.nan)
 
 
 def wanted(gallery: Gallery, query: Query) -> list[str]:
@@ -201,6 +224,38 @@ def test_a_picture_is_opened_large_and_searched_by(page, gallery):
     expect(page).to_have_url(re.compile(rf"like={hit.row.id}"))
     expect(page.locator("#status")).to_contain_text("Best of")
     assert shown(page)[:48] == wanted(gallery, Query(like=[hit.path], topk=48))
+
+
+def test_an_open_picture_tells_why_it_was_found(page, gallery):
+    type_sentence(page)
+    first, second = gallery.search(SENTENCE)[:2]
+    page.locator(".hit .open").first.click()
+    why = page.get_by_role("region", name="Why it was found")
+    expect(why).to_be_hidden()
+    page.get_by_role("button", name="Why?").click()
+    for hit in (first, second):
+        if hit is second:  # the next picture is explained too
+            page.keyboard.press("ArrowRight")
+        expect(page.locator("#facts")).to_contain_text(hit.row.path)
+        (wanted,) = gallery.explain(SENTENCE, hit.row.id)
+        for phrase in wanted.phrases:
+            number = f"{phrase.change:+.2f}".replace("-", "\N{MINUS SIGN}")
+            speaks = "speaks for it" if phrase.change < 0 else "speaks against it"
+            expect(why.get_by_role("figure").filter(has_text=phrase.text)).to_contain_text(f"{number} {speaks}")
+        expect(why.get_by_role("img")).to_have_count(len(wanted.phrases))
+        phrase = wanted.phrases[1]
+        canvas = why.get_by_role("img", name=f"Where the model looks for: {phrase.text}", exact=True)
+        faded = faded_share(canvas, phrase.map.shape)
+        told = ~np.isnan(faded)  # where the picture itself is grey, nothing can be told
+        assert told.sum() > 5
+        expected = 225 / 255 * (1 - phrase.map / phrase.map.max())
+        np.testing.assert_allclose(faded[told], expected[told], atol=0.2)  # a pixel beside the centre is interpolated
+    page.keyboard.press("e")
+    expect(why).to_be_hidden()
+    page.keyboard.press("Escape")
+    page.get_by_label("Description of the person").first.fill("")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("Describe a person")
 
 
 def test_the_page_is_used_by_keys_alone(page):

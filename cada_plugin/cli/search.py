@@ -3,6 +3,7 @@
 cada search gallery/ "a woman in a red coat with a black backpack"
 cada search gallery/ "a man in a blue jacket" --and "he carries a suitcase" --without "a hat" --camera gate3
 cada search gallery/ --like somebody.jpg --after 2026-11-25T08:00 --sheet found.png
+cada search gallery/ "a woman in a red coat" --explain why/
 
 --and joins the sentences into one, --or takes the best of them, and --without counts against an image; a negation
 inside a sentence is not understood. Where there is a sentence and the model has a match head, it re-ranks the best
@@ -14,12 +15,15 @@ import argparse
 import json
 import sys
 from datetime import datetime, timezone
+from pathlib import Path
 
 from cada_plugin.cli.running import run_command
 from cada_plugin.errors import ConfigError
 from cada_plugin.gallery import Filter, Gallery, GalleryHit, Query
 from cada_plugin.gallery.facts import parse_time
-from cada_plugin.visualization import RankedQuery, draw_ranked_galleries
+from cada_plugin.visualization import RankedQuery, draw_explanation, draw_ranked_galleries
+
+_EXPLAINED = 3  # hits: a sheet takes about as long as a search
 
 
 def main(argv: list[str]) -> int:
@@ -46,6 +50,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-f", "--files", action="store_true", help="print paths alone")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--sheet", metavar="FILE.png", help="draw the hits")
+    parser.add_argument(
+        "--explain",
+        metavar="FOLDER",
+        help=f"draw why the first {_EXPLAINED} hits were found: where each phrase is seen, and what it changes",
+    )
     parser.add_argument("--device", default="cpu", help="such as cuda (default: cpu)")
     return run_command(_run, parser.parse_args(argv))
 
@@ -69,7 +78,8 @@ def _run(args: argparse.Namespace) -> int:
         per_person=args.per_person,
         hubness_weight=args.hubness_weight,
     )
-    hits = Gallery.open(args.gallery, device=args.device).search(query)
+    gallery = Gallery.open(args.gallery, device=args.device)
+    hits = gallery.search(query)
     if args.sort == "time":
         hits = sorted(hits, key=lambda hit: (hit.row.time is None, hit.row.time))
     if args.sheet and hits:
@@ -79,6 +89,8 @@ def _run(args: argparse.Namespace) -> int:
             [RankedQuery("; ".join(sentences) or f"like {', '.join(args.like)}", None, shown)], args.sheet, len(hits)
         )
         print(f"drawn: {args.sheet}", file=sys.stderr)
+    if args.explain:
+        _explain(gallery, query, hits, Path(args.explain))
     if args.json:
         print(json.dumps([_as_json(hit) for hit in hits], indent=2))
     elif args.files:
@@ -87,6 +99,12 @@ def _run(args: argparse.Namespace) -> int:
         for hit in hits:
             print(f"{hit.rank:3}  {_score(hit):42}  {_when(hit):16}  {hit.row.camera:10}  {hit.path}".rstrip())
     return int(not hits)
+
+
+def _explain(gallery: Gallery, query: Query, hits: list[GalleryHit], folder: Path) -> None:
+    for hit in hits[:_EXPLAINED]:
+        explanations = gallery.explain(query, hit.row.id)
+        print(f"drawn: {draw_explanation(explanations, hit.path, folder / f'{hit.rank}.png')}", file=sys.stderr)
 
 
 def _columns(words: list[str]) -> dict[str, list[str]]:

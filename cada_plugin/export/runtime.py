@@ -72,6 +72,14 @@ class OnnxRetriever(BaseRetriever):
         embed, *tokens = self._run("image", images=np.stack(images))
         return ImageFeatures(embed, tokens[0] if self.can_match else None)
 
+    def _word_maps(self, caption: str, tokens: object, layer: int | None) -> tuple[None, None]:
+        if layer is not None:
+            raise ConfigError(
+                f"layer={layer}: maps need gradients, which ONNX graphs do not give. Leave layer out for the changes "
+                "of the phrases alone, or explain with PyTorch: load_retriever(CONFIG, CHECKPOINT) or weights' folder"
+            )
+        return None, None
+
     def _joined(self, parts: list[np.ndarray]) -> np.ndarray:
         return np.concatenate(parts)
 

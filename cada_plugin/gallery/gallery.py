@@ -17,6 +17,7 @@ from cada_plugin.gallery.index import Changes, File, compare, digest_or_none, ro
 from cada_plugin.gallery.query import Query, combined_logits, joined, stage_one_vectors
 from cada_plugin.gallery.store import GalleryRow, Store
 from cada_plugin.gallery.tokens import MODES, TokenFiles
+from cada_plugin.portable.explanation import Explanation
 from cada_plugin.portable.features import ImageFeatures, TextFeatures
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
 from cada_plugin.progress import progress_bar
@@ -342,6 +343,31 @@ class Gallery:
         if query.per_person:
             hits = _one_per_person(hits)
         return [replace(hit, rank=rank) for rank, hit in enumerate(hits[: query.topk], 1)]
+
+    def explain(self, query: Query | str, row_id: str) -> list[Explanation]:
+        """Why a picture fits the sentences of a query: one explanation for each caption that stage 2 matches, which is
+        one but for *or* and for sentences that are too long together. Other parts of the query do not count.
+
+        Args:
+            query: a :class:`Query`, or a sentence.
+            row_id: ``row.id`` of a hit.
+
+        Raises:
+            ConfigError: there is no sentence, or the model has no match head.
+            GalleryError: there is no such image.
+            ImageError: its picture is needed and cannot be read any more.
+        """
+        if isinstance(query, str):
+            query = Query([query])
+        if not query.sentences:
+            raise ConfigError("an explanation is about sentences, and this query has none: describe the person")
+        (row,), embed = self.store.get([row_id])
+        if self.mode != "none":
+            image = ImageFeatures(embed, self._tokens.read(row.hash)[None])
+        else:
+            image = self.retriever.encode_image(self.root / row.path)
+        images = self.store.count(query.only)
+        return [self.retriever.explain(one, image, gallery_images=images) for one in self._captions(query)]
 
     def _check(self, query: Query) -> None:
         if query.min_score is not None and self.retriever.calibration is None:

@@ -156,7 +156,7 @@ class CrossAttention(nn.Module):
             attended = F.scaled_dot_product_attention(q, key, value, dropout_p=dropout)
         else:  # the fused kernel does not return its attention weights
             weights = (q @ key.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
-            maps.append(weights.detach())
+            maps.append(weights)
             attended = weights @ value
         return self.output(packing.pack(merge_heads(attended)), x)
 
@@ -282,8 +282,8 @@ class CrossModalBert(nn.Module):
             first_only: return the first token alone, (P, 1, C); the last layer then computes nothing else.
             compute_padding: compute the states of padding too, which ``PositionGroups`` average; otherwise they are 0.
             maps: a list that receives the cross-attention weights of each layer: (P, H, T, S), or with a single image
-                (1, H, M, S) over the M real tokens. Not together with ``images``. Slower, as the fused kernel cannot
-                be used.
+                (1, H, M, S) over the M real tokens. They are part of the graph, so that a state has a gradient with
+                respect to them. Not together with ``images``. Slower, as the fused kernel cannot be used.
         """
         P, T = input_ids.shape
         if self.max_positions < T:

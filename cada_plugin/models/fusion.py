@@ -119,6 +119,13 @@ class FusionRetriever(TextImageRetriever):
         fused = self.fuse(texts.input_ids, texts.attention_mask, memory, images, first_only=True)
         return self.itm_head(fused[:, 0])[:, 1].float()
 
+    def match_with_maps(self, texts: TextFeatures, memory: ImageMemory) -> tuple[Tensor, list[Tensor]]:
+        """Match logit (1,) of one caption with one image, and the cross-attention weights (1, H, T, S) of each layer,
+        of which the logit has a gradient. In the last layer only the first token attends: (1, H, 1, S)."""
+        maps: list[Tensor] = []
+        fused = self.fuse(texts.input_ids, texts.attention_mask, memory, first_only=True, maps=maps)
+        return self.itm_head(fused[:, 0])[:, 1].float(), maps
+
     def fuse(
         self,
         input_ids: Tensor,

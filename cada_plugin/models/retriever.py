@@ -20,7 +20,8 @@ _OUR_INIT_KEYS = {"type", "checkpoint", "map_location", "old_grid"}  # with a ``
 
 class TextImageRetriever(BaseModel):
     """Base of all models. Subclasses set ``tokenizer`` and write ``encode_image``, ``encode_text`` and ``loss``; models
-    that re-rank also set ``can_match`` and write ``image_memory`` and ``match``.
+    that re-rank also set ``can_match`` and write ``image_memory`` and ``match``. A model that also writes
+    ``match_with_maps``, as ``FusionRetriever`` does, can show where it looks (``Retriever.explain``).
 
     ``forward`` has MMEngine's modes: ``loss`` returns the losses of a training batch, ``tensor`` and ``predict`` the
     :class:`ImageFeatures` and :class:`TextFeatures` of a batch. It checks what a subclass returns: a mistake there

@@ -8,10 +8,17 @@ from .encoded_images import EncodedImages
 if TYPE_CHECKING:
     from .rerank import match_shortlists
     from .two_stage import reranks, retrieve
+    from .word_maps import token_maps, word_means
 
-__all__ = ["EncodedImages", "match_shortlists", "reranks", "retrieve"]
+__all__ = ["EncodedImages", "match_shortlists", "reranks", "retrieve", "token_maps", "word_means"]
 # These need torch; EncodedImages must work without.
-_BY_MODULE = {"match_shortlists": "rerank", "reranks": "two_stage", "retrieve": "two_stage"}
+_BY_MODULE = {
+    "match_shortlists": "rerank",
+    "reranks": "two_stage",
+    "retrieve": "two_stage",
+    "token_maps": "word_maps",
+    "word_means": "word_maps",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -11,9 +11,13 @@ import numpy as np
 from PIL import Image
 
 from cada_plugin.errors import ConfigError, GalleryError, ImageError
+from cada_plugin.portable.calibration import Calibration
 from cada_plugin.portable.captions import CaptionRules
-from cada_plugin.portable.features import ImageFeatures
+from cada_plugin.portable.explanation import Explanation, Phrase
+from cada_plugin.portable.features import ImageFeatures, TextFeatures
+from cada_plugin.portable.phrases import lexicon_tags, phrase_spans, without_words
 from cada_plugin.portable.pictures import find_images, load_person_image, raise_for_bad_images, to_person_image
+from cada_plugin.portable.stages import FINAL
 from cada_plugin.retrieval.encoded_images import EncodedImages
 
 if TYPE_CHECKING:
@@ -31,12 +35,18 @@ class BaseRetriever(ABC):
     Attributes:
         name: class of the model.
         tokenizer: of the model.
-        rerank_topk: length of the shortlist that is re-ranked.
+        can_match: whether the model has a trained match head.
+        rerank_topk, cosine_weight: of stage 2: length of the shortlist that is re-ranked, and weight of the cosine that
+            is added to the match logit.
+        calibration: turns scores into probabilities; None where the model was not calibrated.
     """
 
     name: str
     tokenizer: CaptionRules
+    can_match: bool
     rerank_topk: int
+    cosine_weight: float
+    calibration: Calibration | None
     _told_clamp = False
 
     @abstractmethod
@@ -50,6 +60,19 @@ class BaseRetriever(ABC):
     @abstractmethod
     def _joined(self, parts: list) -> Any:
         """Arrays of several batches as one."""
+
+    @abstractmethod
+    def encode_text(self, captions: str | Iterable[str], batch_size: int = 256) -> TextFeatures:
+        """Encode sentences."""
+
+    @abstractmethod
+    def match(self, texts: TextFeatures, images: EncodedImages | ImageFeatures) -> Any:
+        """Raw match logits (Q, I) of every sentence with every image."""
+
+    @abstractmethod
+    def _word_maps(self, caption: str, tokens: Any, layer: int | None) -> tuple[np.ndarray | None, int | None]:
+        """Maps (W, rows, columns) of the words of a caption over an image with ``tokens`` (1, S, C), and their layer.
+        None and None where there are no gradients."""
 
     def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> EncodedImages:
         """Encode one or many images on the model's device; the result is in host memory.
@@ -117,9 +140,8 @@ class BaseRetriever(ABC):
         captions = [captions] if isinstance(captions, str) else list(captions)
         if not captions or not all(isinstance(caption, str) for caption in captions):
             raise ConfigError("encode_text needs sentences: give one non-empty string or several")
-        broken = next((caption for caption in captions if _SURROGATE.search(caption)), None)
-        if broken is not None:
-            raise ConfigError(f"the sentence {broken!r} holds half a character (a lone surrogate): decode it anew")
+        for caption in captions:
+            _refuse_surrogates(caption)
         if cut := self.tokenizer.count_truncated(captions):
             limit = self.tokenizer.max_length
             logger.warning(f"{cut} of {len(captions)} sentences are longer than the model reads: cut at {limit} tokens")
@@ -131,6 +153,75 @@ class BaseRetriever(ABC):
                 "describes a person"
             )
         return encoded
+
+    def explain(
+        self,
+        caption: str,
+        image: ImageInput | EncodedImages | ImageFeatures,
+        layer: int | None = None,
+        gallery_images: int | None = None,
+    ) -> Explanation:
+        """Why a caption fits a picture: which phrases speak for it, and where in the picture.
+
+        The phrases are those of the plugin's word list and chunk grammar; one that the model does not read any more,
+        because the caption is too long, is left out.
+
+        Args:
+            image: one picture, as in :meth:`encode_image`, or the features of one image.
+            layer: of the cross-attention, from 0, see :func:`cada_plugin.retrieval.word_maps.token_maps`.
+            gallery_images: number of images that were searched, which the probability depends on; by default as many as
+                the calibration was fitted on.
+
+        Raises:
+            ConfigError: the model has no match head or no such layer, or the caption is unusable.
+            ImageError: the picture is unusable.
+        """
+        if not self.can_match:
+            raise ConfigError(
+                f"{self.name} has no trained match head, so nothing can be explained: its score is one product of two "
+                "vectors. Use a model that matches (CADA, BLIP)"
+            )
+        if not isinstance(caption, str):
+            raise ConfigError(f"explain needs one caption, not a {type(caption).__name__}: give a string")
+        _refuse_surrogates(caption)
+        if not isinstance(image, EncodedImages | ImageFeatures):
+            image = self.encode_image([image])
+        if image.tokens is None or len(image.tokens) != 1:
+            count = "none" if image.tokens is None else len(image.tokens)
+            raise ConfigError(f"explain needs one image with its tokens, these are {count}: give one, as gallery[3]")
+        encoded = self.tokenizer.encode(caption)
+        words = encoded.words[: max(encoded.word_index) + 1]  # those that have a token
+        spans = phrase_spans(lexicon_tags(words))
+        shorter = [without_words(words, *span) for span in spans]
+        left = [len(self.tokenizer.encode(text).input_ids) > 2 for text in shorter]  # more than start and end
+        kept = [text for text, is_left in zip(shorter, left, strict=True) if is_left]
+        texts = self.encode_text([caption, *kept])
+        match, *others = np.asarray(self.match(texts, image))[:, 0].tolist()
+        changes = iter(others)
+        maps, layer = self._word_maps(caption, image.tokens, layer)
+        phrases = tuple(
+            Phrase(
+                " ".join(words[start:stop]),
+                start,
+                stop,
+                next(changes) - match if is_left else None,
+                None if maps is None else maps[start:stop].mean(0),
+            )
+            for (start, stop), is_left in zip(spans, left, strict=True)
+        )
+        probability = self._probability(match, texts, image, gallery_images)
+        return Explanation(caption, tuple(words), match, probability, phrases, maps, layer)
+
+    def _probability(
+        self, match: float, texts: TextFeatures, image: EncodedImages | ImageFeatures, gallery_images: int | None
+    ) -> float | None:
+        """Of the first sentence; None if the retriever is not calibrated for re-ranked images."""
+        calibration = self.calibration
+        if calibration is None or FINAL not in calibration.stages or image.embed is None:
+            return None
+        cosine = float(np.asarray(texts.embed[0], np.float32) @ np.asarray(image.embed[0], np.float32))
+        images = calibration.gallery_images if gallery_images is None else gallery_images
+        return float(calibration.probability(FINAL, np.array(match + self.cosine_weight * cosine), images))
 
     def _no_match_head(self) -> ConfigError:
         return ConfigError(f"{self.name} was trained without matching: rank by the cosine alone")
@@ -150,6 +241,11 @@ class BaseRetriever(ABC):
             logger.warning(
                 f"rerank_topk={self.rerank_topk} exceeds the gallery ({num_images} images): all are re-ranked"
             )
+
+
+def _refuse_surrogates(caption: str) -> None:
+    if _SURROGATE.search(caption):
+        raise ConfigError(f"the sentence {caption!r} holds half a character (a lone surrogate): decode it anew")
 
 
 def to_picture(image: ImageInput, name: str) -> Image.Image:

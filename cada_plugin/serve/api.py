@@ -21,10 +21,13 @@ from cada_plugin.serve.pools import Pool
 from cada_plugin.serve.schema import (
     MAX_PICTURES,
     ROW_ID,
+    ExplainAnswer,
+    ExplainRequest,
     GalleryAnswer,
     Reason,
     SearchAnswer,
     SearchRequest,
+    caption_answer,
     hit_answer,
 )
 from cada_plugin.serve.thumbnails import NoImageError, Pictures
@@ -125,6 +128,19 @@ def create_app(gallery: Gallery, token: str | None = None) -> FastAPI:
         uploads = [(f"picture {place}", await one.read()) for place, one in enumerate(picture, 1)]
         return await run(request, parsed, uploads)
 
+    def explain(asked: ExplainRequest) -> ExplainAnswer:
+        pictures.path(asked.id)  # raises if there is no such image: the client's mistake, not the gallery's
+        try:
+            explanations = gallery.explain(asked.query(), asked.id)
+        except ImageError as error:  # its message names a path, which is nobody's business
+            raise NoImageError(f"the picture of {asked.id} cannot be read any more: index again") from error
+        return ExplainAnswer(captions=[caption_answer(one) for one in explanations])
+
+    @app.post("/api/explain", responses=_REFUSALS)
+    async def explain_a_hit(request: Request, asked: ExplainRequest) -> ExplainAnswer:
+        """Which phrases of the sentences speak for an image, and where in it the model looks for each."""
+        return await final.run(request, explain, asked)
+
     @app.get("/api/gallery")
     async def about_the_gallery(request: Request) -> GalleryAnswer:
         """What can be searched, and by what."""
@@ -187,6 +203,7 @@ class _Facts:
             model=retriever.fingerprint(),
             calibrated=retriever.calibration is not None,
             reranks=self._gallery.reranks,
+            explains=retriever.can_match,
         )
 
 

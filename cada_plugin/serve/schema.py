@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Literal
 
+import numpy as np
 from PIL import Image
 
 from cada_plugin.errors import ConfigError, needs_extra
 from cada_plugin.gallery import Filter, GalleryHit, Query
 from cada_plugin.gallery.facts import parse_time
+from cada_plugin.portable.explanation import Explanation
 
 with needs_extra("serve"):
     from pydantic import BaseModel, ConfigDict, Field
@@ -103,6 +105,48 @@ class SearchAnswer(BaseModel):
     more: bool = Field(description="whether a larger offset gives further hits")
 
 
+class ExplainRequest(BaseModel):
+    """Why was this image found by these sentences?"""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: RowId
+    sentences: Sentences = Field(min_length=1, description="of the search")
+    combine: Literal["and", "or"] = Field("and", description="of the search")
+
+    def query(self) -> Query:
+        return Query(self.sentences, combine=self.combine)
+
+
+class PhraseAnswer(BaseModel):
+    """One attribute phrase of a caption."""
+
+    text: str
+    change: float | None = Field(
+        description="of the match logit if the phrase is left out: negative for a phrase that speaks for the image; "
+        "null for the only phrase"
+    )
+    map: list[list[float]] | None = Field(
+        description="rows of numbers from 0 to 1 over the whole image: where the model looks for the phrase; null for "
+        "models in ONNX"
+    )
+
+
+class CaptionAnswer(BaseModel):
+    """A caption that was matched with the image."""
+
+    caption: str
+    match: float = Field(description="match logit")
+    likelihood: float | None = Field(description="probability that the image shows the person; null if not calibrated")
+    phrases: list[PhraseAnswer]
+
+
+class ExplainAnswer(BaseModel):
+    """One explanation for each caption that stage 2 matches: one in all but for "or" and for long sentences."""
+
+    captions: list[CaptionAnswer]
+
+
 class GalleryAnswer(BaseModel):
     """What can be searched, and by what."""
 
@@ -112,6 +156,7 @@ class GalleryAnswer(BaseModel):
     model: str = Field(description="class, image size and digest of the weights")
     calibrated: bool = Field(description="whether hits have a likelihood")
     reranks: bool = Field(description="whether the final stage differs from the first one")
+    explains: bool = Field(description="whether /api/explain answers: the model has a match head")
 
 
 class Reason(BaseModel):
@@ -136,6 +181,23 @@ def hit_answer(hit: GalleryHit) -> HitAnswer:
         columns=dict(row.columns),
         path=row.path,
     )
+
+
+def caption_answer(explanation: Explanation) -> CaptionAnswer:
+    return CaptionAnswer(
+        caption=explanation.caption,
+        match=explanation.match,
+        likelihood=explanation.probability,
+        phrases=[
+            PhraseAnswer(text=one.text, change=one.change, map=None if one.map is None else _up_to_one(one.map))
+            for one in explanation.phrases
+        ],
+    )
+
+
+def _up_to_one(map: np.ndarray) -> list[list[float]]:
+    """The map divided by its largest number, in four digits."""
+    return (map / max(float(map.max()), 1e-30)).round(4).tolist()
 
 
 def _iso(time: float | None) -> str | None:

@@ -4,18 +4,12 @@ Each tagger has ``tag(words) -> Penn tags``, a ``name``, which is part of the ke
 latter is False for a tagger that is faster than a cache.
 """
 
-import json
-from functools import lru_cache
-from importlib import resources
-
 from cada_plugin.errors import MissingExtraError
+from cada_plugin.portable.phrases import lexicon_tags
 from cada_plugin.registry import TASK_UTILS
 
-
-@lru_cache(maxsize=1)
-def _lexicon() -> dict[str, str]:
-    text = resources.files("cada_plugin.text").joinpath("lexicon.json").read_text(encoding="utf-8")
-    return {word: tag for tag, words in json.loads(text).items() for word in words}
+# Penn tags of the words that may be masked for ARA
+ATTRIBUTE_TAGS = frozenset({"JJ", "NN", "NNS", "NNP", "NNPS"})
 
 
 @TASK_UTILS.register_module()
@@ -27,8 +21,7 @@ class LexiconTagger:
     cacheable = False  # one dictionary look-up per word is cheaper than a cache
 
     def tag(self, words: list[str]) -> list[str]:
-        lexicon = _lexicon()
-        return ["CC" if word in ("and", "or") else lexicon.get(word, "IN") for word in words]
+        return lexicon_tags(words)
 
 
 @TASK_UTILS.register_module()

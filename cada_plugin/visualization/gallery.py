@@ -80,6 +80,22 @@ def draw_ranked_galleries(
     return path
 
 
+def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """The lines of a text in a column of ``width`` pixels."""
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(joined) <= width:
+            lines[-1] = joined
+            continue
+        lines.append("")
+        for letter in word:  # a word that is wider than the column (an URL, Chinese) breaks anywhere
+            if lines[-1] and font.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines
+
+
 class _Picture:
     """Lays out and draws the whole picture; ``image`` is the result."""
 
@@ -98,9 +114,9 @@ class _Picture:
         self.truth_x = first
         width = self.hits_x + columns * (self.cell[0] + self.gap) - self.gap + self.margin
         width = max(width, self._px(_LEGEND_WIDTH))
-        heading = self._wrap(title, self.heading, width - 2 * self.margin) if title else []
+        heading = wrapped(title, self.heading, width - 2 * self.margin) if title else []
         heading_line = int(self._px(_TITLE_SIZE) * 1.3)
-        captions = [self._wrap(row.caption, self.text, self.caption_width) for row in rows]
+        captions = [wrapped(row.caption, self.text, self.caption_width) for row in rows]
         # a long caption is not cut but makes its row higher
         heights = [max(self.cell[1] + self.foot, self.line * (len(lines) + 1)) + 2 * self.gap for lines in captions]
         top = self.margin + (heading_line * len(heading) + self.gap if heading else 0)
@@ -122,20 +138,6 @@ class _Picture:
 
     def _font(self, size: int) -> ImageFont.FreeTypeFont:
         return ImageFont.load_default(self._px(size))
-
-    def _wrap(self, text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-        lines: list[str] = []
-        for word in text.split():
-            joined = f"{lines[-1]} {word}" if lines else word
-            if lines and font.getlength(joined) <= width:
-                lines[-1] = joined
-                continue
-            lines.append("")
-            for letter in word:  # a word that is wider than the column (an URL, Chinese) breaks anywhere
-                if lines[-1] and font.getlength(lines[-1] + letter) > width:
-                    lines.append("")
-                lines[-1] += letter
-        return lines
 
     def _row(self, row: RankedQuery, lines: list[str], y: int, columns: int) -> None:
         for number, line in enumerate(lines):

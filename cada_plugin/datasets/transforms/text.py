@@ -13,8 +13,8 @@ from cada_plugin.errors import ConfigError
 from cada_plugin.progress import progress_bar
 from cada_plugin.registry import TASK_UTILS, TRANSFORMS, build_part
 from cada_plugin.text import phrase_spans
-from cada_plugin.text.chunks import ATTRIBUTE_TAGS
 from cada_plugin.text.opposites import Opposites
+from cada_plugin.text.tagger import ATTRIBUTE_TAGS
 
 
 @TRANSFORMS.register_module()

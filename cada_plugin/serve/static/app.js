@@ -359,9 +359,79 @@ function showLarge(place) {
     .flatMap(([name, value]) => [element("dt", { text: name }), element("dd", { text: value })]));
   if (!get("large").open) get("large").showModal();
   if (place > hits.length - 5) loadMore();
+  get("explain").hidden = !(about.explains && query.sentences.length);
+  showWhy();
+}
+
+// ---------------------------------------------------------------- why a picture was found
+
+let explaining = false; // whether pictures are explained as they are opened
+let asking; // AbortController of the explanation that is waited for
+
+async function showWhy() {
+  asking?.abort();
+  const mine = (asking = new AbortController());
+  const wanted = explaining && !get("explain").hidden;
+  get("explain").setAttribute("aria-expanded", wanted);
+  get("why").hidden = !wanted;
+  get("why").replaceChildren();
+  if (!wanted) return;
+  get("why").append(element("p", { text: "Explaining …" }));
+  const body = { id: hits[shown].id, sentences: query.sentences, combine: query.combine };
+  try {
+    const answer = await ask("api/explain", { method: "POST", signal: mine.signal,
+      headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+    await get("picture").decode().catch(() => {}); // maps are drawn on it
+    if (!mine.signal.aborted) get("why").replaceChildren(...answer.captions.flatMap(whyOf));
+  } catch (error) {
+    if (!mine.signal.aborted) get("why").replaceChildren(element("p", { class: "error", text: error.message }));
+  }
+}
+
+function whyOf({ caption, match, phrases }, place, all) {
+  const told = all.length > 1 ? `${caption} Match ${match.toFixed(2)}. ` : "";
+  const drawn = phrases.some((phrase) => phrase.map);
+  const lit = drawn ? "Lit: where the model looks for the phrase. " : "";
+  const text = phrases.length ? `${told}${lit}Number: change of the match without the phrase.`
+    : `${told}No attribute was recognised in this sentence.`;
+  return [element("p", { text }), element("div", { class: "phrases" }, ...phrases.map(phraseOf))];
+}
+
+function phraseOf({ text, change, map }) {
+  const kind = change === null ? "" : change < 0 ? "for" : "against";
+  const number = change === null ? "the only phrase" : `${change < 0 ? "−" : "+"}${Math.abs(change).toFixed(2)}`;
+  const told = element("figcaption", { text }, element("strong", { class: kind, text: number }));
+  if (kind) told.append(element("span", { class: "hidden", text: kind === "for" ? " speaks for it" : " speaks against it" }));
+  return element("figure", {}, ...(map ? [mapOf(map, text)] : []), told);
+}
+
+// The picture as it is where the map is 1, and faded where it is 0.
+function mapOf(map, text) {
+  const picture = get("picture");
+  const ratio = picture.naturalHeight / picture.naturalWidth || 2;
+  const canvas = element("canvas", { role: "img", "aria-label": `Where the model looks for: ${text}` });
+  canvas.width = 120;
+  canvas.height = Math.round(canvas.width * ratio);
+  const fade = element("canvas");
+  fade.width = map[0].length;
+  fade.height = map.length;
+  const pixels = new Uint8ClampedArray(map.flat().flatMap((value) => [236, 238, 241, 225 * (1 - value)]));
+  fade.getContext("2d").putImageData(new ImageData(pixels, fade.width), 0, 0);
+  const pen = canvas.getContext("2d");
+  if (picture.naturalWidth) pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(fade, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+function toggleWhy() {
+  if (get("explain").hidden) return;
+  explaining = !explaining;
+  showWhy();
 }
 
 function closeLarge() {
+  asking?.abort();
   get("large").close();
   tiles.get(hits[shown]?.id)?.querySelector(".open").focus();
 }
@@ -385,7 +455,7 @@ function onKey(event) {
   const typing = event.target.matches("input, select, textarea");
   if (get("large").open) {
     const does = { ArrowLeft: () => showLarge(shown - 1), ArrowRight: () => showLarge(shown + 1),
-      r: () => markShown("right"), w: () => markShown("wrong") }[event.key];
+      r: () => markShown("right"), w: () => markShown("wrong"), e: toggleWhy }[event.key];
     if (does) { event.preventDefault(); does(); }
     return;
   }
@@ -466,6 +536,7 @@ get("earlier").addEventListener("click", () => showLarge(shown - 1));
 get("later").addEventListener("click", () => showLarge(shown + 1));
 get("close").addEventListener("click", closeLarge);
 get("large").addEventListener("cancel", (event) => { event.preventDefault(); closeLarge(); });
+get("explain").addEventListener("click", toggleWhy);
 get("is-right").addEventListener("click", () => markShown("right"));
 get("is-wrong").addEventListener("click", () => markShown("wrong"));
 get("more-like").addEventListener("click", () => {
