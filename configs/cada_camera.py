@@ -10,6 +10,8 @@ _base_ = [
 model = dict(
     tokenizer={{_base_.tokenizer}},
     visual_encoder=dict(image_size={{_base_.image_size}}),
-    negative_scale=(10.0, 40.0),
+    negative_scale=(10.0, 30.0),
+    false_captions=0.5,
     init_cfg=dict(type='Pretrained', checkpoint='work_dirs/pretrain_web/worlds_start.safetensors'),
 )
+train_dataloader = dict(sampler=dict(_delete_=True, type='LookAlikeSampler', batch_size=64, group_size=8))

@@ -90,12 +90,14 @@ def test_config_builds_and_takes_a_step(name, image, clip_folder):
     config = shrink(Config.fromfile(CONFIG_DIR / name), clip_folder)
     model = build_part(MODELS, config.model).train()
     pipeline = [build_part(TRANSFORMS, step) for step in config.train_dataloader.dataset.pipeline]
-    items = []
-    for index in range(3):
-        item = fake_item(image, index)
+    items = [fake_item(image, index) for index in range(3)]
+    for step in pipeline:
+        if hasattr(step, "prepare"):
+            step.prepare([item["caption"] for item in items])
+    for index, item in enumerate(items):
         for step in pipeline:
             item = step(item)
-        items.append(item)
+        items[index] = item
     batch = model.data_preprocessor(person_collate(items), True)
     model.train_without_hooks()
     losses = model(**batch, mode="loss")
