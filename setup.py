@@ -25,7 +25,7 @@ MIM = [".mim/model-index.yml", ".mim/configs/metafile.yml", ".mim/tools/*.py", "
 MIM += [".mim/configs/grids/*.yml", *(f".mim/configs/{'*/' * depth}*.py" for depth in range(3))]
 TEST = [
     "pytest",
-    "pytest-xdist",
+    "pytest-xdist>=3.7",  # --no-loadscope-reorder
     "hypothesis",
     "ruff",
     "import-linter",
