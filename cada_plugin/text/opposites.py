@@ -73,13 +73,13 @@ class Opposites:
             changed[a], changed[b] = words[b], words[a]
             return _with_articles(changed, (a, b))
         for k in torch.randperm(len(places)).tolist():
-            others = self._others(words[places[k]])
-            if others is not None:
-                changed[places[k]] = others
+            other = self._other(words[places[k]])
+            if other is not None:
+                changed[places[k]] = other
                 return _with_articles(changed, (places[k],))
         return None
 
-    def _others(self, word: str) -> str | None:
+    def _other(self, word: str) -> str | None:
         kind = _GROUP_OF[word][0]
         candidates = self._words.get(kind, [])
         weights = self._counts.get(kind, torch.zeros(0)) * torch.tensor([_exclude(word, other) for other in candidates])
