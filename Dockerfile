@@ -1,7 +1,7 @@
 # Searches a gallery, and serves it to browsers, with ONNX graphs. There is no torch in the image. Build it in a folder with
 # the exported model (TOKEN is yours to choose: `openssl rand -hex 16` prints one):
 #
-#   cada export cada_procedural start model/ --format onnx && pip wheel --no-deps --wheel-dir dist .
+#   cada export cada_procedural own model/ --format onnx && pip wheel --no-deps --wheel-dir dist .
 #   docker build -t cada-search .
 #   docker run --rm -v "$PWD/crops:/crops" -v "$PWD/gallery:/gallery" cada-search \
 #       index /crops --gallery /gallery --config /model

@@ -313,8 +313,8 @@ def load_retriever(
     Args:
         config: path or name of a config, a loaded ``Config``, or a folder that ``save_pretrained`` or ``cada export``
             wrote, which needs no ``checkpoint``.
-        checkpoint: weights in any format of :mod:`cada_plugin.checkpoints`. None loads the weights that the config
-            starts from (``init_cfg`` or ``load_from``).
+        checkpoint: weights in any format of :mod:`cada_plugin.checkpoints`. None loads those that the config trained
+            (``trained_weights``), or else those that it starts from (``init_cfg`` or ``load_from``).
         device: such as ``cpu`` or ``cuda:0``.
         backend: ``torch`` or ``onnx``; by default what the folder holds. The retriever of ``onnx`` has the same methods
             and gives numpy arrays.
@@ -338,9 +338,12 @@ def load_retriever(
     weights = None if checkpoint is None else os.path.basename(os.path.normpath(checkpoint))
     model_cfg = ConfigDict(config.model)
     init_cfg = model_cfg.pop("init_cfg", None) or {}
-    checkpoint = checkpoint or init_cfg.get("checkpoint") or config.get("load_from")
+    own = config.get("trained_weights") or init_cfg.get("checkpoint") or config.get("load_from")
+    checkpoint = checkpoint or own
     if not checkpoint:
-        raise ConfigError("a retriever needs weights: give checkpoint=PATH, the config has no init_cfg or load_from")
+        raise ConfigError(
+            "a retriever needs weights: give checkpoint=PATH, the config has no trained_weights, init_cfg or load_from"
+        )
     image_transforms = _image_transforms(config)
     model = build_part(MODELS, model_cfg)
     logger.info(str(load_checkpoint(model, checkpoint)))

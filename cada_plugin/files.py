@@ -18,11 +18,14 @@ from cada_plugin.errors import ConfigError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``. It replaces ``path`` if the block ends without an error, and is deleted if
-    not."""
+    """An empty temporary file beside ``path``. It replaces ``path`` if the block ends without an error, and is deleted
+    if not."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
         yield unfinished
+        unfinished.chmod(mode)  # safetensors puts a file in its place that nobody else may read
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

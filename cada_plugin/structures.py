@@ -16,7 +16,6 @@ class PersonDataSample(BaseDataElement):
     - ``img_path`` (str): absolute path of the image.
     - ``captions`` (list of str): one caption in training, all of the image's captions in evaluation.
     - ``camera_id`` (int or None): camera, if the data set gives it.
-    - ``is_twin`` (bool): the identity has a near-twin in the split (procedural data only).
     - ``slices`` (list of lists of str, evaluation): for each caption the groups of queries that it belongs to; absent
       if the annotation has none.
     """

@@ -1,4 +1,4 @@
-# First step towards the start weights of cada_camera.py: the two encoders alone, with the global association, on
+# First step towards the start weights of cada_procedural.py: the two encoders alone, with the global association, on
 # procedural people of the web world.
 _base_ = [
     '_base_/datasets/procedural_web.py',
@@ -20,6 +20,6 @@ optim_wrapper = dict(
 # The learning rate is 1e-3: with 2e-3 and more, the contrastive loss stays at ln(batch), which is chance.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=150, by_epoch=False),
-    dict(type='CosineAnnealingLR', T_max=10, end=10, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=3, end=3, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=5)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3, val_interval=3)

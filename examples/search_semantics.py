@@ -30,7 +30,7 @@ PHRASES: dict[str, Callable[[dict], bool]] = {
     "a bag": lambda a: a["bag"] != "none",
     "a backpack": lambda a: a["bag"] == "backpack",
     "glasses": lambda a: a["glasses"] != "none",
-    "long hair": lambda a: a["hair_length"] == "long",
+    "long hair": lambda a: a["hair"] == "long",
     "blue trousers": lambda a: a["lower_colour"] == "blue" and a["lower_type"] == "trousers",
     "black shoes": lambda a: a["shoe_colour"] == "black",
     "an umbrella": lambda a: a["held"] == "umbrella",

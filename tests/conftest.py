@@ -98,7 +98,7 @@ def build_batch(
         torch.manual_seed(seed)
         for index, (person, caption) in enumerate(zip(person_ids, captions, strict=True)):
             item = {"caption": caption, "person_id": person, "label": person, "image_id": index, "sample_index": index}
-            item |= {"img_path": "", "camera_id": None, "is_twin": False}
+            item |= {"img_path": "", "camera_id": None}
             item["image"] = torch.randn(3, 32, 16, generator=generator)
             for step in [*steps, PackPersonInputs()]:
                 item = step(item)

@@ -72,8 +72,10 @@ def write_run(folder: Path) -> Path:
     build_procedural(data, seed=3, identities=identities, images_per_identity=3, twin_fraction=0.7)
     records = json.loads((data / "reid_raw.json").read_text())
     for number, record in enumerate(records):
-        first, second = record["captions"]
-        record["captions"] = [[first], [first, second], [first, second, second + " Seen from afar."]][number % 3]
+        for key in ("captions", "processed_tokens", "slices", "claims", "phrases"):
+            first, second = record[key]
+            third = second + " Seen from afar." if key == "captions" else second
+            record[key] = [first, second, third][: 1 + number % 3]
     (data / "reid_raw.json").write_text(json.dumps(records))
     config = folder / "tiny.py"
     config.write_text(CONFIG.format(repo=REPO, data=data, topk=TOPK))
@@ -81,10 +83,10 @@ def write_run(folder: Path) -> Path:
 
 
 def write_world(folder: Path) -> Path:
-    """The same with people of the camera world; returns the path of the config ``world.py``."""
-    build = {"world": "camera", "seed": 3, "identities": {"train": 8, "val": 3, "test": 6}, "images_per_identity": 2}
+    """The same with more test people and two captions to every image, as drawn; returns the path of ``world.py``."""
+    build = {"seed": 3, "identities": {"train": 8, "val": 3, "test": 6}, "images_per_identity": 2}
     build_procedural(folder / "world", **build)
-    text = CONFIG.format(repo=REPO, data=folder / "world", topk=TOPK).replace("procedural_pedes", "procedural_camera")
+    text = CONFIG.format(repo=REPO, data=folder / "world", topk=TOPK)
     lines = text.splitlines()
     (place,) = (number for number, line in enumerate(lines) if line.startswith("build = "))
     lines[place] = f"build = dict(_delete_=True, **{build!r})"

@@ -323,7 +323,7 @@ def test_random_captions_and_batches_are_what_the_loader_makes():
     model = build_model("tiny")
     words = torch.tensor([12, 60, 25])
     ids, mask = random_captions(words, model.tokenizer)
-    assert mask.sum(1).tolist() == [15, 56, 29]  # 1.08 pieces a word, [CLS], [SEP]; cut at max_length
+    assert mask.sum(1).tolist() == [15, 64, 29]  # 1.08 pieces a word, [CLS], [SEP]; cut at max_length
     start, end = model.tokenizer.encode("").input_ids
     assert (ids[:, 0] == start).all()
     assert [int(row[real][-1]) for row, real in zip(ids, mask, strict=True)] == [end] * 3

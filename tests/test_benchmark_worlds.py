@@ -1,4 +1,4 @@
-"""What a benchmark shows of drawn worlds (slices, short and wrong captions, oracles, start weights), how small a
+"""What a benchmark shows of procedural people (slices, short and wrong captions, oracles, start weights), how small a
 difference it can detect, and results that are saved and shown again."""
 
 import dataclasses
@@ -42,7 +42,7 @@ PARTIAL = {
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch) -> Plan:
-    """A finished benchmark of a drawn world: the first row has slices, partial results and start weights."""
+    """A finished benchmark of procedural people: the first row has slices, partial results and start weights."""
     monkeypatch.setattr(benchmark, "machine", lambda: factory.COST["machine"])
     plan = factory.write_benchmark(tmp_path / "out")
     first, *others = plan.rows
@@ -183,7 +183,7 @@ def test_start_weights_are_tested_once_for_each_config_that_has_them(configs, tm
     start = rows["started"].start
     assert (start.given, start.folder) == (configs / "weights.pth", tmp_path / "started" / "start")
     assert start.label == "started, start weights"
-    assert all(run.partial for row in rows.values() for run in row.runs)  # it is a drawn world
+    assert all(run.partial for row in rows.values() for run in row.runs)  # they are procedural people
 
 
 def test_a_run_of_a_drawn_world_is_tested_on_partial_captions(configs, tmp_path):

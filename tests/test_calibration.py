@@ -43,7 +43,6 @@ def result(scores: torch.Tensor, right: torch.Tensor) -> RetrievalResult:
         query_ids=torch.zeros(Q, dtype=torch.long),
         gallery_ids=torch.where(right, 0, 1),
         query_images=torch.zeros(Q, dtype=torch.long),
-        query_twins=torch.zeros(Q, dtype=torch.bool),
         captions=["a"] * Q,
         img_paths=["b"] * G,
     )

@@ -64,7 +64,6 @@ def test_training_item_has_the_contract_keys(tmp_path):
         "label": 0,
         "image_id": 1,
         "camera_id": None,
-        "is_twin": False,
         "sample_index": 3,
     }
 
@@ -104,13 +103,6 @@ def test_camera_from_the_image_name_or_the_annotation(tmp_path):
     write_custom(tmp_path / "custom")
     assert [r["camera_id"] for r in RSTPReid(tmp_path / "rstp", split="test").records] == [1, 2, 3, 4, 5]
     assert [r["camera_id"] for r in CustomPEDES(tmp_path / "custom", split="test").records] == [0, 1, 0, 1]
-
-
-def test_twin_flag_comes_from_the_annotation(tmp_path):
-    raw = write_cuhk(tmp_path)
-    raw[0]["is_twin"] = True
-    write_json(tmp_path / "reid_raw.json", raw)
-    assert [r["is_twin"] for r in CUHKPEDES(tmp_path).records] == [True, False, False, False, False, False]
 
 
 def test_records_are_the_same_serialized_or_not(tmp_path):

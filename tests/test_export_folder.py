@@ -261,19 +261,19 @@ def test_the_folder_for_transformers_gives_the_scores_of_ours(tmp_path, capsys, 
 
 
 def test_a_model_that_hugging_face_has_no_place_for_is_refused(tmp_path, capsys):
-    assert main(["export", "cada_procedural", "start", str(tmp_path / "a"), "--format", "hf-blip"]) == 2
+    assert main(["export", "cada_procedural", "own", str(tmp_path / "a"), "--format", "hf-blip"]) == 2
     assert "not a square number" in capsys.readouterr().err
-    assert main(["export", "clip_procedural", "start", str(tmp_path / "a"), "--format", "hf-blip"]) == 2
+    assert main(["export", "clip_procedural", "own", str(tmp_path / "a"), "--format", "hf-blip"]) == 2
     assert "is no CADA or BLIP" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
 
 
 def test_the_command_says_what_it_cannot_use(tmp_path, capsys):
     out = str(tmp_path / "out")
-    assert main(["export", "cada_procedural", "start", out, "--int8"]) == 2
+    assert main(["export", "cada_procedural", "own", out, "--int8"]) == 2
     assert "--int8 belongs to --format onnx" in capsys.readouterr().err
     (tmp_path / "metrics.json").write_text("[1]")
-    arguments = ["export", "cada_procedural", "start", out, "--metrics"]
+    arguments = ["export", "cada_procedural", "own", out, "--metrics"]
     assert main([*arguments, str(tmp_path / "metrics.json")]) == 2
     assert "holds no metrics by name" in capsys.readouterr().err
     assert main([*arguments, str(tmp_path / "absent.json")]) == 2

@@ -60,7 +60,7 @@ def people(tmp_path_factory) -> ProceduralPEDES:
 def drawn(tmp_path_factory) -> Path:
     """The weights that ship with the plugin, exported by the command."""
     folder = tmp_path_factory.mktemp("drawn") / "onnx"
-    assert main(["export", "cada_procedural", "start", str(folder), "--format", "onnx"]) == 0
+    assert main(["export", "cada_procedural", "own", str(folder), "--format", "onnx"]) == 0
     return folder
 
 
@@ -370,7 +370,7 @@ def test_code_that_fixes_the_batch_is_refused_with_its_graph(tiny, tmp_path, mon
 
 
 def test_nothing_is_overwritten(tiny, capsys):
-    assert main(["export", "cada_procedural", "start", str(tiny[1]), "--format", "onnx"]) == 2
+    assert main(["export", "cada_procedural", "own", str(tiny[1]), "--format", "onnx"]) == 2
     assert "is there already" in capsys.readouterr().err
 
 

@@ -118,7 +118,7 @@ def test_the_example_measures_a_model_and_says_what_it_means(tmp_path, monkeypat
     spec.loader.exec_module(example)
     text = {"type": "CrossModalBert", **BERT, "depth": 2}
     vision = {**FUSION["visual_encoder"], "image_size": (128, 64), "patch_size": 16}
-    tokenizer = {"type": "CaptionTokenizer", "vocab": "worlds", "max_length": 64}
+    tokenizer = {"type": "CaptionTokenizer", "vocab": "procedural", "max_length": 64}
     model = {**FUSION, "type": "CADA", "text_encoder": text, "visual_encoder": vision, "tokenizer": tokenizer}
     made = retriever(
         tmp_path, {**model, "loss_atp": {"type": "MatchingLoss"}, "data_preprocessor": PREPROCESSOR}, (128, 64)

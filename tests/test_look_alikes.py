@@ -6,9 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import build_batch, build_tiny
+from test_baselines import BASELINES, build
 
 from cada_plugin.datasets.look_alikes import LookAlikeSampler, group_look_alikes, look_alikes
 from cada_plugin.engine import LookAlikeHook
+from cada_plugin.engine.config import override, read_config
+from cada_plugin.engine.start import prepare
 from cada_plugin.errors import ConfigError
 
 PEOPLE = [number // 3 for number in range(120)]  # three items a person
@@ -111,7 +114,8 @@ def test_impossible_batches_are_refused(monkeypatch, arguments, message):
 def test_the_hook_hands_on_the_embeddings_of_the_training_steps(monkeypatch):
     model, batch = build_tiny(), build_batch()
     sampler, hook = sampler_of(monkeypatch), LookAlikeHook()
-    runner = SimpleNamespace(model=model, train_dataloader=SimpleNamespace(sampler=sampler), _resume=False)
+    loader = SimpleNamespace(sampler=sampler, batch_size=16)
+    runner = SimpleNamespace(model=model, train_dataloader=loader, _resume=False)
     hook.before_train(runner)
     model.set_progress(0.5)
     indices = [7, 3, 60, 11][: len(batch["data_samples"])]
@@ -128,6 +132,31 @@ def test_the_hook_hands_on_the_embeddings_of_the_training_steps(monkeypatch):
     assert int(sampler.embeds.abs().sum(1).gt(0).sum()) == len(indices)
 
 
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_hook_sees_the_global_embeddings_of_every_model(monkeypatch, name):
+    model, batch = build(name), build_batch()
+    model.clean = torch.ones(4, dtype=torch.bool)  # as RDE's hook says
+    hook = LookAlikeHook()
+    loader = SimpleNamespace(sampler=sampler_of(monkeypatch), batch_size=16)
+    hook.before_train(SimpleNamespace(model=model, train_dataloader=loader))
+    model(**batch, mode="loss")
+    with torch.no_grad():
+        images, texts = model.eval()(batch["inputs"], mode="predict")
+    width = model.vision_proj.out_features  # RDE's embedding goes on with that of the chosen tokens
+    for seen, expected in ((hook._seen["vision_proj"], images.embed), (hook._seen["text_proj"], texts.embed)):
+        expected = F.normalize(expected[:, :width], dim=-1)
+        torch.testing.assert_close(F.normalize(seen.float(), dim=-1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_loader_and_sampler_have_one_batch_size(monkeypatch):
+    loader = SimpleNamespace(sampler=sampler_of(monkeypatch), batch_size=8)
+    with pytest.raises(ConfigError, match="batch_size=8 and its LookAlikeSampler 16"):
+        LookAlikeHook().before_train(SimpleNamespace(model=build_tiny(), train_dataloader=loader))
+    config = read_config("cada_procedural")
+    override(config, {"train_dataloader.batch_size": 24})
+    assert prepare(config, "train", "cada_procedural").train_dataloader.sampler.batch_size == 24
+
+
 def test_a_sampler_without_the_hook_stops_after_the_first_epoch(monkeypatch):
     sampler = sampler_of(monkeypatch)
     assert len(list(sampler)) == 112
@@ -137,7 +166,7 @@ def test_a_sampler_without_the_hook_stops_after_the_first_epoch(monkeypatch):
 
 
 def test_the_hook_needs_a_model_with_projections(monkeypatch):
-    loader = SimpleNamespace(sampler=sampler_of(monkeypatch))
+    loader = SimpleNamespace(sampler=sampler_of(monkeypatch), batch_size=16)
     with pytest.raises(ConfigError, match="vision_proj: Linear has none"):
         LookAlikeHook().before_train(SimpleNamespace(model=torch.nn.Linear(1, 1), train_dataloader=loader))
 
@@ -147,7 +176,9 @@ def test_only_a_resumed_run_goes_on_with_the_look_alikes_of_the_first(monkeypatc
     first, second = sampler_of(monkeypatch), sampler_of(monkeypatch)
     checkpoint, hooks = {}, (LookAlikeHook(), LookAlikeHook())
     runners = [
-        SimpleNamespace(model=build_tiny(), train_dataloader=SimpleNamespace(sampler=sampler), _resume=resumes)
+        SimpleNamespace(
+            model=build_tiny(), train_dataloader=SimpleNamespace(sampler=sampler, batch_size=16), _resume=resumes
+        )
         for sampler in (first, second)
     ]
     hooks[0].before_train(runners[0])

@@ -129,13 +129,13 @@ def test_match_alone_is_the_shortlist_without_the_cosine(evaluate):
 
 def test_without_a_shortlist_there_is_one_stage(evaluate):
     metrics, _ = evaluate(rerank_topk=0)
-    assert set(metrics) == {f"t2i_global/{n}{s}" for n in ("R1", "R5", "R10", "mAP", "mINP") for s in ("", "_twins")}
+    assert {n for n in metrics if "[" not in n} == {f"t2i_global/{n}" for n in ("R1", "R5", "R10", "mAP", "mINP")}
 
 
 def test_a_model_that_cannot_match_has_one_stage(evaluate, config):
     dual = build_part(MODELS, {**config.model, "loss_atp": None, "loss_ara": None, "text_decoder": None})
     metrics, _ = evaluate(model=dual)
-    assert {name.split("/")[0] for name in metrics} == {"t2i_global"}
+    assert {name.split("/")[0] for name in metrics if "/" in name} == {"t2i_global"}
 
 
 def test_batch_size_changes_no_number(evaluate):
@@ -295,15 +295,6 @@ def test_images_of_other_processes_are_left_out(model, dataset):
     logits = match_shortlists(model, texts, images.tokens[1:], torch.tensor([-1, 0]), shortlist)
     assert logits[:, 0].isnan().all()
     assert logits[:, 1].isfinite().all()
-
-
-def test_rows_for_twins_average_the_queries_about_them(evaluate):
-    metrics, metric = evaluate()
-    twins = metric.result.query_twins
-    assert 0 < twins.sum() < len(twins)
-    hits = metric.result.reranked(0, 99).argmax(1)
-    right = metric.result.gallery_ids[hits] == metric.result.query_ids
-    assert metrics["t2i/R1_twins"] == pytest.approx(100 * right[twins].float().mean().item())
 
 
 def test_torchreid_gives_the_same_numbers(evaluate):

@@ -43,7 +43,7 @@ def test_an_override_of_a_variable_reaches_every_copy():
     assert places(config, "data_root") == ["mine"] * 3
     assert [build.identities.train for build in places(config, "build")] == [30] * 3
     assert {cfg.vocab for cfg in places(config, "tokenizer")} == {"v.txt"}
-    assert len(places(config, "tokenizer")) == 6
+    assert len(places(config, "tokenizer")) == 7
     assert [tuple(size) for size in places(config, "size")] == [(64, 32)] * 4
     assert [tuple(size) for size in places(config, "image_size")] == [(64, 32)]
 

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import dataset_factory
 import numpy as np
 import pytest
 import runner_factory as factory
@@ -13,9 +14,9 @@ from mmengine.config import Config
 
 from cada_plugin.apis import load_retriever
 from cada_plugin.cli import main
-from cada_plugin.datasets import ProceduralPEDES
+from cada_plugin.datasets import CUHKPEDES
 from cada_plugin.datasets.procedural import build_procedural
-from cada_plugin.datasets.procedural.partial import COUNTS, cut_captions, drawn_records, relevance, wrong_captions
+from cada_plugin.datasets.procedural.partial import COUNTS, cut_captions, procedural_records, relevance, wrong_captions
 from cada_plugin.datasets.procedural.worlds import WORLDS
 from cada_plugin.engine.partial import partial_tables
 from cada_plugin.errors import AnnotationError
@@ -242,7 +243,7 @@ def test_the_command_measures_what_a_search_finds(folder, monkeypatch, capfd):
 
 
 def test_other_data_is_refused(tmp_path):
-    build = {"seed": 3, "identities": {"test": 2}}
-    data = ProceduralPEDES(tmp_path / "people", build=build, split="test", test_mode=True, lazy_init=True)
-    with pytest.raises(AnnotationError, match="only for procedural people of a drawn world"):
-        drawn_records(data)
+    dataset_factory.write_cuhk(tmp_path)
+    data = CUHKPEDES(tmp_path, split="test", test_mode=True, lazy_init=True)
+    with pytest.raises(AnnotationError, match="only for procedural people"):
+        procedural_records(data)

@@ -1,11 +1,12 @@
-"""Procedural pedestrians: determinism, disjoint pools, twins that differ as stated, true captions, complete folders."""
+"""The procedural people: determinism, disjoint people, regions that hold the pixels, true claims, oracles, slices."""
 
 import hashlib
 import json
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from collections import Counter
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,211 +14,372 @@ import pytest
 from PIL import Image
 
 import cada_plugin
-from cada_plugin.datasets.procedural import build, build_procedural
-from cada_plugin.datasets.procedural.attributes import draw_identities, is_valid
-from cada_plugin.datasets.procedural.captions import describe
-from cada_plugin.datasets.procedural.render import VIEWS, render_person
-from cada_plugin.errors import ConfigError
+from cada_plugin.datasets.procedural import build_procedural, record
+from cada_plugin.datasets.procedural.oracle import Oracle
+from cada_plugin.datasets.procedural.palette import PAINT, PART_OF_SLOT
+from cada_plugin.datasets.procedural.people import Person, is_consistent, sample_people
+from cada_plugin.datasets.procedural.photo import HEIGHT, VIEWS, WIDTH, draw_scene, locate, take_photo
+from cada_plugin.datasets.procedural.slices import RARE
+from cada_plugin.datasets.procedural.worlds import CAMERA, WEB, WORLDS
+from cada_plugin.datasets.procedural.writer import claims_of_phrase, describe
+from cada_plugin.errors import AnnotationError, ConfigError
+from cada_plugin.evaluation.ranking import rank_metrics
 
-SMALL = {"seed": 3, "identities": {"train": 8, "val": 2, "test": 4}, "images_per_identity": 3}
-COLOUR_OF_WORD = {
-    "black": "black", "white": "white", "gray": "gray", "grey": "gray", "red": "red", "orange": "orange",
-    "yellow": "yellow", "green": "green", "blue": "blue", "purple": "purple", "violet": "purple", "pink": "pink",
-    "brown": "brown",
-}  # fmt: skip
-# Nouns by the slot whose colour goes with them, written down apart from the grammar.
-NOUN_SLOTS = {
-    "upper_colour": "t-shirt tee shirt sweater pullover jumper jacket coat overcoat hoodie sweatshirt dress",
-    "lower_colour": "trousers pants slacks jeans shorts skirt",
-    "shoe_colour": "sneakers trainers shoes boots",
-    "bag_colour": "backpack rucksack bag handbag purse",
-    "hat_colour": "cap beanie hat",
-    "held_colour": "umbrella bottle book",
-    "pattern_colour": "stripes checks squares dots spots",
+SMALL = {"seed": 3, "identities": {"train": 30, "val": 2, "test": 12}}
+COLOUR_SLOTS = (
+    "upper_colour",
+    "lower_colour",
+    "shoe_colour",
+    "bag_colour",
+    "hat_colour",
+    "scarf_colour",
+    "held_colour",
+)
+MIRROR = {"left": "right", "right": "left", "none": "none"}
+# The digest of all captions and claims of SMALL in each world. If it changes, VERSION must be increased.
+DIGESTS = {
+    "web": "476f7cf8a0a3b4cc",
+    "camera": "80fbbfef74a256fa",
 }
-SLOT_OF_NOUN = {noun: slot for slot, nouns in NOUN_SLOTS.items() for noun in nouns.split()}
-# Everything a caption says that is neither an adjective nor a noun of the lexicon.
-FUNCTION_WORDS = {
-    "a", "an", "the", "this", "and", "with", "of", "in", "on", "over", "across", "by", "past", "from", "toward", "away",
-    "he", "she", "his", "her", "one", "is", "has", "wears", "wearing", "dressed", "carries", "carrying", "holds",
-    "holding", "also", "walking", "seen", "behind", "facing", "forward",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "procedural"
-    build_procedural(root, **SMALL)
-    return root
+def roots(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("worlds")
+    for world in WORLDS:
+        build_procedural(folder / world, world=world, **SMALL)
+    return {world: folder / world for world in WORLDS}
 
 
 @pytest.fixture(scope="module")
-def people():
-    return draw_identities(np.random.default_rng(5), 300, "main", 0.4)
+def records(roots) -> dict[str, list[dict]]:
+    return {world: json.loads((root / "reid_raw.json").read_text()) for world, root in roots.items()}
 
 
-@pytest.fixture(scope="module")
-def captions(people):
-    rng = np.random.default_rng(6)
-    return [(p, describe(p.identity, rng, must_mention=p.differs, view=VIEWS[k % 3])) for p in people for k in range(4)]
+@pytest.fixture(scope="module", params=WORLDS)
+def sampled(request):
+    world = WORLDS[request.param]
+    return world, sample_people(np.random.default_rng(5), 200, world, 0.5)
 
 
 def words(text: str) -> list[str]:
     return re.findall(r"[a-z]+(?:-[a-z]+)*", text.lower())
 
 
-def digest(root: Path) -> dict[str, str]:
-    return {
-        str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("*") if p.is_file()
-    }
+def test_same_arguments_write_the_same_bytes(roots, tmp_path):
+    for world, root in roots.items():
+        build_procedural(tmp_path / world, world=world, **SMALL)
+        files = sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
+        assert files == sorted(p.relative_to(tmp_path / world) for p in (tmp_path / world).rglob("*") if p.is_file())
+        assert all((root / name).read_bytes() == (tmp_path / world / name).read_bytes() for name in files)
 
 
-def test_same_arguments_write_the_same_bytes(built, tmp_path):
-    build_procedural(tmp_path / "again", **SMALL)
-    assert digest(tmp_path / "again") == digest(built)
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_version_is_that_of_these_captions(records, world):
+    told = json.dumps([(r["attributes"], r["captions"], r["claims"]) for r in records[world]], sort_keys=True)
+    assert hashlib.sha256(told.encode()).hexdigest()[:16] == DIGESTS[world]
 
 
-def test_another_seed_draws_other_people(built, tmp_path):
-    build_procedural(tmp_path / "other", **(SMALL | {"seed": 4}))
-    assert digest(tmp_path / "other")["reid_raw.json"] != digest(built)["reid_raw.json"]
-
-
-def test_pools_share_nobody_whatever_the_seeds():
-    pools = {
-        pool: {
-            p.identity.signature()
-            for seed in range(3)
-            for p in draw_identities(np.random.default_rng(seed), 200, pool, 0.4)
+def test_nobody_is_in_both_worlds_or_in_two_splits(records):
+    for seed in range(3):
+        people = {
+            name: {p.person.signature() for p in sample_people(np.random.default_rng(seed), 200, world, 0.4)}
+            for name, world in WORLDS.items()
         }
-        for pool in ("main", "pretrain")
+        assert not people["web"] & people["camera"]
+    for of_world in records.values():
+        described = {r["id"]: json.dumps({**r["attributes"], "skin": ""}, sort_keys=True) for r in of_world}
+        assert len(set(described.values())) == len(described) == 44
+
+
+def test_people_of_a_split_are_the_same_whatever_other_splits_are_drawn(records, tmp_path):
+    """Otherwise the test people of one set would be the training people of another with the same seed."""
+    build_procedural(tmp_path / "test", world="web", seed=SMALL["seed"], identities={"test": 12})
+    alone = json.loads((tmp_path / "test/reid_raw.json").read_text())
+    attributes = {
+        split: [r["attributes"] for r in records["web"] if r["split"] == split] for split in ("train", "test")
     }
-    assert not pools["main"] & pools["pretrain"]
+    assert [r["attributes"] for r in alone] == attributes["test"]
+    assert not any(person in attributes["train"] for person in attributes["test"])
 
 
-def test_people_are_distinct_and_possible(people):
-    assert len({p.identity.signature() for p in people}) == len(people) == 300
-    assert all(is_valid(p.identity) for p in people)
-
-
-def test_twins_differ_in_one_slot_or_a_swap(people):
+def test_twins_differ_as_their_kind_says(sampled):
+    _, people = sampled
     twins = [p for p in people if p.twin is not None]
-    assert len(twins) == 120
+    assert len(twins) == 100
+    assert all(is_consistent(p.person) for p in people)
     for p in twins:
-        other = people[p.twin].identity
         assert people[people[p.twin].twin] is p
-        differing = [f.name for f in fields(other) if getattr(other, f.name) != getattr(p.identity, f.name)]
-        assert sorted(differing) == sorted(p.differs)
-        if len(differing) == 2:
+        ours, other = p.person.as_dict(), people[p.twin].person.as_dict()
+        differing = sorted(slot for slot in ours if ours[slot] != other[slot])
+        assert differing == sorted(p.differs)
+        if p.twin_kind == "swapped":
             a, b = differing
-            assert (getattr(other, a), getattr(other, b)) == (getattr(p.identity, b), getattr(p.identity, a))
+            assert (other[a], other[b]) == (ours[b], ours[a])
+        elif p.twin_kind == "mirrored":
+            assert all(slot.endswith("_side") and other[slot] == MIRROR[ours[slot]] for slot in differing)
         else:
-            assert len(differing) == 1
+            assert (p.twin_kind, len(differing)) == ("changed", 1)
+
+
+def clean(world):
+    """The world under an ideal camera."""
+    look = replace(world.look, light=(1, 1), contrast=(1, 1), cast=0, cast_noise=0, blur=(0, 0), noise=(0, 0))
+    return replace(world, look=look)
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_twins_can_be_told_apart_in_every_view(people, view):
-    for p in people:
-        if p.twin is not None:
-            pictures = [
-                np.asarray(render_person(i, np.random.default_rng(0), 0.0, view=view, camera="cam_a"), dtype=int)
-                for i in (p.identity, people[p.twin].identity)
-            ]
-            changed = np.abs(pictures[0] - pictures[1]).max(axis=2) > 25
-            assert changed.sum() >= 15, (p.differs, p.identity)
+def test_a_visible_region_shows_the_colour_of_its_attribute(sampled, view):
+    """Counted in the final picture under an ideal camera: enough pixels of the box look most like that colour, in the
+    light or in the shade."""
+    world, people = sampled
+    names, paints = list(PAINT), np.array(list(PAINT.values()))
+    paints = np.concatenate([paints, paints * 0.76])
+    camera = next(iter(world.look.cameras))
+    checked = 0
+    for number, p in enumerate(people[:60]):
+        photo = take_photo(p.person, clean(world), np.random.default_rng(number), view=view, camera=camera)
+        pixels = np.asarray(photo.image, dtype=int)
+        for slot in COLOUR_SLOTS:
+            region, colour = photo.regions.get(PART_OF_SLOT[slot]), getattr(p.person, slot)
+            if region is None or not region.visible or colour == "none":
+                continue
+            left, top, right, bottom = region.box
+            inside = pixels[top:bottom, left:right].reshape(-1, 1, 3)
+            nearest = np.abs(inside - paints).sum(2).argmin(1) % len(names)
+            assert (nearest == names.index(colour)).sum() >= 0.15 * region.pixels, (slot, p.person, region)
+            checked += 1
+    assert checked > 150
 
 
-def test_twins_share_a_split_and_splits_share_nobody(built):
-    splits: dict[str, dict[int, dict]] = {}
-    for record in json.loads((built / "reid_raw.json").read_text()):
-        splits.setdefault(record["split"], {})[record["id"]] = record
-    signatures = [json.dumps(r["attributes"], sort_keys=True) for ids in splits.values() for r in ids.values()]
-    assert len(set(signatures)) == len(signatures)
-    for ids in splits.values():
-        for record in ids.values():
-            nearest = min(
-                sum(record["attributes"][k] != other["attributes"][k] for k in record["attributes"])
-                for other in ids.values()
-                if other is not record
-            )
-            if record["is_twin"]:
-                assert nearest <= 2
+@pytest.mark.parametrize("slot", COLOUR_SLOTS)
+def test_another_colour_changes_the_region_and_nothing_else(slot):
+    """A strict test of where regions are, with people and obstacles in front."""
+    part, seen, hidden = PART_OF_SLOT[slot], 0, 0
+    for number, p in enumerate(sample_people(np.random.default_rng(8), 60, CAMERA, 0.0)):
+        old = getattr(p.person, slot)
+        if old == "none":
+            continue
+        others = (replace(p.person, **{slot: colour}) for colour in ("red", "blue") if colour != old)
+        scenes = [
+            draw_scene(person, CAMERA, np.random.default_rng(number), VIEWS[number % 3])
+            for person in (p.person, next(others))
+        ]
+        before, after = (np.asarray(scene.picture.reduce(2), dtype=int) for scene in scenes)
+        regions, _ = locate(p.person, np.asarray(scenes[0].labels)[::2, ::2], VIEWS[number % 3])
+        rows, columns = np.nonzero(np.abs(before - after).max(2) > 24)
+        if regions[part].box is None:
+            hidden += 1
+            assert len(rows) <= 4
+            continue
+        left, top, right, bottom = regions[part].box
+        seen += 1
+        assert len(rows) >= 0.3 * regions[part].pixels
+        inside = (columns >= left - 1) & (columns <= right) & (rows >= top - 1) & (rows <= bottom)
+        assert inside.mean() > 0.95  # the rest are slivers between other parts, of half a pixel
+    assert seen >= 8
 
 
-def test_layout_is_cuhk_pedes(built):
-    records = json.loads((built / "reid_raw.json").read_text())
-    assert len(records) == 14 * 3
-    assert [r["id"] for r in records] == [1 + k // 3 for k in range(len(records))]
-    assert [r["split"] for r in records] == ["train"] * 24 + ["val"] * 6 + ["test"] * 12
-    for record in records:
-        assert {"split", "captions", "file_path", "processed_tokens", "id"} <= set(record)
-        assert len(record["captions"]) == len(record["processed_tokens"]) == 2
-        with Image.open(built / "imgs" / record["file_path"]) as image:
-            image.load()
-            assert (image.size, image.mode, image.format) == ((64, 128), "RGB", "JPEG")
+def test_left_is_where_the_person_has_it():
+    for p in sample_people(np.random.default_rng(9), 120, CAMERA, 0.0):
+        if p.person.bag not in ("suitcase", "handbag"):
+            continue
+        for view, factor in (("front", 1), ("back", -1)):
+            look = replace(CAMERA.look, passer_by=0, obstacle=0)
+            scene = draw_scene(p.person, replace(CAMERA, look=look), np.random.default_rng(1), view)
+            regions, _ = locate(p.person, np.asarray(scene.labels)[::2, ::2], view)
+            middle = {part: (regions[part].box[0] + regions[part].box[2]) / 2 for part in ("bag", "upper")}
+            side = 1 if p.person.bag_side == "left" else -1
+            assert (middle["bag"] - middle["upper"]) * side * factor > 0
 
 
-def test_captions_say_no_wrong_colour(captions):
-    seen = 0
-    for person, caption in captions:
-        tokens = words(caption)
-        for k, token in enumerate(tokens):
-            slot = SLOT_OF_NOUN.get(token)
-            # "leather shoes", "folded umbrella": the colour stands up to three words before its noun.
-            for back in range(1, 4):
-                word = tokens[k - back] if slot and k >= back else ""
-                if word in {"a", "an", "and", "with", "of"} or word in SLOT_OF_NOUN:
-                    break
-                if word in COLOUR_OF_WORD:
-                    allowed = {getattr(person.identity, slot)}
-                    if slot == "upper_colour":  # "a red and white striped shirt"
-                        allowed.add(person.identity.pattern_colour)
-                    assert COLOUR_OF_WORD[word] in allowed, (caption, person.identity)
-                    seen += 1
-                    break
-    assert seen > 3 * len(captions)
+def test_records_say_what_the_picture_is(roots, records):
+    for world, of_world in records.items():
+        assert [r["split"] for r in of_world] == ["train"] * 90 + ["val"] * 6 + ["test"] * 36
+        for r in of_world:
+            with Image.open(roots[world] / "imgs" / r["file_path"]) as image:
+                assert image.size == (WIDTH, HEIGHT)
+            assert len(r["captions"]) == len(r["claims"]) == len(r["slices"]) == 2
+            assert not r["regions"].keys() & {*r["seen_absent"]}
+            for region in r["regions"].values():
+                if region["box"]:
+                    left, top, right, bottom = region["box"]
+                    assert 0 <= left < right <= WIDTH
+                    assert 0 <= top < bottom <= HEIGHT
+                    assert region["pixels"] <= (right - left) * (bottom - top)
+                else:
+                    assert (region["pixels"], region["visible"]) == (0, False)
 
 
-def test_what_tells_twins_apart_is_said(captions):
-    for person, caption in captions:
-        said = {COLOUR_OF_WORD.get(w) for w in words(caption)}
-        for slot in person.differs:
-            if slot.endswith("colour"):
-                assert getattr(person.identity, slot) in said, (slot, caption)
+def test_claims_are_true_and_said(sampled):
+    world, people = sampled
+    rng = np.random.default_rng(6)
+    meanings = world.speech.words
+    for number, p in enumerate(people):
+        shown = {*PART_OF_SLOT.values()}
+        caption = describe(p.person, world, rng, view=VIEWS[number % 3], shown=shown, must_mention=p.differs)
+        assert caption.claims
+        said = set(words(caption.text))
+        for slot, meant in caption.claims.items():
+            assert getattr(p.person, slot) in meant
+            assert any(
+                meant == values and set(word.split()) <= said
+                for kind in meanings.values()
+                for word, (_, values) in kind.items()
+            ), (slot, meant, caption.text)
+        for slot in p.differs:  # exactly, so that it tells the twins apart
+            if slot in caption.claims:
+                assert caption.claims[slot] == (getattr(p.person, slot),)
+            assert slot in caption.claims or world is WEB
 
 
-def test_captions_name_nothing_that_is_not_there(captions):
-    for person, caption in captions:
-        said = set(words(caption))
-        if person.identity.bag == "none":
-            assert not said & set(NOUN_SLOTS["bag_colour"].split()), caption
-        if person.identity.hat == "none":
-            assert not said & {"cap", "hat", "beanie"}, caption
-        if person.identity.glasses == "none":
-            assert not said & {"glasses", "sunglasses", "eyeglasses", "spectacles"}, caption
-        assert bool(said & {"his", "he"}) <= (person.identity.sex == "man"), caption
+def test_a_phrase_holds_the_words_of_its_claims_and_of_no_other(sampled):
+    """Each phrase is looked up in the vocabulary anew: a word for each of its claims stands in it, and no colour word
+    that it does not claim. Each claim belongs to exactly one phrase."""
+    world, people = sampled
+    rng, seen = np.random.default_rng(7), set()
+    colours = {word: values for word, (_, values) in world.speech.words["colour"].items()}
+    for number, p in enumerate(people):
+        caption = describe(p.person, world, rng, view=VIEWS[number % 3], shown={*PART_OF_SLOT.values()})
+        claimed = []
+        for phrase in caption.phrases:
+            text = caption.text[phrase.start : phrase.stop]
+            claims = claims_of_phrase(caption.claims, phrase.unit)
+            assert text == " ".join(text.split())
+            assert text.isprintable()
+            assert claims, (phrase, caption.text)
+            claimed += claims
+            seen.add(phrase.unit)
+            for slot, meant in claims.items():
+                assert any(
+                    meant == values and re.search(rf"\b{word}\b", text)
+                    for kind in world.speech.words.values()
+                    for word, (_, values) in kind.items()
+                ), (slot, meant, text)
+            if phrase.unit != "hair":  # whose colours are other words, some spelt alike
+                meant = [values for slot, values in claims.items() if slot.endswith("_colour")]
+                assert all(colours[word] in meant for word in words(text) if word in colours), (text, claims)
+        assert sorted(claimed) == sorted(caption.claims)
+    everything = {"sex", "hair", "upper", "lower", "shoes", "bag", "hat", "glasses", "held"}
+    assert seen >= everything if world is WEB else seen == everything | {"inner", "scarf"}
 
 
-def test_caption_lengths_are_like_cuhk_pedes(captions):
-    lengths = np.array([len(words(c)) for _, c in captions])
-    assert 21 <= lengths.mean() <= 26
-    assert lengths.min() >= 8
-    assert lengths.max() <= 50
-    assert np.mean((lengths >= 12) & (lengths <= 40)) > 0.95
+def test_the_camera_world_has_words_that_the_web_never_reads(records):
+    counts = {w: Counter(word for r in records[w] for c in r["captions"] for word in words(c)) for w in WORLDS}
+    new = sum(count for word, count in counts["camera"].items() if word not in counts["web"])
+    assert new / counts["camera"].total() > 0.3
+    mean = {w: np.mean([len(words(c)) for r in records[w] for c in r["captions"]]) for w in WORLDS}
+    assert 9 <= mean["web"] <= 14
+    assert 21 <= mean["camera"] <= 27
 
 
-def test_lexicon_tags_every_noun_and_adjective_of_the_captions(captions):
-    lexicon = json.loads((Path(cada_plugin.__file__).parent / "text/lexicon.json").read_text())
-    tagged = [w for tag in ("JJ", "NN", "NNS") for w in lexicon[tag]]
-    assert len(tagged) == len(set(tagged)) >= 300
-    unknown = {w for _, c in captions for w in words(c)} - set(tagged) - FUNCTION_WORDS
-    assert not unknown
+def test_every_word_is_in_the_vocabulary_and_every_attribute_word_in_the_lexicon(records):
+    folder = Path(cada_plugin.__file__).parent / "text"
+    known = set((folder / "procedural_vocab.txt").read_text().split("\n"))
+    lexicon = {word for tagged in json.loads((folder / "lexicon.json").read_text()).values() for word in tagged}
+    for world in WORLDS.values():
+        for kind in world.speech.words.values():
+            for word in " ".join(kind).split():
+                assert word in lexicon
+                assert set(re.split("-", word)) <= known
+    for of_world in records.values():
+        assert {w for r in of_world for c in r["captions"] for w in re.split(r"[^a-z]+", c.lower())} - {""} <= known
+
+
+# ---------------------------------------------------------------- oracles
+
+
+def test_the_reader_scores_what_counting_gives(records):
+    """R@1 of a reader that knows everything: one over the number of people of whom all claims are true."""
+    test = [  # claims of short captions, so that several people fit
+        r | {"claims": [dict(list(claims.items())[:2]) for claims in r["claims"]]}
+        for r in records["camera"]
+        if r["split"] == "test"
+    ]
+    people = {r["id"]: r["attributes"] for r in test}
+    chances = [
+        1 / sum(all(person[slot] in meant for slot, meant in claims.items()) for person in people.values())
+        for r in test
+        for claims in r["claims"]
+    ]
+    assert 0.1 < np.mean(chances) < 0.9
+    oracle = Oracle(test)
+    ranked = rank_metrics(oracle.scores, oracle.query_ids, oracle.gallery_ids)
+    # ties are ordered at random: within four standard deviations of the expected share
+    deviation = np.sqrt(np.sum(np.array(chances) * (1 - np.array(chances)))) / len(chances)
+    assert abs(ranked["R1"] / 100 - np.mean(chances)) < 4 * deviation
+    for number, chance in enumerate(chances):
+        assert (oracle.scores(number, number + 1) > -1).sum() == round(3 / chance)
+
+
+def test_the_viewer_knows_only_what_is_shown():
+    """Two people who differ in what their pictures hide: it takes the one whose value is more common."""
+    base = {field.name: "none" for field in fields(Person)} | {"sex": "man", "upper_colour": "red"}
+    shown = {"upper": {"box": [0, 0, 1, 1], "pixels": 20, "visible": True}}
+    claims = [{"upper_colour": ("red",), "lower_colour": ("blue",)}]
+
+    def entry(number, lower, region):
+        attributes = base | {"lower_colour": lower}
+        return {"id": number, "attributes": attributes, "regions": shown | region, "seen_absent": [], "claims": claims}
+
+    hidden, seen = ({"lower": {"box": [0, 0, 1, 1], "pixels": 20, "visible": v}} for v in (False, True))
+    records = [entry(1, "blue", hidden), entry(2, "green", hidden), entry(3, "green", seen), entry(4, "blue", seen)]
+    (scores,) = Oracle(records, visible_only=True).scores(0, 1).tolist()
+    assert scores[0] == pytest.approx(np.log(0.5), abs=1e-4)
+    assert scores[1] == pytest.approx(np.log(0.5), abs=1e-4)
+    assert scores[2] == pytest.approx(-50, abs=1e-4)
+    assert scores[3] == pytest.approx(0, abs=1e-4)
+    (scores,) = Oracle(records).scores(0, 1).tolist()
+    assert np.round(scores).tolist() == [0, -50, -50, 0]
+
+
+def test_an_oracle_refuses_records_without_claims():
+    with pytest.raises(AnnotationError, match="build=dict"):
+        Oracle([{"id": 1}])
+
+
+# ---------------------------------------------------------------- slices
+
+
+def test_slices_are_right_by_a_naive_check(records):
+    found = Counter()
+    for of_world in records.values():
+        training = [set(words(c)) for r in of_world if r["split"] == "train" for c in r["captions"]]
+        people = {r["id"]: r["attributes"] for r in of_world}
+        for r in of_world:
+            for caption, claims, slices in zip(r["captions"], r["claims"], r["slices"], strict=True):
+                slices = set(slices)
+                found.update(slices)
+                differing = [
+                    {slot for slot in other if other[slot] != r["attributes"][slot]} - {"skin"}
+                    for number, other in people.items()
+                    if number != r["id"]
+                ]
+                if "twins" in slices:
+                    assert set(r["twin_differs"]) in differing
+                assert ("twins" in slices) == (r["twin_kind"] != "none")
+                assert ("binding" in slices) == (r["twin_kind"] == "swapped")
+                assert ("side" in slices) == (r["twin_kind"] == "mirrored")
+                parts = {PART_OF_SLOT.get(slot) for slot in claims}
+                assert ("small" in slices) == (len(parts & {"shoes", "glasses", "scarf", "held", "hat"}) > 1)
+                unseen = [p for p in parts if p in r["regions"] and not r["regions"][p]["visible"]]
+                assert ("occluded" in slices) == bool(unseen)
+                rare = [w for w in words(caption) if sum(w in c for c in training) <= RARE * len(training)]
+                assert ("rare" in slices) == bool(rare)
+                assert ("names hat" in slices) == bool({"hat", "hat_colour"} & claims.keys())
+                assert ("names side" in slices) == bool({"bag_side", "held_side"} & claims.keys())
+                assert ("names sleeve" in slices) == ("sleeve" in claims)
+    assert {"twins", "binding", "side", "small", "occluded", "rare", "names inner"} <= found.keys()
+
+
+# ---------------------------------------------------------------- folders and arguments
 
 
 def test_interrupted_build_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "describe", interrupt)
+    monkeypatch.setattr(record, "describe", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build_procedural(tmp_path / "half", **SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -225,12 +387,12 @@ def test_interrupted_build_leaves_nothing_behind(tmp_path, monkeypatch):
 
 DRAW_SLOWLY = """
 import sys, time
-from cada_plugin.datasets.procedural import build
+from cada_plugin.datasets.procedural import build_procedural, record
 def describe(*args, **kwargs):
     print("drawing", flush=True)
     time.sleep(600)
-build.describe = describe
-build.build_procedural(sys.argv[1], seed=3, identities={"train": 2})
+record.describe = describe
+build_procedural(sys.argv[1], seed=3, identities={"train": 2})
 """
 
 
@@ -263,15 +425,10 @@ def test_what_a_killed_build_left_is_removed_by_the_next_one(tmp_path):
             process.stdout.close()
 
 
-def test_second_build_is_a_no_op(built):
-    before = {p: p.stat().st_mtime_ns for p in built.rglob("*")}
-    build_procedural(built, **SMALL)
-    assert {p: p.stat().st_mtime_ns for p in built.rglob("*")} == before
-
-
-def test_other_arguments_in_the_same_folder_are_refused(built):
-    with pytest.raises(ConfigError, match=r"nuisance: there 0.5, asked for 0.9.*another data_root"):
-        build_procedural(built, **SMALL, nuisance=0.9)
+def test_second_build_is_a_no_op(roots):
+    before = {p: p.stat().st_mtime_ns for p in roots["web"].rglob("*")}
+    build_procedural(roots["web"], world="web", **SMALL)
+    assert {p: p.stat().st_mtime_ns for p in roots["web"].rglob("*")} == before
 
 
 def test_a_users_folder_is_not_overwritten(tmp_path):
@@ -285,8 +442,8 @@ def test_a_users_folder_is_not_overwritten(tmp_path):
     "change",
     [
         {"identities": {"trian": 3}},
-        {"nuisance": 2},
-        {"pool": "spare"},
+        {"world": "street"},
+        {"twin_fraction": 2},
         {"twin_fraction": -1},
         {"images_per_identity": 0},
     ],
@@ -295,3 +452,8 @@ def test_impossible_arguments_are_refused_before_any_work(tmp_path, change):
     with pytest.raises(ConfigError):
         build_procedural(tmp_path / "new", **(SMALL | change))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_world_in_the_same_folder_is_refused(roots):
+    with pytest.raises(ConfigError, match="world: there 'web', asked for 'camera'"):
+        build_procedural(roots["web"], world="camera", **SMALL)

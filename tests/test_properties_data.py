@@ -72,7 +72,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
 )
-KEYS = st.sampled_from(["id", "file_path", "img_path", "captions", "caption", "split", "camera_id", "is_twin", "other"])
+KEYS = st.sampled_from(["id", "file_path", "img_path", "captions", "caption", "split", "camera_id", "other"])
 
 
 @st.composite

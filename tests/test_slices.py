@@ -16,7 +16,7 @@ from cada_plugin.portable.features import ImageFeatures, TextFeatures
 
 PIPELINE = [
     {"type": "LoadPersonImage"},
-    {"type": "EncodeCaptions", "tokenizer": {"type": "CaptionTokenizer", "vocab": "worlds"}},
+    {"type": "EncodeCaptions", "tokenizer": {"type": "CaptionTokenizer", "vocab": "procedural"}},
     {"type": "PackPersonInputs"},
 ]
 RECORDS = [
@@ -120,7 +120,6 @@ def two_stages(seed: int = 0, Q: int = 30, G: int = 20, **changes: object) -> Re
         "query_ids": torch.arange(Q) % 10,
         "gallery_ids": torch.arange(G) % 10,
         "query_images": torch.arange(Q) % G,
-        "query_twins": torch.arange(Q) % 3 == 0,
         "captions": ["a"] * Q,
         "img_paths": ["b"] * G,
         "query_slices": [("even", "names hat") if q % 2 == 0 else ("odd",) if q > 9 else () for q in range(Q)],
@@ -140,14 +139,12 @@ def test_metrics_of_a_slice_are_those_of_its_queries_alone():
             assert metrics[f"{stage}/R1[{name}]"] == pytest.approx(alone["R1"])
             assert metrics[f"{stage}/mAP[{name}]"] == pytest.approx(alone["mAP"])
     assert sum("[" in key for key in metrics) == 3 * (1 + 2 * 3)
-    assert not any(key.endswith("_twins") for key in metrics)
 
 
 def test_without_slices_nothing_changes():
     plain = metrics_of(two_stages(query_slices=None))
     assert plain == metrics_of(two_stages(query_slices=[()] * 30))
     assert not any("[" in key for key in plain)
-    assert {f"{stage}/R1_twins" for stage in ("t2i_global", "t2i", "t2i_match")} <= plain.keys()
     sliced = metrics_of(two_stages())
     assert {key: plain[key] for key in plain.keys() & sliced.keys()} == {
         key: value for key, value in sliced.items() if "[" not in key

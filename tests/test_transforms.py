@@ -231,7 +231,7 @@ def test_unknown_torchvision_argument_is_named():
 
 # Packing and collating
 
-META = {"person_id": 7, "label": 2, "image_id": 3, "img_path": "a.png", "camera_id": None, "is_twin": True}
+META = {"person_id": 7, "label": 2, "image_id": 3, "img_path": "a.png", "camera_id": None}
 
 
 def pack(image=0, **texts):

@@ -56,7 +56,7 @@ def leaves(tree: dict, prefix: str = "") -> dict:
 SAME = object()  # torchreid's value is FastReID's
 
 # FastReID's key, torchreid's, value, torchreid's value, what it changes in configs/cada_procedural.py (list elements by
-# their position: of the training steps, 1 resizes, 4 crops and 7 masks; of the test steps, 1 resizes)
+# their position: of the training steps, 1 resizes, 3 crops and 7 masks; of the test steps, 1 resizes)
 ON_PROCEDURAL = [
     (
         "DATASETS.ROOT_DIR",
@@ -73,7 +73,13 @@ ON_PROCEDURAL = [
         SAME,
         {f"{s}_dataloader__num_workers": 3 for s in SPLITS},
     ),
-    ("SOLVER.IMS_PER_BATCH", "train.batch_size", 24, SAME, {"train_dataloader__batch_size": 24}),
+    (
+        "SOLVER.IMS_PER_BATCH",
+        "train.batch_size",
+        24,
+        SAME,
+        {"train_dataloader__batch_size": 24, "train_dataloader__sampler__batch_size": 24},
+    ),
     (
         "TEST.IMS_PER_BATCH",
         "test.batch_size",
@@ -188,15 +194,15 @@ SIZE = {
     f"{place}__size": (64, 32)
     for place in (
         "train_dataloader__dataset__pipeline__1",
-        "train_dataloader__dataset__pipeline__4",
+        "train_dataloader__dataset__pipeline__3",
         "val_dataloader__dataset__pipeline__1",
         "test_dataloader__dataset__pipeline__1",
         "train_pipeline__1",
-        "train_pipeline__4",
+        "train_pipeline__3",
         "plain_pipeline__1",
-        "plain_pipeline__4",
+        "plain_pipeline__3",
         "random_pipeline__1",
-        "random_pipeline__4",
+        "random_pipeline__3",
         "test_pipeline__1",
     )
 } | {"image_size": (64, 32), "model__visual_encoder__image_size": (64, 32)}
@@ -208,7 +214,7 @@ def schedule(**main: object) -> dict:
 
 
 def optimizer(**other: object) -> dict:
-    return {"optim_wrapper__optimizer": {"_delete_": True, "lr": 2e-4, "weight_decay": 0.05, **other}}
+    return {"optim_wrapper__optimizer": {"_delete_": True, "lr": 6e-4, "weight_decay": 0.05, **other}}
 
 
 def paramwise(**multiples: float) -> dict:
@@ -334,7 +340,7 @@ def test_every_key_of_the_table_is_tested():
 
 
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("name", ["cada_icfg", "pretrain_procedural_dual", "baselines/clip_procedural"])
+@pytest.mark.parametrize("name", ["cada_icfg", "pretrain_web_dual", "baselines/clip_procedural"])
 def test_a_config_comes_back_from_its_tree(name, style, tmp_path):
     """Also configs without a validation split, without losses and decoder, and with another model."""
     config = Config.fromfile(CONFIGS / f"{name}.py")
@@ -815,11 +821,11 @@ BAD = {
     "a tree without end": ("SOLVER: &a {B: *a}", ["bad.yml is not valid YAML"]),
     "somebody's home": ("_BASE_: ~nobody_of_that_name/x.yml\n" + CUHK, ["_BASE_: ~nobody_of_that_name/x.yml is in"]),
     "loss that is not there": (
-        "cada: {base_config: pretrain_procedural_dual, loss_weights: {atp: 1.0}}",
+        "cada: {base_config: pretrain_web_dual, loss_weights: {atp: 1.0}}",
         ["cada.loss_weights.atp: the base config has no loss_atp"],
     ),
     "decoder that is not there": (
-        "cada: {base_config: pretrain_procedural_dual, causal: true}",
+        "cada: {base_config: pretrain_web_dual, causal: true}",
         ["cada.causal: the base config has no model.text_decoder"],
     ),
     "missing base": ("_BASE_: nowhere.yml\n" + CUHK, ["nowhere.yml, the _BASE_ of", "bad.yml, cannot be read"]),

@@ -2,7 +2,6 @@
 and single characters.
 
 python tools/make_vocab.py cada_plugin/text/procedural_vocab.txt
-python tools/make_vocab.py --worlds cada_plugin/text/worlds_vocab.txt
 """
 
 import argparse
@@ -15,29 +14,22 @@ from pathlib import Path
 import numpy as np
 from transformers.models.bert.tokenization_bert import BertTokenizer
 
-from cada_plugin.datasets.procedural.attributes import draw_identities
-from cada_plugin.datasets.procedural.captions import describe
 from cada_plugin.datasets.procedural.people import sample_people
 from cada_plugin.datasets.procedural.photo import VIEWS
 from cada_plugin.datasets.procedural.slices import words_of
 from cada_plugin.datasets.procedural.worlds import WORLDS
-from cada_plugin.datasets.procedural.writer import describe as describe_in_world
+from cada_plugin.datasets.procedural.writer import describe
 from cada_plugin.text import clean_caption
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def _captions(rng: np.random.Generator) -> list[str]:
-    people = draw_identities(rng, 4000, "pretrain", 0.0)
-    return [clean_caption(describe(person.identity, rng)) for person in people]
-
-
-def _captions_of_worlds(rng: np.random.Generator) -> list[str]:
     text = []
     for world in WORLDS.values():
         for number, sampled in enumerate(sample_people(rng, 4000, world, 0.0)):
             view = VIEWS[number % len(VIEWS)]
-            text.append(describe_in_world(sampled.person, world, rng, view=view, shown=set()).text)
+            text.append(describe(sampled.person, world, rng, view=view, shown=set()).text)
         # Rare words may be missing in the sampled captions.
         text += [word for kind in world.speech.words.values() for word in kind]
     return [clean_caption(caption) for caption in text] + [word for caption in text for word in words_of(caption)]
@@ -46,10 +38,8 @@ def _captions_of_worlds(rng: np.random.Generator) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--worlds", action="store_true", help="the words of both drawn worlds")
     args = parser.parse_args(argv)
-    rng = np.random.default_rng(0)
-    text = _captions_of_worlds(rng) if args.worlds else _captions(rng)
+    text = _captions(np.random.default_rng(0))
     lexicon = json.loads(resources.files("cada_plugin.text").joinpath("lexicon.json").read_text(encoding="utf-8"))
     text += [word for words in lexicon.values() for word in words]
     split = BertTokenizer(vocab={token: i for i, token in enumerate(SPECIAL)}).backend_tokenizer.pre_tokenizer

@@ -8,10 +8,10 @@ The folder of a benchmark::
     <out>/<config name>/cross_<other>.py      the same with the test set of another config
     <out>/<config name>/cost/                 cost.json, cost.log, failure.json
     <out>/<config name>/seed0/                a work dir; "given" in place of "seed0" for a given checkpoint
-        run.json, metrics.json, queries.npz, partial.json (drawn worlds), train.log, test.log, failure.json
+        run.json, metrics.json, queries.npz, partial.json (procedural people), train.log, test.log, failure.json
         cross_<other>/                        its test on the other test set
     <out>/<config name>/start/                the test of the weights that its training starts from
-    <out>/oracles.json                        the ceilings of drawn worlds, see ``oracles``
+    <out>/oracles.json                        the ceilings of procedural people, see ``oracles``
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from mmengine.config import Config
 from cada_plugin.benchmark.records import Records, read_records
 from cada_plugin.benchmark.variants import Variant, check_variants
 from cada_plugin.checkpoints.io import shipped_path
-from cada_plugin.datasets.procedural.partial import is_drawn_world
+from cada_plugin.datasets.procedural.partial import is_procedural
 from cada_plugin.engine.config import SETTINGS, override, settings_of
 from cada_plugin.engine.start import prepare, use_amp
 from cada_plugin.errors import CheckpointError, ConfigError
@@ -36,7 +36,7 @@ from cada_plugin.integrations.any_config import read_any_config
 class Run:
     """One training with its test, or only a test: of a ``given`` checkpoint (then ``seed`` is None), or of the
     checkpoint of another run with the same training, ``trained_as``. With ``partial``, it is also tested on short and
-    on wrong captions, which only drawn worlds have.
+    on wrong captions, which only procedural people have.
 
     The children read ``config``, which is a copy, so that editing its source during a benchmark does not affect the
     later seeds.
@@ -167,7 +167,7 @@ def make_plan(request: Request) -> Plan:
             own = folder / f"{name}.py"
             configs[own] = config
             test_set = _test_set(config, source)
-            partial = is_drawn_world(test_set)
+            partial = is_procedural(test_set)
             if request.test_only:
                 given = Path(request.test_only[number])
                 runs = [Run(name, own, folder / "given", None, given, partial=partial)]

@@ -82,7 +82,7 @@ def _row(row: Row) -> dict:
 
 
 def _references(plan: Plan) -> list[dict]:
-    """Rows that nothing was trained for: the weights that trainings start from, and the oracles of drawn worlds."""
+    """Rows that nothing was trained for: the weights that trainings start from, and oracles on procedural people."""
     references = []
     for row in plan.rows:
         if row.start is not None:

@@ -2,7 +2,7 @@
 
 cada export cada_cuhk work_dirs/cada_cuhk/best.pth cada_cuhk_folder/
 cada export cada_cuhk work_dirs/cada_cuhk/best.pth cada_cuhk_onnx/ --format onnx --int8
-cada export cada_procedural start procedural_onnx/ --format onnx      (start: the config's own start weights)
+cada export cada_procedural own procedural_onnx/ --format onnx      (own: the config's own weights)
 
 Formats: folder (what load_retriever opens with PyTorch), onnx (needs the extra [onnx]; opens without torch),
 torch-export (for torch.export.load), hf-blip (for transformers' BlipForImageTextRetrieval; CADA and BLIP on square
@@ -30,7 +30,7 @@ from cada_plugin.files import new_folder
 from cada_plugin.registry import DATASETS, build_part
 
 FORMATS = ("folder", "onnx", "torch-export", "hf-blip")
-_START = "start"
+_OWN = "own"
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +38,9 @@ def main(argv: list[str]) -> int:
         "cada export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", help="a config: a path, or the name of one that ships with the plugin")
-    parser.add_argument("checkpoint", help=f"weights in any format; {_START} means the config's own start weights")
+    parser.add_argument(
+        "checkpoint", help=f"weights in any format; {_OWN} means those that the config trained or starts from"
+    )
     parser.add_argument("out", help="a new folder")
     parser.add_argument("--format", choices=FORMATS, default="folder", help="what to write (default: folder)")
     parser.add_argument("--int8", action="store_true", help="with onnx: weights in 8 bits (dynamic quantisation)")
@@ -64,7 +66,7 @@ def _run(args: argparse.Namespace) -> None:
         raise ConfigError(f"{option} belongs to --format onnx, not to {args.format}")
     config = read_config(args.config)
     override(config, args.cfg_options or {})
-    retriever = load_retriever(config, None if args.checkpoint == _START else args.checkpoint)
+    retriever = load_retriever(config, None if args.checkpoint == _OWN else args.checkpoint)
     trained = retriever.trained()
     facts = {"metrics": _read_metrics(args.metrics), "measured": args.measured, "licence": args.licence}
     dropped: list[str] = []

@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
         "--partial",
         metavar="FILE.json",
         help="test captions cut to one, two and three phrases, and captions with one wrong phrase, as well, and write "
-        "their metrics here; for procedural people of a drawn world",
+        "their metrics here; for procedural people",
     )
     add_yaml_arguments(parser)
     return run_command(_run, parser.parse_intermixed_args(argv))

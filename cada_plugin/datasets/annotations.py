@@ -237,8 +237,6 @@ def _value_problems(record: dict, image_root: str, path_key: str, splits: Sequen
             yield "wrong_type", f"'split' has type {type(record['split']).__name__}, expected text"
         elif splits is not None and record["split"] not in splits:
             yield "unknown_split", f"split {record['split'][:40]!r} is unknown: allowed {', '.join(splits)}"
-    if not isinstance(record.get("is_twin", False), bool):
-        yield "wrong_type", "'is_twin' is neither true nor false"
     if "slices" in record and (trouble := _slices_trouble(record["slices"], record.get("captions"))):
         yield "bad_slices", trouble
 

@@ -36,7 +36,7 @@ def mix_seed(seed: int, epoch: int, index: int) -> int:
 class TextPersonDataset(BaseDataset):
     """Base of all data sets of the plugin. A subclass describes its data set by class attributes.
 
-    Training items hold ``img_path, caption, person_id, label, image_id, camera_id, is_twin, sample_index``; evaluation
+    Training items hold ``img_path, caption, person_id, label, image_id, camera_id, sample_index``; evaluation
     items hold ``captions`` (a list) instead of ``caption``, and ``slices`` if the annotation has them: for each caption
     the names of the groups of queries that it belongs to, which get metrics of their own. ``label`` is the class number
     ``0..num_ids-1``: the position of the person id among the sorted ids of the split. ``image_id`` is the position of
@@ -208,7 +208,7 @@ class TextPersonDataset(BaseDataset):
 
     @classmethod
     def to_record(cls, raw: dict, image_root: str) -> dict:
-        """A valid raw record as ``{img_path, captions, person_id, camera_id, is_twin}``, perhaps with ``slices``."""
+        """A valid raw record as ``{img_path, captions, person_id, camera_id}``, perhaps with ``slices``."""
         path = raw[cls.PATH_KEY]
         camera_id = raw.get("camera_id")
         slices = {"slices": [list(names) for names in raw["slices"]]} if "slices" in raw else {}
@@ -217,7 +217,6 @@ class TextPersonDataset(BaseDataset):
             "captions": list(raw["captions"]),
             "person_id": raw["id"],
             "camera_id": cls.parse_camera_id(path) if camera_id is None else camera_id,
-            "is_twin": raw.get("is_twin", False),
             **slices,
         }
 
@@ -342,7 +341,7 @@ class TextPersonDataset(BaseDataset):
 
     @property
     def records(self) -> list[dict]:
-        """One ``{img_path, captions, person_id, camera_id, is_twin}`` per image, built anew on each access."""
+        """One ``{img_path, captions, person_id, camera_id}`` per image, built anew on each access."""
         records: dict[int, dict] = {}
         for index in range(len(self)):
             item = self.get_data_info(index)
@@ -350,6 +349,6 @@ class TextPersonDataset(BaseDataset):
             if item["image_id"] in records:
                 records[item["image_id"]]["captions"].extend(captions)
             else:
-                kept = {key: item[key] for key in ("img_path", "person_id", "camera_id", "is_twin")}
+                kept = {key: item[key] for key in ("img_path", "person_id", "camera_id")}
                 records[item["image_id"]] = {**kept, "captions": captions}
         return list(records.values())

@@ -15,7 +15,7 @@ from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.result import RetrievalResult, TwoStageScores
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures
 
-_META = ("sample_index", "person_id", "captions", "img_path", "is_twin")
+_META = ("sample_index", "person_id", "captions", "img_path")
 
 
 class EncodedItems:
@@ -108,7 +108,6 @@ class EncodedSplit:
             query_ids=gallery_ids[images],
             gallery_ids=gallery_ids,
             query_images=images,
-            query_twins=torch.tensor([item["is_twin"] for item in self.meta])[images],
             query_slices=self._slices(),
             captions=[caption for item in self.meta for caption in item["captions"]],
             img_paths=[item["img_path"] for item in self.meta],

@@ -12,7 +12,8 @@ from cada_plugin.datasets.look_alikes import LookAlikeSampler
 from cada_plugin.errors import ConfigError
 from cada_plugin.registry import HOOKS
 
-_PROJECTIONS = ("vision_proj", "text_proj")
+_IMAGES = "vision_proj"
+_PROJECTIONS = (_IMAGES, "text_proj")
 _KEY = "look_alikes"  # in checkpoints, so that a resumed run samples the batches of an uninterrupted one
 
 
@@ -21,7 +22,8 @@ class LookAlikeHook(Hook):
     """Gives ``LookAlikeSampler`` the embeddings of the items of the last epoch, at which training looked anyway.
 
     The embedding of an item is the normalised sum of the embeddings of its image and its caption. With any other
-    sampler the hook does nothing. ConfigError if the model has no ``vision_proj`` and ``text_proj``.
+    sampler the hook does nothing. ConfigError if the model has no ``vision_proj`` and ``text_proj``, or if sampler and
+    data loader differ in their batch sizes.
     """
 
     priority = "HIGH"  # before the checkpoint of the epoch is written
@@ -37,6 +39,10 @@ class LookAlikeHook(Hook):
         sampler = runner.train_dataloader.sampler
         if not isinstance(sampler, LookAlikeSampler):
             return
+        if sampler.batch_size != (size := runner.train_dataloader.batch_size):
+            raise ConfigError(
+                f"train_dataloader has batch_size={size} and its LookAlikeSampler {sampler.batch_size}: use one number"
+            )
         self._sampler, sampler.served = sampler, True
         for name in _PROJECTIONS:
             projection = getattr(model, name, None)
@@ -48,7 +54,10 @@ class LookAlikeHook(Hook):
 
     def _remember(self, name: str):
         def remember(module: nn.Module, args: tuple, output: Tensor) -> None:
-            self._seen[name] = output.detach()
+            if output.dim() == 2:
+                self._seen[name] = output.detach()
+            elif name == _IMAGES:  # IRRA and RDE project all tokens, and a ViT's first token stands for the image
+                self._seen[name] = output[:, 0].detach()
 
         return remember
 

@@ -1,4 +1,4 @@
-"""Tests a model on short sentences and on sentences with a mistake, on the test split of a drawn world.
+"""Tests a model on short sentences and on sentences with a mistake, on the test split of procedural people.
 
 The names of the metrics follow those of the test: ``t2i_global/mAP[1 phrase]`` is over captions cut to one phrase, in
 stage 1, and ``t2i/R1[wrong phrase]`` is R@1 of the person of whom a caption with one wrong phrase is otherwise true, in
@@ -18,7 +18,7 @@ from cada_plugin.datasets.procedural.partial import (
     CutCaption,
     WrongCaption,
     cut_captions,
-    drawn_records,
+    procedural_records,
     relevance,
     wrong_captions,
 )
@@ -54,11 +54,11 @@ def captions_of(runner: Runner) -> Asked:
 
     Raises:
         ConfigError: the test is not the plugin's own.
-        AnnotationError: the test set is not one of a drawn world.
+        AnnotationError: the test set is not one of procedural people.
     """
     if not isinstance(runner.test_loop, RetrievalTestLoop):
         raise ConfigError("--partial needs test_cfg=dict(type='RetrievalTestLoop')")
-    records, world = drawn_records(runner.test_loop.dataloader.dataset)
+    records, world = procedural_records(runner.test_loop.dataloader.dataset)
     return Asked(records, cut_captions(records), wrong_captions(records, world))
 
 

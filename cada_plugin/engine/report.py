@@ -5,11 +5,9 @@ from cada_plugin.tables import text_table
 
 COLUMNS = ("R1", "R5", "R10", "mAP", "mINP")
 ROWS = (
-    (STAGE_ONE, "", "stage 1: cosine"),
-    (MATCH_ALONE, "", "shortlist by match logit alone"),
-    (FINAL, "", "re-ranked: match logit + cosine"),
-    (STAGE_ONE, "_twins", "near-twins, stage 1"),
-    (FINAL, "_twins", "near-twins, re-ranked"),
+    (STAGE_ONE, "stage 1: cosine"),
+    (MATCH_ALONE, "shortlist by match logit alone"),
+    (FINAL, "re-ranked: match logit + cosine"),
 )
 SLICE_COLUMNS = ((STAGE_ONE, "stage 1"), (MATCH_ALONE, "match alone"), (FINAL, "re-ranked"))
 
@@ -18,8 +16,8 @@ def retrieval_table(metrics: dict[str, float], caption: str) -> str:
     """Metrics in percent as a text table, with a row for every stage that was measured, and a table of its slices."""
     head = ["", *(name.replace("R", "R@") if name[1].isdigit() else name for name in COLUMNS)]
     rows = []
-    for prefix, suffix, title in ROWS:
-        values = [metrics.get(f"{prefix}/{column}{suffix}") for column in COLUMNS]
+    for stage, title in ROWS:
+        values = [metrics.get(f"{stage}/{column}") for column in COLUMNS]
         if values[-1] is not None:
             rows.append([title, *("-" if value is None else f"{value:.2f}" for value in values)])
     lines = ["", caption, text_table(head, rows)]

@@ -46,6 +46,9 @@ def prepare(config: Config, job: str, source: str, work_dir: str | None = None, 
         value = (config.get("train_cfg") or {}).get(key)
         if value is not None and (type(value) is not int or value < 1):
             raise ConfigError(f"train_cfg.{key}={value!r}: expected an integer from 1")
+    loader = config.get("train_dataloader") or {}
+    if "batch_size" in (loader.get("sampler") or {}) and "batch_size" in loader:
+        loader.sampler.batch_size = loader.batch_size  # that of the sampler follows
     config.work_dir = work_dir or config.get("work_dir") or str(Path("work_dirs") / Path(source).stem)
     config.launcher = launcher
     if launcher == "pytorch" and "RANK" not in os.environ:

@@ -27,8 +27,7 @@ class TextToImageRetrieval(BaseMetric):
     that re-ranking gains, from a paired bootstrap over queries.
 
     If the annotation gives *slices* of the captions, ``t2i/R1[binding]`` and ``t2i/mAP[binding]`` are over the queries
-    of the slice ``binding``, for each slice and list, and ``queries[binding]`` is their number. If it gives none but
-    marks persons who have a near-twin, ``.../R1_twins`` and so on are all metrics over the queries for those persons.
+    of the slice ``binding``, for each slice and list, and ``queries[binding]`` is their number.
 
     The input is the one :class:`RetrievalResult` of a retrieval loop, which is the same in all processes. The first
     process alone computes the metrics and keeps two attributes: ``result``, that input, and ``ranks``, the output of
@@ -84,12 +83,7 @@ class TextToImageRetrieval(BaseMetric):
             beyond = {f"R{k}": 100.0 for k in self.topk if k > G}  # torchreid does not accept k > G
             known = [k for k in self.topk if k <= G] or [1]
             return torchreid_rank_metrics(rows, result.query_ids, result.gallery_ids, known) | beyond
-        twins = self.result.query_twins.numpy()
-        metrics = mean_metrics(ranks, self.topk)
-        if twins.any() and not self.result.slices:
-            of_twins = mean_metrics({key: value[twins] for key, value in ranks.items()}, self.topk)
-            metrics |= {f"{key}_twins": value for key, value in of_twins.items()}
-        return metrics
+        return mean_metrics(ranks, self.topk)
 
     def _gain_p_value(self) -> float:
         hits = [self.ranks[stage]["first_rank"] == 0 for stage in (STAGE_ONE, FINAL)]

@@ -83,7 +83,6 @@ class RetrievalResult(TwoStageScores):
     Attributes:
         query_ids: (Q,) and gallery_ids: (G,), person ids.
         query_images: (Q,) gallery index of the image that a caption was written for.
-        query_twins: (Q,) bool, True if the query's person has a near-twin in the gallery.
         captions, img_paths: Q strings and G strings.
         query_slices: for each of the Q captions the names of its slices, such as ``("twins", "names hat")``: groups of
             queries that get metrics of their own. None if the annotation has no slices.
@@ -92,7 +91,6 @@ class RetrievalResult(TwoStageScores):
     query_ids: Tensor
     gallery_ids: Tensor
     query_images: Tensor
-    query_twins: Tensor
     captions: list[str]
     img_paths: list[str]
     query_slices: list[tuple[str, ...]] | None = None

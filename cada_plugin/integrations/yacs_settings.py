@@ -221,6 +221,8 @@ def _set_sampler(config: Config, value: str) -> None:
     loader.sampler = ConfigDict(type=value)
     if value == "IdentitySampler":
         loader.sampler.update(num_instances=4, batch_size=loader.get("batch_size", 1))  # 4: the default of both hosts
+    elif value == "LookAlikeSampler":
+        loader.sampler.update(batch_size=loader.get("batch_size", 1), group_size=8)
     else:
         loader.sampler.shuffle = True
 

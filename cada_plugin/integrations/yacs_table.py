@@ -101,6 +101,7 @@ def _data_sets() -> Words:
 _SAMPLERS = {
     "DefaultSampler": ("TrainingSampler", "RandomSampler"),
     "IdentitySampler": ("NaiveIdentitySampler", "RandomIdentitySampler"),
+    "LookAlikeSampler": ("LookAlikeSampler", "LookAlikeSampler"),
 }
 _NEAR_SAMPLERS = {"balancedidentitysampler": ("IdentitySampler", "persons are sampled whatever their cameras are")}
 _OPTIMIZERS = {"Adam": ("Adam", "adam"), "AdamW": ("AdamW", "adamw"), "SGD": ("SGD", "sgd"), "AMSGrad": ("", "amsgrad")}

@@ -19,7 +19,7 @@ DECODE_TOKEN, ENCODE_TOKEN = "[DEC]", "[ENC]"
 # Error messages advise this setting, because it changes the model and the pipelines together. If a user changed only
 # one of them, the model would get ids of another vocabulary.
 _SETTING = "set tokenizer.vocab, which the model and the pipelines share,"
-_SHIPPED = {name: str(Path(__file__).with_name(f"{name}_vocab.txt")) for name in ("procedural", "worlds")}
+_SHIPPED = {"procedural": str(Path(__file__).with_name("procedural_vocab.txt"))}
 
 
 def _require_special_tokens(vocab: str, tokens: dict[str, int]) -> None:
@@ -49,8 +49,8 @@ class CaptionTokenizer(CaptionRules):
 
     Args:
         vocab: a ``vocab.txt``, a folder with a Hugging Face BERT tokenizer, or a model name such as
-            ``bert-base-uncased`` that transformers can fetch or has in its cache. ``procedural`` and
-            ``worlds`` are the small vocabularies of the procedural pedestrians, which ship with the plugin.
+            ``bert-base-uncased`` that transformers can fetch or has in its cache. ``procedural`` is
+            the small vocabulary of the procedural pedestrians, which ships with the plugin.
         max_words: the most words of a caption to keep.
         max_length: the most ids to keep, ``[CLS]`` and ``[SEP]`` included. A longer caption loses its last word pieces
             and keeps ``[SEP]``.

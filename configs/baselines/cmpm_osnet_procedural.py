@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
-    num_classes=1200,
+    num_classes=3000,
     tokenizer={{_base_.tokenizer}},
     visual_encoder=dict(name='osnet_x0_25', pretrained=False),
     text_encoder=dict(word_width=128, hidden=256),

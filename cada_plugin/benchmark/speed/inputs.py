@@ -35,10 +35,11 @@ _VOCABULARY = 30_522  # of bert-base-uncased; the tokenizer adds [DEC] and [ENC]
 
 
 def build_model(size: str, grouping: str = "tokens") -> CADA:
-    """The model of a config with random weights from seed 0. It uses the hardest negatives, because the plain path
-    implements no others."""
+    """The model of a config with random weights from seed 0. It uses the hardest negatives of the batch, because
+    the plain path implements no others."""
     cfg = read_config(CONFIGS[size]).model
     cfg.update(init_cfg=None, grouping={"type": GROUPINGS[grouping], "num_groups": 2}, negatives="hardest")
+    cfg.false_captions = 0.0
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         if size == "base":  # the tiny config already uses the shipped vocabulary of the procedural pedestrians

@@ -148,7 +148,6 @@ class _Gallery(Dataset):
             "person_id": index // IMAGES_PER_PERSON,
             "captions": [""] * len(captions),
             "img_path": "",
-            "is_twin": False,
         }
         inputs = {"image": self.images[index % len(self.images)], "input_ids": captions}
         return {"inputs": inputs, "data_samples": PersonDataSample(metainfo=meta)}

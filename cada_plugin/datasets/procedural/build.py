@@ -7,32 +7,18 @@ with the arguments and the version of the generator that made the folder.
 import fcntl
 import glob
 import json
-import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
-
-from cada_plugin.datasets.procedural.attributes import SampledIdentity, draw_identities
-from cada_plugin.datasets.procedural.captions import describe
-from cada_plugin.datasets.procedural.record import write_world
-from cada_plugin.datasets.procedural.render import CAMERAS, VIEWS, render_person
+from cada_plugin.datasets.procedural.record import SPLITS, write_people
 from cada_plugin.datasets.procedural.worlds import WORLDS
 from cada_plugin.errors import ConfigError
-from cada_plugin.progress import progress_bar
 
-VERSION, WORLD_VERSION = 2, 4
-"""Increased whenever the same arguments would give other pixels or other captions, without and with a ``world``."""
-
-SPLITS = ("train", "val", "test")
-JPEG_QUALITY = 90
-# Probability that a twin's caption mentions what the twins differ in. Without that, either twin matches the caption;
-# real captions leave it out at times too.
-TWIN_MENTION = 0.85
-VIEW_SHARES = (0.4, 0.3, 0.3)
+VERSION = 5
+"""Increased whenever the same arguments would give other pixels or other captions."""
 
 
 def build_procedural(
@@ -43,18 +29,13 @@ def build_procedural(
     images_per_identity: int = 3,
     captions_per_image: int = 2,
     twin_fraction: float = 0.4,
-    nuisance: float = 0.5,
-    pool: str = "main",
-    world: str | None = None,
+    world: str = "camera",
 ) -> None:
     """Draw the people of every split and write them to ``root``. The same arguments write the same bytes.
 
     ``identities`` maps a split (train, val, test) to a number of people; ids run from 1, train first. ``twin_fraction``
-    and ``nuisance`` are in [0, 1]; the latter scales the variation of position, size, background, colour cast, blur,
-    noise and occlusion. Sets of different ``pool`` ('main', 'pretrain') have no person in common, whatever their seeds.
-
-    ``world`` draws the people of a world, 'web' or 'camera' (see ``worlds``); no person is in both, whatever the seeds.
-    It decides on the pool and on the nuisance.
+    in [0, 1] is the share of people who have a near-twin. ``world`` is 'web' or 'camera' (see ``worlds``); no person is
+    in both, whatever the seeds.
 
     ``root`` is complete or absent, because files are written to a hidden sibling folder that is renamed at the end.
     Unfinished folders of killed processes are removed. A ``root`` that was made with the same arguments is not touched.
@@ -68,13 +49,10 @@ def build_procedural(
         "images_per_identity": images_per_identity,
         "captions_per_image": captions_per_image,
         "twin_fraction": twin_fraction,
-        "nuisance": nuisance,
-        "pool": pool,
+        "world": world,
         "version": VERSION,
     }
     _check_arguments(identities, arguments)
-    if world is not None:
-        arguments = _of_world(arguments, world)
     _remove_leftovers(root)
     if _is_built(root, arguments):
         return
@@ -82,7 +60,8 @@ def build_procedural(
     partial = root.parent / f".{root.name}.{uuid.uuid4().hex[:8]}.partial"
     with _marked_as_in_use(partial):
         try:
-            _write(partial, arguments)
+            write_people(partial, arguments)
+            (partial / "procedural.json").write_text(json.dumps(arguments, indent=2), encoding="utf-8")
             try:
                 partial.rename(root)
             except OSError:
@@ -130,18 +109,12 @@ def _check_arguments(identities: dict[str, int], arguments: dict) -> None:
     for name, least in (("seed", 0), ("images_per_identity", 1), ("captions_per_image", 1)):
         if arguments[name] < least:
             raise ConfigError(f"{name}={arguments[name]} is too small: it must be at least {least}")
-    if not 0 <= arguments["nuisance"] <= 1:
-        raise ConfigError(f"nuisance={arguments['nuisance']} is outside [0, 1]: 0 draws studio pictures, 1 the hardest")
-
-
-def _of_world(arguments: dict, world: str) -> dict:
-    """The arguments of a drawn world."""
-    if world not in WORLDS:
-        raise ConfigError(f"world={world!r} is not a world of procedural people: use one of {', '.join(WORLDS)}")
     if not 0 <= arguments["twin_fraction"] <= 1:
         raise ConfigError(f"twin_fraction={arguments['twin_fraction']} is outside [0, 1]")
-    kept = {name: value for name, value in arguments.items() if name not in ("nuisance", "pool")}
-    return {**kept, "world": world, "version": WORLD_VERSION}
+    if arguments["world"] not in WORLDS:
+        raise ConfigError(
+            f"world={arguments['world']!r} is not a world of procedural people: use one of {', '.join(WORLDS)}"
+        )
 
 
 def _is_built(root: Path, arguments: dict) -> bool:
@@ -161,63 +134,3 @@ def _is_built(root: Path, arguments: dict) -> bool:
         lines = "; ".join(f"{k}: there {built.get(k)!r}, asked for {arguments.get(k)!r}" for k in differing)
         raise ConfigError(f"{root} holds procedural pedestrians made with other arguments ({lines}). {advice}.")
     return True
-
-
-def _draw(arguments: dict) -> dict[str, list[SampledIdentity]]:
-    taken: set[str] = set()
-    return {
-        split: draw_identities(
-            np.random.default_rng((arguments["seed"], SPLITS.index(split))),
-            number,
-            arguments["pool"],
-            arguments["twin_fraction"],
-            taken,
-        )
-        for split, number in arguments["identities"].items()
-    }
-
-
-def _write(folder: Path, arguments: dict) -> None:
-    write = write_world if "world" in arguments else _write_people
-    write(folder, arguments)
-    (folder / "procedural.json").write_text(json.dumps(arguments, indent=2), encoding="utf-8")
-
-
-def _write_people(folder: Path, arguments: dict) -> None:
-    splits = _draw(arguments)
-    images = folder / "imgs"
-    for camera in CAMERAS:
-        (images / camera).mkdir(parents=True)
-    people = [(split, person) for split, members in splits.items() for person in members]
-    records = []
-    for index, (split, person) in enumerate(progress_bar(people, desc="drawing pedestrians", unit="person", delay=1)):
-        for image_index in range(arguments["images_per_identity"]):
-            # Each image has its own generator, and another for its captions, so that the order of work has no effect.
-            rng = np.random.default_rng((arguments["seed"], index, image_index, 0))
-            view = VIEWS[int(rng.choice(len(VIEWS), p=VIEW_SHARES))]
-            camera = list(CAMERAS)[image_index % len(CAMERAS)]
-            file_path = f"{camera}/{index + 1:05d}_{image_index}.jpg"
-            picture = render_person(person.identity, rng, arguments["nuisance"], view=view, camera=camera)
-            picture.save(images / file_path, quality=JPEG_QUALITY)
-            rng = np.random.default_rng((arguments["seed"], index, image_index, 1))
-            captions = [
-                describe(
-                    person.identity,
-                    rng,
-                    must_mention=person.differs if rng.random() < TWIN_MENTION else (),
-                    view=view,
-                )
-                for _ in range(arguments["captions_per_image"])
-            ]
-            records.append(
-                {
-                    "split": split,
-                    "captions": captions,
-                    "file_path": file_path,
-                    "processed_tokens": [re.findall(r"[a-z]+(?:-[a-z]+)*", c.lower()) for c in captions],
-                    "id": index + 1,
-                    "is_twin": person.twin is not None,
-                    "attributes": person.identity.as_dict(),
-                }
-            )
-    (folder / "reid_raw.json").write_text(json.dumps(records), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Readers that miss nothing: the ceiling of every model on a drawn world, from its annotation alone.
+"""Readers that miss nothing: the ceiling of every model on procedural people, from their annotation alone.
 
 An oracle knows exactly what each caption claims. The *reader* also knows all attributes of every person in the gallery,
 so it misses only what the captions do not say. The *viewer* is told no more than each picture shows. What a picture
@@ -25,7 +25,7 @@ class Oracle:
     """Scores of the captions of a split against its pictures.
 
     Args:
-        records: the annotation records of one split of a drawn world, in their order.
+        records: the annotation records of one split of procedural people, in their order.
         visible_only: True for the viewer, False for the reader.
         population: records whose people tell how common a value is, such as those of the training split; by default
             ``records``. Only the viewer needs them.
@@ -35,7 +35,7 @@ class Oracle:
         gallery_ids: (G,) person ids of the pictures.
 
     Raises:
-        AnnotationError: the records have no claims, so they are not those of a drawn world.
+        AnnotationError: the records have no claims, so they are not those of procedural people.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Oracle:
     ) -> None:
         if not records or any("claims" not in record for record in records):
             raise AnnotationError(
-                "an oracle needs annotation records with 'claims', which procedural people of a drawn world have "
+                "an oracle needs annotation records with 'claims', which procedural people have "
                 "(build=dict(world=...)); these have none"
             )
         self.claims = [claims for record in records for claims in record["claims"]]

@@ -1,4 +1,4 @@
-"""Captions of a drawn world cut to a few of their phrases, and captions with one wrong phrase.
+"""Captions of procedural people cut to a few of their phrases, and captions with one wrong phrase.
 
 Both are made from what the annotation knows: where the phrases of a caption stand, and what they claim.
 
@@ -62,16 +62,16 @@ class WrongCaption:
     instead: str
 
 
-def is_drawn_world(arguments: dict) -> bool:
-    """Whether the arguments of a data set are those of a drawn world, whose annotation has claims and phrases."""
-    return bool((arguments.get("build") or {}).get("world"))
+def is_procedural(arguments: dict) -> bool:
+    """Whether the arguments of a data set are those of procedural people, whose annotation has claims and phrases."""
+    return bool(arguments.get("build"))
 
 
-def drawn_records(dataset: TextPersonDataset, split: str | None = None) -> tuple[list[dict], World]:
+def procedural_records(dataset: TextPersonDataset, split: str | None = None) -> tuple[list[dict], World]:
     """The annotation records of a split, by default the data set's own, in its order, and the world.
 
     Raises:
-        AnnotationError: it is not the data set of a drawn world.
+        AnnotationError: it is not the data set of procedural people.
     """
     split = split or dataset.split
     try:
@@ -84,7 +84,7 @@ def drawn_records(dataset: TextPersonDataset, split: str | None = None) -> tuple
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AnnotationError(
             f"{dataset.data_root} has no annotation of what its captions claim: captions can be cut and falsified only "
-            "for procedural people of a drawn world (build=dict(world='camera', ...))"
+            "for procedural people (ProceduralPEDES)"
         ) from error
     return records, world
 

@@ -1,6 +1,6 @@
 """The attributes of procedural people, and how sets of distinct people and near-twins are sampled.
 
-This is the ground truth of both drawn worlds (see ``worlds``). ``figure`` turns a ``Person`` into pixels, ``writer``
+This is the ground truth of both worlds (see ``worlds``). ``wearer`` turns a ``Person`` into pixels, ``writer``
 turns it into words. Numbers measured on this data say nothing about real photographs.
 """
 

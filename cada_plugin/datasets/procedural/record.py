@@ -1,4 +1,4 @@
-"""Draws and describes the people of a drawn world, and writes the pictures with their annotation.
+"""Draws and describes procedural people, and writes the pictures with their annotation.
 
 Each record of ``reid_raw.json`` has the keys of CUHK-PEDES, and what a reader of the world knows:
 
@@ -22,14 +22,15 @@ from cada_plugin.datasets.procedural.worlds import WORLDS, World
 from cada_plugin.datasets.procedural.writer import Caption, describe
 from cada_plugin.progress import progress_bar
 
+SPLITS = ("train", "val", "test")
 JPEG_QUALITY = 92
 # Probability that a twin's captions say what the twins differ in. Without that, either twin matches the caption; real
 # captions leave it out at times too.
 TWIN_MENTION = 0.85
 
 
-def write_world(folder: Path, arguments: dict) -> None:
-    """Write ``imgs/`` and ``reid_raw.json`` of a drawn world into ``folder``, which does not exist yet."""
+def write_people(folder: Path, arguments: dict) -> None:
+    """Write ``imgs/`` and ``reid_raw.json`` into ``folder``, which does not exist yet."""
     world = WORLDS[arguments["world"]]
     for camera in world.look.cameras:
         (folder / "imgs" / camera).mkdir(parents=True)
@@ -54,8 +55,8 @@ def write_world(folder: Path, arguments: dict) -> None:
 
 def _people(arguments: dict, world: World) -> Iterator[tuple[str, SampledPerson]]:
     taken: set[str] = set()
-    for number, (split, count) in enumerate(arguments["identities"].items()):
-        rng = np.random.default_rng((arguments["seed"], number, world.pool))
+    for split, count in arguments["identities"].items():
+        rng = np.random.default_rng((arguments["seed"], SPLITS.index(split), world.pool))
         for person in sample_people(rng, count, world, arguments["twin_fraction"], taken):
             yield split, person
 
@@ -80,7 +81,6 @@ def _write_picture(
         "file_path": file_path,
         "processed_tokens": [words_of(text) for text in texts],
         "id": index + 1,
-        "is_twin": person.twin is not None,
         "twin_kind": person.twin_kind,
         "twin_differs": person.differs,
         "attributes": person.person.as_dict(),

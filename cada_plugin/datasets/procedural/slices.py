@@ -1,4 +1,4 @@
-"""Slices of the queries of a drawn world: groups of captions that ask for one ability each.
+"""Slices of the queries of procedural people: groups of captions that ask for one ability each.
 
 - ``twins``: the person has a near-twin; ``binding``: the colours of two things are exchanged between the two;
   ``side``: what the two carry is on opposite sides.

@@ -1,4 +1,4 @@
-"""The words of both drawn worlds, and what they stand for.
+"""The words of both worlds, and what they stand for.
 
 A word can stand for several values: "pants" are trousers or jeans. The camera world has words that the web never reads,
 for things that both worlds have and for those that only it has; some of them are rare.

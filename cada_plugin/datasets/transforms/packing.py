@@ -5,7 +5,7 @@ import torch
 from cada_plugin.registry import TRANSFORMS
 from cada_plugin.structures import PersonDataSample
 
-_META = ("sample_index", "person_id", "label", "image_id", "img_path", "camera_id", "is_twin", "slices")
+_META = ("sample_index", "person_id", "label", "image_id", "img_path", "camera_id", "slices")
 _PER_TOKEN = {
     "masked_ids": torch.long,
     "masked_positions": torch.bool,
@@ -25,7 +25,7 @@ class PackPersonInputs:
     def __call__(self, item: dict) -> dict:
         inputs = {"image": item["image"], "input_ids": [torch.tensor(e.input_ids) for e in item["encoded"]]}
         inputs.update({k: torch.tensor(item[k], dtype=dtype) for k, dtype in _PER_TOKEN.items() if k in item})
-        item = {"is_twin": False, "sample_index": item.get("sample_idx"), **item}
+        item = {"sample_index": item.get("sample_idx"), **item}
         captions = item["captions"] if "captions" in item else [item["caption"]]
         meta = {"captions": captions, **{key: item[key] for key in _META if key in item}}
         return {"inputs": inputs, "data_samples": PersonDataSample(metainfo=meta)}

@@ -1,6 +1,6 @@
 # Procedural pedestrians of the web world, on which the small start weights are trained. Nobody is also in the camera
 # world.
-_base_ = ['procedural_camera.py']
+_base_ = ['procedural_pedes.py']
 data_root = 'data/procedural_web'
 build = dict(
     world='web', seed=2, identities=dict(train=12000, val=100, test=100), images_per_identity=2, twin_fraction=0.4)

@@ -1,4 +1,4 @@
-# CADA for the drawn worlds of procedural pedestrians, small enough to be trained in minutes on two CPU cores.
+# CADA for procedural pedestrians, small enough to be trained in minutes on two CPU cores.
 __bert = dict(width=128, heads=4, max_positions=64, dropout=0.0)
 
 model = dict(
