@@ -103,6 +103,7 @@ class Plan:
     rows: tuple[Row, ...]
     cross: dict[str, dict]
     configs: dict[Path, Config]
+    command: str = "cada benchmark"
 
     def prepare(self) -> None:
         """Make the folders and write the configs.
@@ -123,8 +124,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Request:
-    """The request for a benchmark; see the arguments of ``cada benchmark``. ``vary`` holds variants of the configs, and
-    ``save`` is the file that the results are written to as well."""
+    """The request for a benchmark; see the arguments of ``cada benchmark``. ``vary`` holds variants of the configs,
+    ``save`` is the file that the results are written to as well, and ``command`` the command line, which they name."""
 
     configs: Sequence[str]
     out: str
@@ -136,6 +137,7 @@ class Request:
     options: dict = field(default_factory=dict)
     vary: Sequence[Variant] = ()
     save: str | None = None
+    command: str = "cada benchmark"
 
 
 def make_plan(request: Request) -> Plan:
@@ -193,7 +195,7 @@ def make_plan(request: Request) -> Plan:
         _check_same_checkpoint(row.runs[0])
         if row.start is not None:
             _check_same_checkpoint(row.start)
-    return Plan(out, tuple(rows), cross, configs)
+    return Plan(out, tuple(rows), cross, configs, request.command)
 
 
 def _start_weights(config: Config) -> Path | None:

@@ -9,8 +9,6 @@ respects and not in the other, so read both. The *smallest detectable difference
 
 import csv
 import itertools
-import shlex
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -57,7 +55,7 @@ def collect(plan: Plan) -> dict:
     rows = [_row(row) for row in plan.rows]
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": plan.command,
         "machine": machine(),
         "versions": versions(),
         "rows": rows,

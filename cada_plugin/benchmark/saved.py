@@ -6,8 +6,6 @@ rows, its date, its machine and the versions of the packages, and needs neither 
 
 import contextlib
 import json
-import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +20,7 @@ FORMAT = "cada_plugin benchmark 1"
 
 def portable(results: dict) -> dict:
     """The results without anything that only this folder and this user have, to be committed and for ``cada report``:
-    no paths of runs, checkpoints and logs, no name of an interpreter."""
+    no paths of runs, checkpoints and logs."""
 
     def bare(run: dict) -> dict:
         kept = ("seed", "status", "train_seconds", "test_seconds", "metrics", "partial")
@@ -36,7 +34,7 @@ def portable(results: dict) -> dict:
         return row | {"runs": [bare(run) for run in row["runs"]]} | own
 
     changed = {key: [of_row(row) for row in results[key]] for key in ("rows", "references", "cross")}
-    return {"format": FORMAT, **results, **changed, "command": shlex.join(["cada", *sys.argv[1:]])}
+    return {"format": FORMAT, **results, **changed}
 
 
 def read_portable(path: Path) -> dict:

@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
         "--save", metavar="FILE.json", help="write the results here as well, without paths, for `cada report`"
     )
     add_overrides(parser)
+    parser.set_defaults(command=shlex.join(["cada", "benchmark", *argv]))
     return run_command(_run, parser.parse_args(argv))
 
 
@@ -69,6 +70,7 @@ def _run(args: argparse.Namespace) -> int:
         args.cfg_options or {},
         [variant for word in args.vary for variant in _read_vary(word)],
         args.save,
+        args.command,
     )
     return int(benchmark(request) > 0)
 

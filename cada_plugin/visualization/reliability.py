@@ -26,7 +26,7 @@ def draw_reliability(curves: Mapping[str, dict], title: str, path: Path) -> None
         lower.plot(curve["stated"], curve["count"], color=color, marker=marker)
     upper.set_ylabel("share that shows the person")
     upper.set_title(title, loc="left", fontsize=11)
-    upper.legend(loc="upper left", frameon=False, fontsize=9)
+    upper.legend(loc="lower right", frameon=False, fontsize=9)
     lower.set_yscale("log")
     lower.set_ylabel("images")
     lower.set_xlabel("stated probability")
