@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
         "--config",
         help="the model or an exported folder (default: that of the gallery, cada_procedural for a new one)",
     )
-    parser.add_argument("--checkpoint", help="weights for --config (default: its start weights)")
+    parser.add_argument("--checkpoint", help="weights for --config (default: its own)")
     parser.add_argument("--tokens", choices=MODES, help="what a new gallery keeps for re-ranking (default: none)")
     parser.add_argument("--name-pattern", metavar="PATTERN", help="how file names tell camera, time and person")
     parser.add_argument("--csv", metavar="FILE", help="camera, time, person and other columns by path")
