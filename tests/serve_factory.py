@@ -28,7 +28,7 @@ def build_gallery(folder: Path, people: int = 20) -> Gallery:
         writer = csv.writer(file)
         writer.writerow(["path", "camera", "time", "person", "floor"])
         for number, record in enumerate(records):
-            camera = HOSTILE if number == 0 else record["file_path"].split("/")[0]
+            camera = HOSTILE if number == 0 else f"cam_{'abc'[number % 3]}"
             time = f"2026-11-25T08:{number // 3:02}"
             writer.writerow([record["file_path"], camera, time, number // 3, "upper" if number % 2 else "lower"])
     gallery = Gallery.create(folder / "gallery", folder / "crops", "cada_procedural", tokens="int8")

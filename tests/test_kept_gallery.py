@@ -167,13 +167,13 @@ def test_a_second_writer_and_another_model_are_told(crops, tmp_path, monkeypatch
         Gallery.create(tmp_path / "gallery", crops, "cada_procedural")
     other = load_retriever("cada_procedural")
     next(other.model.parameters()).data.add_(1.0)
-    with pytest.raises(GalleryError, match=r"was made by CADA 96x48 \w{12}, and this model is CADA 96x48 \w{12}:"):
+    with pytest.raises(GalleryError, match=r"was made by CADA 128x64 \w{12}, and this model is CADA 128x64 \w{12}:"):
         Gallery.open(tmp_path / "gallery", other)
     place, weights = str(tmp_path / "gallery"), str(tmp_path / "other.pth")
     torch.save(other.model.state_dict(), weights)
     for arguments, message in (
         ([str(tmp_path)], "is of the folder"),
-        (["--config", "cada_procedural", "--checkpoint", weights], "was made by CADA 96x48"),
+        (["--config", "cada_procedural", "--checkpoint", weights], "was made by CADA 128x64"),
         (["--tokens", "int8"], "keeps tokens=none, not int8"),
         (["--checkpoint", "x.pth"], "needs the --config"),
     ):
@@ -259,7 +259,7 @@ def test_a_search_is_that_of_the_formulas_written_out(gallery, retriever):
     best = np.argsort(-stage_one)[: retriever.rerank_topk]
     everything = np.arange(len(rows))
     logits = retriever.match(one, encoded).numpy()[0]
-    final = logits + stage_one
+    final = logits + retriever.cosine_weight * stage_one
     order = [*sorted(best, key=lambda i: -final[i]), *(i for i in np.argsort(-stage_one) if i not in best)]
     hits = gallery.search(query)
     assert len(everything) > retriever.rerank_topk
@@ -303,7 +303,11 @@ def test_scores_are_probabilities_for_the_searched_images(gallery, retriever):
         hits = gallery.search(Query([sentence], only=only, topk=60))
         assert len(hits) == images
         for hit in hits:
-            stage = (STAGE_ONE, hit.cosine) if hit.match is None else (FINAL, hit.match + hit.cosine)
+            stage = (
+                (STAGE_ONE, hit.cosine)
+                if hit.match is None
+                else (FINAL, hit.match + retriever.cosine_weight * hit.cosine)
+            )
             assert hit.score == pytest.approx(float(calibration.probability(*stage, images)))
     hits = gallery.search(sentence, topk=60)
     limit = sorted(hit.score for hit in hits)[40]
