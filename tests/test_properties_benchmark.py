@@ -25,7 +25,7 @@ from cada_plugin.integrations.yacs_table import ROWS
 
 HEALTH = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 SOME = settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=HEALTH)
-MANY = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=HEALTH)
+MANY = settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=HEALTH)
 
 LEAVES = (
     st.none()

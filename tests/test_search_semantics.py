@@ -15,7 +15,7 @@ def test_and_brings_pictures_with_its_phrase_and_feedback_brings_right_images_fo
     semantics = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(semantics)
     monkeypatch.setattr(semantics, "LEAST", 8)
-    figures = semantics.measure(tmp_path, people=160)
+    figures = semantics.measure(tmp_path, people=120)
     wanted = figures["sentence alone, phrase wanted"]
     assert figures["--and"]["phrase true"] > wanted["phrase true"]
     assert figures["feedback"]["searches"] >= 5

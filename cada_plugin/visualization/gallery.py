@@ -73,7 +73,7 @@ def draw_ranked_galleries(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        picture.save(temporary, format="PNG", optimize=True)
+        picture.save(temporary, format="PNG", compress_level=3)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
