@@ -338,8 +338,7 @@ def load_retriever(
     weights = None if checkpoint is None else os.path.basename(os.path.normpath(checkpoint))
     model_cfg = ConfigDict(config.model)
     init_cfg = model_cfg.pop("init_cfg", None) or {}
-    own = config.get("trained_weights") or init_cfg.get("checkpoint") or config.get("load_from")
-    checkpoint = checkpoint or own
+    checkpoint = checkpoint or config.get("trained_weights") or init_cfg.get("checkpoint") or config.get("load_from")
     if not checkpoint:
         raise ConfigError(
             "a retriever needs weights: give checkpoint=PATH, the config has no trained_weights, init_cfg or load_from"

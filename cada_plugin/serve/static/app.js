@@ -392,7 +392,7 @@ function whyOf({ caption, match, phrases }, place, all) {
   const told = all.length > 1 ? `${caption} Match ${match.toFixed(2)}. ` : "";
   const drawn = phrases.some((phrase) => phrase.map);
   // docs/explain.md has the figures
-  const lit = drawn ? "Lit: where the model looks for the phrase. As measured on drawn people, the numbers explain the match; the map is only a hint. " : "";
+  const lit = drawn ? "Lit: where the model looks for the phrase. As measured on drawn people, this does not explain the match; the numbers do. " : "";
   const text = phrases.length ? `${told}${lit}Number: change of the match without the phrase.`
     : `${told}No attribute was recognised in this sentence.`;
   return [element("p", { text }), element("div", { class: "phrases" }, ...phrases.map(phraseOf))];
