@@ -21,6 +21,7 @@ from cada_plugin.engine.config import read_config
 from cada_plugin.engine.consensus import divide, plausible
 from cada_plugin.errors import CheckpointError, ConfigError
 from cada_plugin.models import BertTextEncoder, BiLSTMEncoder, TorchreidEncoder, ViTEncoder
+from cada_plugin.models.cross_modal import places_of
 from cada_plugin.models.irra import RelationReasoning
 from cada_plugin.models.rde import TokenSelection
 from cada_plugin.registry import MODELS
@@ -270,15 +271,16 @@ def test_reasoning_scores_masked_positions_as_it_scores_all_and_does_not_see_pad
     reasoning = shake(RelationReasoning(width=8, heads=2, depth=2, vocab_size=30)).eval()
     text, image = torch.randn(2, 5, 8), torch.randn(2, 4, 8)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    everywhere = reasoning(text, image, mask, torch.ones_like(mask)).view(2, 5, 30)
+    everywhere = reasoning(text, image, mask, places_of(torch.ones_like(mask))).view(2, 5, 30)
     where = torch.tensor([[False, True, False, True, False], [False, False, True, False, False]])
-    torch.testing.assert_close(reasoning(text, image, mask, where), everywhere[where], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(reasoning(text, image, mask, places_of(where)), everywhere[where], rtol=1e-4, atol=1e-5)
+    masked = places_of(where)
     changed = text.clone()
     changed[1, 3:] += 5
-    torch.testing.assert_close(reasoning(changed, image, mask, where), everywhere[where], rtol=1e-4, atol=1e-5)
-    other = reasoning(text, image.flip(0), mask, where)
+    torch.testing.assert_close(reasoning(changed, image, mask, masked), everywhere[where], rtol=1e-4, atol=1e-5)
+    other = reasoning(text, image.flip(0), mask, masked)
     assert (other - everywhere[where]).abs().max() > 1e-3  # it does see the image
-    assert reasoning(text, image, mask, torch.zeros_like(mask)).shape == (0, 30)
+    assert reasoning(text, image, mask, places_of(torch.zeros_like(mask))).shape == (0, 30)
 
 
 def test_irra_without_masked_captions_names_the_transform():

@@ -6,6 +6,7 @@ from checkpoint_factory import shake
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.models import AttributeDecoder, CrossModalBert
+from cada_plugin.models.cross_modal import places_of
 from cada_plugin.models.groupings import group_means, position_groups, token_groups
 
 SIZES = {"vocab_size": 40, "width": 16, "depth": 2, "heads": 4, "image_width": 12, "max_positions": 20}
@@ -165,8 +166,8 @@ def test_attribute_decoder_scores_masked_positions_as_it_scores_all(texts, image
     everywhere = decoder(ids, mask, memory)
     assert everywhere.shape == (3, 9, 40)
     assert differs(everywhere[0, 5], everywhere[0, 6])  # padding has logits too
-    same(decoder(ids, mask, memory, where), everywhere[where])
-    assert decoder(ids, mask, memory, torch.zeros_like(mask)).shape == (0, 40)
+    same(decoder(ids, mask, memory, places_of(where)), everywhere[where])
+    assert decoder(ids, mask, memory, places_of(torch.zeros_like(mask))).shape == (0, 40)
     changed = ids.clone()
     changed[1, 8] = ids[1, 8] % 39 + 1  # the last word informs earlier ones only where the decoder is not causal
     assert differs(decoder(changed, mask, memory)[1, :8], everywhere[1, :8]) != causal

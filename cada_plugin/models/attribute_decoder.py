@@ -59,7 +59,12 @@ class AttributeDecoder(nn.Module):
         self.cls = _Cls(self.bert.embeddings.word_embeddings)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, memory: ImageMemory, positions: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        memory: ImageMemory,
+        masked: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         """Vocabulary logits of masked captions.
 
@@ -67,12 +72,14 @@ class AttributeDecoder(nn.Module):
             input_ids: (B, T) with ``[MASK]`` in place of attribute words.
             attention_mask: (B, T) bool.
             memory: keys and values of the B images, from ``self.bert.image_memory``.
-            positions: (B, T) bool, True where to predict. Only these M positions get logits, (M, V). None gives logits
-                for all positions, (B, T, V).
+            masked: (M,) long, the places row * T + column where to predict. Only they get logits, (M, V). None gives
+                logits for all positions, (B, T, V).
+            places: those of the real tokens, see ``CrossModalBert.forward``.
         """
-        every = positions is None
-        states = self.bert(input_ids, attention_mask, memory, causal=self.causal, compute_padding=every)  # (B, T, C)
+        every = masked is None
+        states = self.bert(
+            input_ids, attention_mask, memory, causal=self.causal, compute_padding=every, places=places
+        )  # (B, T, C)
         if not every:
-            masked = positions.flatten().nonzero().squeeze(1)  # (M,)
             states = states.flatten(0, 1).index_select(0, masked)  # (M, C)
         return self.cls.predictions(states)

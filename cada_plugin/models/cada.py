@@ -18,6 +18,7 @@ from math import isfinite
 from torch import Tensor
 
 from cada_plugin.errors import ConfigError
+from cada_plugin.models.cross_modal import masked_places
 from cada_plugin.models.distributed import mean_over_processes
 from cada_plugin.models.fusion import EncodedPairs, FusionRetriever
 from cada_plugin.models.groupings import Grouping
@@ -155,10 +156,13 @@ class CADA(FusionRetriever):
             raise ConfigError(
                 "loss_ara needs masked captions: add dict(type='MaskAttributes') to the pipeline, or set loss_ara=None"
             )
-        where = inputs["masked_positions"]
+        masked = masked_places(inputs)  # (M,)
         memory = self.text_decoder.bert.image_memory(image_tokens)
-        logits = self.text_decoder(inputs["masked_ids"], inputs["attention_mask"], memory, where)  # (M, V)
-        return self.loss_ara(logits, inputs["input_ids"][where], mean_over_processes(where.sum()))
+        logits = self.text_decoder(
+            inputs["masked_ids"], inputs["attention_mask"], memory, masked, inputs.get("token_places")
+        )  # (M, V)
+        words = inputs["input_ids"].flatten().index_select(0, masked)
+        return self.loss_ara(logits, words, mean_over_processes(inputs["masked_positions"].sum()))
 
     def choose_negatives(self, own: Tensor, others: Tensor, same: Tensor) -> Tensor:
         if self.negatives == "hardest":

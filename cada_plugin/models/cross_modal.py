@@ -268,6 +268,7 @@ class CrossModalBert(nn.Module):
         first_only: bool = False,
         compute_padding: bool = False,
         maps: list[Tensor] | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (P, T, C) of texts, fused with images where ``memory`` is given.
 
@@ -284,6 +285,8 @@ class CrossModalBert(nn.Module):
             maps: a list that receives the cross-attention weights of each layer: (P, H, T, S), or with a single image
                 (1, H, M, S) over the M real tokens. They are part of the graph, so that a state has a gradient with
                 respect to them. Not together with ``images``. Slower, as the fused kernel cannot be used.
+            places: (M,) long, the places row * T + column of the tokens to compute, at least those that
+                ``attention_mask`` marks. By default they are looked up in the mask, for which the host waits for a GPU.
         """
         P, T = input_ids.shape
         if self.max_positions < T:
@@ -303,7 +306,11 @@ class CrossModalBert(nn.Module):
         mask = attention_mask[:, None, None, :]  # (P, 1, 1, T)
         if causal:
             mask = mask & torch.ones(T, T, dtype=torch.bool, device=mask.device).tril()  # (P, 1, T, T)
-        packing = Packing(P, T, None if compute_padding else attention_mask.flatten().nonzero().squeeze(1))
+        if compute_padding:
+            places = None
+        elif places is None:
+            places = places_of(attention_mask)
+        packing = Packing(P, T, places)
         x = packing.pack(self.embeddings(input_ids))  # (M, C)
         last = len(self.encoder.layer) - 1
         asking = None if memory is None else _by_image(packing, memory.num_images, images)
@@ -314,6 +321,17 @@ class CrossModalBert(nn.Module):
             asked = None if memory is None else (asking, memory.keys[i], memory.values[i])
             x = layer(x, packing, mask[:, :, :1] if first else mask, asked, first, maps)
         return (packing.firsts() if first_only else packing).unpack(x)
+
+
+def places_of(where: Tensor) -> Tensor:
+    """Where a mask (P, T) is True, as places row * T + column (M,). The host waits for the device to count them."""
+    return where.flatten().nonzero().squeeze(1)
+
+
+def masked_places(inputs: dict) -> Tensor:
+    """Places row * T + column (M,) of the masked tokens of a training batch."""
+    known = inputs.get("masked_places")
+    return places_of(inputs["masked_positions"]) if known is None else known
 
 
 def _by_image(packing: Packing, count: int, images: Tensor | None) -> Packing:

@@ -39,7 +39,7 @@ class EncodedPairs(NamedTuple):
     all_people: Tensor
     """(A,)."""
     one_person: bool
-    """The B pairs of this process show one person (found on the CPU, without waiting for the device)."""
+    """The B pairs of this process show one person."""
 
 
 class FusedPairs(NamedTuple):
@@ -135,6 +135,7 @@ class FusionRetriever(TextImageRetriever):
         first_only: bool = False,
         compute_padding: bool = False,
         maps: list[Tensor] | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         """States (P, T, C) of captions that attend to ``images`` (P,) of ``memory``; their first token becomes
         ``[ENC]``.
@@ -143,7 +144,14 @@ class FusionRetriever(TextImageRetriever):
         """
         input_ids = torch.cat([torch.full_like(input_ids[:, :1], self.tokenizer.enc_id), input_ids[:, 1:]], 1)
         return self.text_encoder(
-            input_ids, attention_mask, memory, images, first_only=first_only, compute_padding=compute_padding, maps=maps
+            input_ids,
+            attention_mask,
+            memory,
+            images,
+            first_only=first_only,
+            compute_padding=compute_padding,
+            maps=maps,
+            places=places,
         )
 
     # ------------------------------------------------------------------ steps of a training
@@ -151,11 +159,12 @@ class FusionRetriever(TextImageRetriever):
     def encode_pairs(self, inputs: dict, data_samples: list) -> EncodedPairs:
         """Both encoders on a batch; projections and person ids are gathered from all processes."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        ids_on_cpu = torch.tensor([sample.person_id for sample in data_samples])
-        person_ids = ids_on_cpu.to(ids.device, non_blocking=True)  # (B,)
+        people = [sample.person_id for sample in data_samples]
+        person_ids = torch.tensor(people).to(ids.device, non_blocking=True)  # (B,)
         image_tokens = self.visual_encoder(inputs["images"])  # (B, S, C_image)
         image_proj = self.vision_proj(image_tokens[:, 0])  # (B, D)
-        text_proj = self.text_proj(self.text_encoder(ids, mask, first_only=True)[:, 0])  # (B, D)
+        states = self.text_encoder(ids, mask, first_only=True, places=inputs.get("token_places"))  # (B, 1, C)
+        text_proj = self.text_proj(states[:, 0])  # (B, D)
         return EncodedPairs(
             image_tokens,
             image_proj,
@@ -164,7 +173,7 @@ class FusionRetriever(TextImageRetriever):
             gather(image_proj.float()),
             gather(text_proj.float()),
             gather(person_ids),
-            bool((ids_on_cpu == ids_on_cpu[0]).all()),
+            len(set(people)) == 1,
         )
 
     @staticmethod
@@ -222,7 +231,8 @@ class FusionRetriever(TextImageRetriever):
         # Keys and values are copied for every text. Shared ones would pad every image to as many query tokens as the
         # most popular image has, and one hard negative can be the wrong image of most captions.
         memory = memory.select(torch.cat([own, wrong_image, own]))
-        states = self.fuse(ids, mask, memory, first_only=first_only, compute_padding=padded)
+        places = None if _counting_is_free(mask) else _places_without_counting(inputs, mask)
+        states = self.fuse(ids, mask, memory, first_only=first_only, compute_padding=padded, places=places)
         return FusedPairs(states, mask, phrases, torch.arange(3 * B, device=ids.device) < B)
 
     def _with_false_captions(self, inputs: dict, own: tuple[Tensor, ...], wrong: list[Tensor]) -> list[Tensor]:
@@ -255,3 +265,23 @@ class FusionRetriever(TextImageRetriever):
         missing = length - ids.shape[1]
         pad = self.tokenizer.pad_id
         return F.pad(ids, (0, missing), value=pad), F.pad(mask, (0, missing)), F.pad(phrases, (0, missing), value=-1)
+
+
+def _counting_is_free(mask: Tensor) -> bool:
+    """Whether the host can count the tokens that a mask marks without waiting for a device."""
+    return mask.device.type == "cpu"
+
+
+def _places_without_counting(inputs: dict, mask: Tensor) -> Tensor | None:
+    """Places of the tokens of 3 B texts (3B, T), of which the first two thirds are the batch's own captions.
+
+    The lengths of the wrong captions are known to the device alone, and to ask it for them would stop the host in
+    every step. So the states of their padding, which nothing reads, are computed too.
+    """
+    if "token_places" not in inputs:
+        return None
+    length, width = mask.shape[1], inputs["input_ids"].shape[1]
+    own = inputs["token_places"]
+    own = own.div(width, rounding_mode="floor") * length + own % width  # the texts may have been padded meanwhile
+    size = len(mask) // 3 * length
+    return torch.cat([own, own + size, torch.arange(2 * size, 3 * size, device=mask.device)])

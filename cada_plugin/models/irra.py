@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cada_plugin.errors import ConfigError
+from cada_plugin.models.cross_modal import masked_places
 from cada_plugin.models.distributed import gather, mean_over_processes
 from cada_plugin.models.dual_encoder import DualEncoder, class_labels
 from cada_plugin.registry import MODELS, build_part
@@ -42,19 +43,18 @@ class RelationReasoning(nn.Module):
             nn.Linear(width, width), QuickGELU(), nn.LayerNorm(width, eps=1e-12), nn.Linear(width, vocab_size)
         )
 
-    def forward(self, text: Tensor, image: Tensor, attention_mask: Tensor, where: Tensor) -> Tensor:
+    def forward(self, text: Tensor, image: Tensor, attention_mask: Tensor, masked: Tensor) -> Tensor:
         """Vocabulary logits (M, V) of the M masked positions.
 
         Args:
             text: (B, T, C) states of the masked captions; ``attention_mask`` (B, T) bool, True for real tokens.
             image: (B, S, C).
-            where: (B, T) bool, True at masked positions.
+            masked: (M,) long, the places row * T + column of the masked tokens.
         """
         image = self.norm_image(image)
         x = self.cross_attention(self.norm_text(text), image, image, need_weights=False)[0]
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=~attention_mask)
-        masked = where.flatten().nonzero().squeeze(1)
         return self.head(self.norm(x).flatten(0, 1).index_select(0, masked))
 
 
@@ -103,11 +103,12 @@ class IRRA(DualEncoder):
         labels = class_labels(data_samples, self.num_classes, image.device)
         all_image, all_text = (F.normalize(gather(x), dim=-1) for x in (image, text))
 
-        where = inputs["masked_positions"]
-        masked = self.text_proj(self.text_encoder(inputs["masked_ids"], inputs["attention_mask"])[1])  # (B, T, D)
-        logits = self.reasoning(masked, image_tokens, inputs["attention_mask"], where)  # (M, V)
+        masked = masked_places(inputs)  # (M,)
+        states = self.text_proj(self.text_encoder(inputs["masked_ids"], inputs["attention_mask"])[1])  # (B, T, D)
+        logits = self.reasoning(states, image_tokens, inputs["attention_mask"], masked)  # (M, V)
+        words = inputs["input_ids"].flatten().index_select(0, masked)
         return {
             "loss_sdm": self.loss_sdm(all_image, all_text, gather(labels)),
             "loss_id": self.loss_id(image, text, labels),
-            "loss_irr": self.loss_irr(logits, inputs["input_ids"][where], mean_over_processes(where.sum())),
+            "loss_irr": self.loss_irr(logits, words, mean_over_processes(inputs["masked_positions"].sum())),
         }
