@@ -87,6 +87,38 @@ def write_ufine(root: Path, train: int = 3, test: int = 2, images: int = 2) -> l
     return records
 
 
+def write_synth(root: Path, train: int = 3, images: int = 2) -> list[dict]:
+    records = []
+    for number, (_, person, image) in enumerate(_people({"train": train}, 7, images)):
+        file_path = f"Part{1 + number % 11}/{person}/{image}.jpg"
+        write_image(root / file_path, number)
+        records.append(
+            {
+                "id": person,
+                "file_path": file_path,
+                "attributes": ["man,black hair,black shirt,pink shorts,black shoes,unknown"],
+                "captions": [caption(person, image, turn) for turn in range(2)],
+                "prompt_caption": ["A man with black hair."],
+            }
+        )
+    write_json(root / "synthpedes_dataset.json", records)
+    return records
+
+
+def write_mals(root: Path, train: int = 4) -> list[list[dict]]:
+    """Two annotation files, whose records are returned."""
+    files: list[list[dict]] = [[], []]
+    for number in range(train):
+        name = ("4x", "c_g_a_0")[number % 2]
+        image = f"gene_crop/{name}/{number}.jpg"
+        write_image(root / image, number)
+        record = {"image": image, "caption": caption(number, 0, 0), "image_id": f"{name}_{number}", "label": [1, 0, -1]}
+        files[number % 2].append(record)
+    for name, records in zip(("g_4x_attrs", "g_c_g_a_0_attrs"), files, strict=True):
+        write_json(root / "gene_attrs" / f"{name}.json", records)
+    return files
+
+
 def write_custom(root: Path, train: int = 3, test: int = 2, images: int = 2) -> list[dict]:
     records = []
     for number, (split, person, image) in enumerate(_people({"train": train, "test": test}, 10, images)):

@@ -5,10 +5,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from dataset_factory import write_cuhk, write_custom, write_custom_csv, write_icfg, write_json, write_rstp, write_ufine
+from dataset_factory import (
+    write_cuhk,
+    write_custom,
+    write_custom_csv,
+    write_icfg,
+    write_json,
+    write_mals,
+    write_rstp,
+    write_synth,
+    write_ufine,
+)
 
 from cada_plugin.cli import check_data
-from cada_plugin.datasets import CUHKPEDES, ICFGPEDES, CustomPEDES, RSTPReid, UFine6926, images
+from cada_plugin.datasets import CUHKPEDES, ICFGPEDES, MALS, CustomPEDES, RSTPReid, SynthPEDES, UFine6926, images
 from cada_plugin.datasets.checks import check_captions, check_counts, check_dataset
 from cada_plugin.registry import DATASETS
 
@@ -65,6 +75,8 @@ def test_published_counts_stand_beside_those_found(tmp_path, tool, capsys):
         ("icfg", write_icfg, ICFGPEDES, {"train": (3, 6, 6), "test": (2, 4, 4)}),
         ("rstp", write_rstp, RSTPReid, {"train": (3, 15, 30), "val": (1, 5, 10), "test": (1, 5, 10)}),
         ("ufine", write_ufine, UFine6926, {"train": (None, 6, 12), "test": (None, 4, 8)}),
+        ("mals", write_mals, MALS, {"train": (4, 4, 4)}),
+        ("synth", write_synth, SynthPEDES, {"train": (3, 6, 12)}),
     ],
 )
 def test_a_complete_copy_is_clean(tmp_path, monkeypatch, tool, name, write, dataset, counts):
@@ -95,14 +107,14 @@ def test_tool_runs_as_a_program_from_any_folder(tmp_path):
 
 
 def test_tool_offers_every_data_set(tmp_path, tool, capsys):
-    for name in ("cuhk", "icfg", "rstp", "ufine", "custom", "procedural"):
+    for name in ("cuhk", "icfg", "rstp", "ufine", "custom", "procedural", "mals", "synth"):
         assert tool.main([name, str(tmp_path / "absent")]) == 2
         assert "is not a folder" in capsys.readouterr().err
 
 
 def test_a_name_that_nobody_has_lists_those_that_there_are(tmp_path, tool, capsys):
     assert tool.main(["chuk", str(tmp_path)]) == 2
-    message = "no data set is called 'chuk': use one of cuhk, custom, icfg, procedural, rstp, ufine"
+    message = "no data set is called 'chuk': use one of cuhk, custom, icfg, mals, procedural, rstp, synth, ufine"
     assert message in capsys.readouterr().err
 
 

@@ -5,16 +5,20 @@ import os
 import pytest
 import torch
 from dataset_factory import (
+    caption,
     write_cuhk,
     write_custom,
     write_icfg,
     write_json,
+    write_mals,
     write_rstp,
+    write_synth,
     write_ufine,
 )
 
-from cada_plugin.datasets import CUHKPEDES, ICFGPEDES, CustomPEDES, RSTPReid, UFine6926
-from cada_plugin.errors import ConfigError
+from cada_plugin.datasets import CUHKPEDES, ICFGPEDES, MALS, CustomPEDES, RSTPReid, SynthPEDES, UFine6926
+from cada_plugin.engine.config import override, read_config
+from cada_plugin.errors import AnnotationError, ConfigError
 from cada_plugin.registry import DATASETS
 
 
@@ -193,3 +197,59 @@ def test_set_epoch_reaches_running_workers_of_a_subset(tmp_path):
     subset = CUHKPEDES(tmp_path, pipeline=[add_random]).get_subset([0, 1, 2])
     first, second = draws(subset, workers=1)
     assert all(a != b for a, b in zip(first, second, strict=True))
+
+
+# Data sets to pre-train on
+
+
+def test_synth_pedes_is_one_training_split_of_its_captions(tmp_path):
+    write_synth(tmp_path)
+    train = SynthPEDES(tmp_path)
+    assert (train.num_ids, train.num_images, train.num_captions) == (3, 6, 12)
+    assert train[0]["caption"] == "Person 7 wears a coat, seen in image 0, told the first time."
+    assert train[0]["img_path"] == str(tmp_path / "Part1/7/0.jpg")
+    with pytest.raises(AnnotationError, match="split 'test' does not exist in SYNTH-PEDES: use one of train"):
+        SynthPEDES(tmp_path, split="test")
+
+
+def test_mals_joins_its_files_and_numbers_its_people(tmp_path):
+    first, _ = write_mals(tmp_path)
+    train = MALS(tmp_path)
+    assert (train.num_ids, train.num_images, train.num_captions) == (4, 4, 4)
+    assert [record["img_path"] for record in train.records][:2] == [str(tmp_path / one["image"]) for one in first]
+    part = MALS(tmp_path, ann_file="gene_attrs/g_c_g_a_0_attrs.json")
+    assert [item["caption"] for item in part] == [caption(1, 0, 0), caption(3, 0, 0)]
+
+
+def test_a_bad_record_of_mals_is_named_with_its_file(tmp_path):
+    _, second = write_mals(tmp_path)
+    del second[1]["caption"]
+    second[0]["image"] = "../secret.jpg"
+    write_json(tmp_path / "gene_attrs/g_c_g_a_0_attrs.json", second)
+    with pytest.raises(AnnotationError) as raised:
+        MALS(tmp_path)
+    assert "no 'captions' (record 1 of g_c_g_a_0_attrs.json)" in str(raised.value)
+    assert "leaves the image folder" in str(raised.value)
+
+
+def test_mals_without_its_files_says_where_they_belong(tmp_path):
+    with pytest.raises(AnnotationError, match=r"no annotation of MALS in .*: expected gene_attrs"):
+        MALS(tmp_path)
+    (tmp_path / "gene_attrs").mkdir()
+    with pytest.raises(AnnotationError, match=r"gene_attrs holds no \.json file"):
+        MALS(tmp_path)
+
+
+def test_any_config_pre_trains_on_them(tmp_path):
+    write_mals(tmp_path)
+    options = {"train_dataloader.dataset.type": "MALS", "train_dataloader.dataset.data_root": str(tmp_path)}
+    config = read_config("cada_cuhk")
+    override(config, options)
+    dataset = config.train_dataloader.dataset
+    assert {key: value for key, value in dataset.items() if key != "pipeline"} == {
+        "type": "MALS",
+        "data_root": str(tmp_path),
+        "split": "train",
+    }
+    assert config.val_dataloader.dataset.type == "CUHKPEDES"
+    assert len(DATASETS.build({**dataset, "pipeline": []})) == 4

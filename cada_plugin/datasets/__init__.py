@@ -11,16 +11,20 @@ from cada_plugin.datasets.collate import person_collate
 from cada_plugin.datasets.cuhk_pedes import CUHKPEDES
 from cada_plugin.datasets.custom import CustomPEDES
 from cada_plugin.datasets.icfg_pedes import ICFGPEDES
+from cada_plugin.datasets.mals import MALS
 from cada_plugin.datasets.procedural.dataset import ProceduralPEDES
 from cada_plugin.datasets.rstpreid import RSTPReid
+from cada_plugin.datasets.synth_pedes import SynthPEDES
 from cada_plugin.datasets.ufine6926 import UFine6926
 
 __all__ = [
     "CUHKPEDES",
     "ICFGPEDES",
+    "MALS",
     "CustomPEDES",
     "ProceduralPEDES",
     "RSTPReid",
+    "SynthPEDES",
     "TextPersonDataset",
     "UFine6926",
     "person_collate",

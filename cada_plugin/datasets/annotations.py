@@ -30,7 +30,7 @@ class Annotation:
 
     source: Path
     records: list
-    positions: Sequence[int]
+    positions: Sequence[int | str]
     unit: str = "record"  # what a position counts: "record" from 0 in a JSON list, "line" from 1 in a CSV file
 
     @property
