@@ -1,4 +1,4 @@
-"""Read weights safely, convert them (CADA, BLIP, Hugging Face BLIP and CLIP, BERT), fit them to a model, write them."""
+"""Read weights safely, convert the names of other releases, fit them to a model, write them."""
 
 from .convert import Conversion, detect_format, to_cada, to_hf_blip
 from .fit import fit_state, resize_image_positions

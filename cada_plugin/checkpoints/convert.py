@@ -1,7 +1,8 @@
 """Convert the parameter names of other models to CADA's, and CADA's to those of Hugging Face's BLIP.
 
 CADA uses BLIP's names, so most of this module is about Hugging Face's BLIP, which renamed the image encoder, about its
-CLIP, and about plain BERT, which has token types where BLIP's BERT has none. All functions are pure functions on state
+CLIP, and about plain BERT, which has token types where BLIP's BERT has none. The names of OpenAI's CLIP are in
+:mod:`cada_plugin.checkpoints.openai_clip`. All functions are pure functions on state
 dicts. Shapes are fitted in :mod:`cada_plugin.checkpoints.fit`.
 """
 
@@ -13,14 +14,16 @@ from typing import Literal
 
 from torch import Tensor
 
+from cada_plugin.checkpoints.openai_clip import from_openai_clip, is_openai_clip
 from cada_plugin.errors import CheckpointError
 
-Format = Literal["cada", "blip", "hf-blip", "hf-clip", "bert", "plain"]
+Format = Literal["cada", "blip", "hf-blip", "hf-clip", "openai-clip", "bert", "plain"]
 FORMAT_NAMES = {
     "cada": "CADA",
     "blip": "BLIP",
     "hf-blip": "Hugging Face BLIP",
     "hf-clip": "Hugging Face CLIP",
+    "openai-clip": "OpenAI CLIP",
     "bert": "BERT",
     "plain": "the model's own",
 }
@@ -69,6 +72,8 @@ def detect_format(state: Mapping[str, Tensor]) -> Format:
     parts = {name.split(".")[0] for name in state}
     if "vision_model" in parts:
         return "hf-clip" if "text_model" in parts else "hf-blip"
+    if is_openai_clip(state):
+        return "openai-clip"
     if "visual_encoder" in parts and "itm_local_head" in parts:
         return "cada"
     if "visual_encoder" in parts and parts & {"itm_head", "text_decoder", "visual_encoder_m"}:
@@ -148,6 +153,11 @@ def _from_hf_clip(state: Mapping[str, Tensor], kind: Format) -> Conversion:
     return result
 
 
+def _from_openai_clip(state: Mapping[str, Tensor], kind: Format) -> Conversion:
+    renamed, dropped = from_openai_clip(dict(state))
+    return Conversion(renamed, kind, dropped)
+
+
 def _from_bert(state: Mapping[str, Tensor], kind: Format) -> Conversion:
     result = Conversion({}, kind)
     bare = {}
@@ -182,6 +192,7 @@ _CONVERTERS: dict[Format, Callable[[Mapping[str, Tensor], Format], Conversion]] 
     "blip": _from_blip,
     "hf-blip": _from_hf_blip,
     "hf-clip": _from_hf_clip,
+    "openai-clip": _from_openai_clip,
     "bert": _from_bert,
     "plain": _as_is,
 }

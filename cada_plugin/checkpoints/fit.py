@@ -174,7 +174,7 @@ def _fit_shapes(
     result: Conversion, target: Mapping[str, Tensor], grids: Mapping[str, Grid], old_grid: Grid | None
 ) -> list[str]:
     resized, wrong, added = [], [], []
-    square = result.format in ("blip", "hf-blip", "hf-clip")
+    square = result.format in ("blip", "hf-blip", "hf-clip", "openai-clip")
     for name in [name for name in result.state if name in target]:
         tensor, wanted = result.state[name], target[name].shape
         same_width = tensor.ndim == len(wanted) and tensor.shape[-1:] == wanted[-1:]  # scalars have no last axis

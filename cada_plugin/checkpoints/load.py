@@ -75,8 +75,9 @@ def load_checkpoint(
 ) -> LoadReport:
     """Fill a model with the weights of a file or folder, in place.
 
-    The formats are released CADA, our own, MMEngine's, BLIP, Hugging Face BLIP and CLIP, and BERT. Other models take
-    files with their own parameter names. Image positions are resized to the model's image size.
+    The formats are released CADA, our own, MMEngine's, BLIP, Hugging Face BLIP and CLIP, BERT, and OpenAI's CLIP with
+    the IRRA and RDE that are built on it. Other models take files with their own parameter names. Image positions are
+    resized to the model's image size.
 
     Args:
         model: a CADA model, one of its encoders, or any module. An MMEngine module counts as initialised afterwards, so
