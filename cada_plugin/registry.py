@@ -21,10 +21,11 @@ from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import DefaultScope, Registry
 
-from cada_plugin.compat import let_mmengine_find_our_configs
+from cada_plugin.compat import let_mmengine_find_our_configs, spare_mmengine_repetitions
 
 SCOPE = "cada_plugin"
 let_mmengine_find_our_configs()
+spare_mmengine_repetitions()
 
 
 def _child(name: str, parent: Registry, *locations: str) -> Registry:
