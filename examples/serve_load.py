@@ -1,14 +1,16 @@
 """How `cada serve` holds under load: many clients at once search a gallery of many images.
 
-python examples/serve_load.py FOLDER [--rows 100000] [--clients 50] [--seconds 120] [--pause 0]
+python examples/serve_load.py FOLDER [--rows 100000] [--clients 50] [--seconds 120] [--pause 0] [--browser]
 
 FOLDER is that of `cada demo`. Its crops are entered again and again, each time with noise on their embeddings, until
 there are enough rows. Every client searches as the page does: the first stage, then the final one, then 12 thumbnails.
+``--browser`` measures the page itself before, in a Chromium: from Enter until images are there, 30 sentences.
 """
 
 import argparse
 import json
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -83,6 +85,41 @@ class Client(threading.Thread):
         return answer.json()["hits"] if body else []
 
 
+SEARCH_ON_THE_PAGE = """async (sentence) => {
+  const status = document.getElementById("status");
+  const reached = (there) => new Promise((done) => {
+    const look = () => there() ? done(performance.now()) : setTimeout(look, 2);
+    look();
+  });
+  const pictures = () => [...document.querySelectorAll(".hit img")].slice(0, 12);
+  const loaded = () => pictures().length === 12 && pictures().every((one) => one.complete && one.naturalWidth);
+  document.querySelectorAll(".hit").forEach((one) => one.remove());
+  document.querySelector("#sentences input").value = sentence;
+  const begin = performance.now();
+  document.getElementById("search").requestSubmit();
+  const answered = reached(() => document.querySelector(".hit"));
+  const seen = reached(loaded);
+  const final = reached(() => /^Best of/.test(status.textContent));
+  return [await answered - begin, await seen - begin, await final - begin];
+}"""
+
+
+def browse(address: str, sentences: list[str], searches: int = 30) -> None:
+    """Print how long the page takes until the first results stand there, until 12 of them are visible, and until they
+    are re-ranked."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        page = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]).new_page()
+        page.goto(address)
+        page.wait_for_function("() => document.getElementById('status').textContent")
+        times = [page.evaluate(SEARCH_ON_THE_PAGE, sentence) for sentence in sentences[: searches + 1]][1:]
+    for what, each in zip(("first results", "12 pictures", "re-ranked"), zip(*times, strict=True), strict=True):
+        each = sorted(each)
+        print(f"page: {what:13} p50 {each[len(each) // 2]:5.0f} ms, longest {each[-1]:5.0f} ms")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -90,6 +127,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--pause", type=float, default=0, help="mean seconds between the searches of a client")
+    parser.add_argument("--browser", action="store_true", help="measure the page as well, in a Chromium")
     args = parser.parse_args()
     records = json.loads((args.folder / "people/reid_raw.json").read_text(encoding="utf-8"))
     sentences = [record["captions"][0] for record in records]
@@ -98,6 +136,8 @@ def main() -> None:
         command = [sys.executable, "-m", "cada_plugin", "serve", f"{place}/gallery", "--port", "0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             address = server.stdout.readline().split()[-1]
+            if args.browser:
+                browse(address, sentences)
             for alone, seconds, clients in ((True, 5, 1), (False, args.seconds, args.clients)):
                 end = time.monotonic() + seconds
                 pause = 0 if alone else args.pause

@@ -11,6 +11,8 @@ from cada_plugin.losses import (
     CMPCLoss,
     IdentityLoss,
     InfoNCELoss,
+    SDMLoss,
+    TripletAlignmentLoss,
     info_nce_loss,
     projection_classification_loss,
     projection_matching_loss,
@@ -46,15 +48,17 @@ def both_ways(image, text):
     return (image, text), (text, image)
 
 
-def naive_divergence(image, text, score):
-    """mean_i sum_j p_ij log(p_ij / (q_ij + eps)), both directions summed: the common part of CMPM and SDM."""
+def naive_divergence(image, text, score, adaptive=0):
+    """mean_i w_i sum_j p_ij log(p_ij / (q_ij + eps)), both directions summed: the common part of CMPM and SDM, whose
+    weights are 1, and A-SDM, where w_i = 1 + adaptive * (max_j p_ij - p_ii)."""
     total = 0.0
     for own, other in both_ways(image, text):
         for i, a in enumerate(own):
             log_p = log_softmax([score(a, b) for b in other])
+            weight = 1 + adaptive * (math.exp(max(log_p)) - math.exp(log_p[i]))
             for j in range(len(other)):
                 q = (IDS[i] == IDS[j]) / IDS.count(IDS[i])
-                total += math.exp(log_p[j]) * (log_p[j] - math.log(q + 1e-8)) / len(own)
+                total += weight * math.exp(log_p[j]) * (log_p[j] - math.log(q + 1e-8)) / len(own)
     return total
 
 
@@ -64,11 +68,33 @@ def test_cmpm_projects_raw_features_on_normalised_ones():
     assert projection_matching_loss(image, text, PEOPLE).item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("adaptive", [0.0, 10.0])
 @pytest.mark.parametrize("scale", [1.0, 50.0])
-def test_sdm_compares_scaled_cosines(scale):
+def test_sdm_compares_scaled_cosines(scale, adaptive):
     image, text = features()
-    expected = naive_divergence(image, text, lambda a, b: scale * dot(a, b))
-    assert similarity_distribution_loss(image, text, PEOPLE, scale).item() == pytest.approx(expected, rel=1e-4)
+    expected = naive_divergence(image, text, lambda a, b: scale * dot(a, b), adaptive)
+    loss = similarity_distribution_loss(image, text, PEOPLE, scale, adaptive=adaptive)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert SDMLoss(scale, 0.5, adaptive)(image, text, PEOPLE).item() == pytest.approx(expected / 2, rel=1e-4)
+
+
+def test_weights_of_a_sdm_have_no_gradient():
+    """With one pair in each row that counts, the gradient is that of SDM times the weight of the row."""
+    image, text = features(count=2)
+    people = torch.tensor([1, 2])
+
+    def gradient(adaptive: float, image: torch.Tensor) -> torch.Tensor:
+        image = image.clone().requires_grad_()
+        loss = similarity_distribution_loss(image, text, people, 5.0, adaptive=adaptive)
+        return torch.autograd.grad(loss, image)[0]
+
+    # equal rows of the similarity have equal weights: the whole loss, and so its gradient, is scaled by one factor
+    text[1] = -text[0]
+    image[1] = -image[0]
+    p = (5.0 * image @ text.T).softmax(1)
+    weight = 1 + 10 * (p.amax(1) - p.diagonal())
+    assert weight[0].item() == pytest.approx(weight[1].item())
+    torch.testing.assert_close(gradient(10.0, image), weight[0] * gradient(0.0, image))
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -143,6 +169,8 @@ def test_tal_follows_its_formula_pair_by_pair():
     losses = triplet_alignment_losses(image, text, PEOPLE, margin, tau)
     assert losses.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert sum(expected) > 0
+    whole = TripletAlignmentLoss(margin, tau, 2.0, mean=True)(image, text, PEOPLE)
+    assert whole.item() == pytest.approx(2 * sum(expected) / 6, rel=1e-3)
 
 
 def test_tal_weights_of_positives_have_no_gradient():

@@ -78,10 +78,14 @@ def test_losses_depend_neither_on_the_order_of_pairs_nor_on_padding(tiny_model, 
         torch.testing.assert_close(loss, expected[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shared_head", [False, True])
 @pytest.mark.parametrize(("grouping", "num_groups"), GROUPINGS)
-def test_atp_loss_equals_pairs_fused_one_by_one(tiny_model, tiny_batch, grouping, num_groups):
+def test_atp_loss_equals_pairs_fused_one_by_one(tiny_model, tiny_batch, grouping, num_groups, shared_head):
     """Compare the shared batch with three passes over copied images, as the paper describes the method."""
-    model, batch = tiny_model(grouping=groups(grouping, num_groups)), tiny_batch()
+    loss = {"type": "MatchingLoss", "group_weight": 2.0 if shared_head else 1.0}  # 2: as MARS
+    model = tiny_model(grouping=groups(grouping, num_groups), shared_head=shared_head, loss_atp=loss)
+    assert (model.itm_local_head is None) == shared_head
+    group_head, batch = model.itm_head if shared_head else model.itm_local_head, tiny_batch()
     inputs, people = batch["inputs"], [sample.person_id for sample in batch["data_samples"]]
     with torch.no_grad():
         padding = model.grouping.needs_padding
@@ -101,8 +105,8 @@ def test_atp_loss_equals_pairs_fused_one_by_one(tiny_model, tiny_batch, grouping
             states = model.fuse(ids[t : t + 1], mask[t : t + 1], memory, compute_padding=padding)
             means, exists = model.grouping.means(states, mask[t : t + 1], phrases[t : t + 1])
             whole.append(F.cross_entropy(model.itm_head(states[:, 0]), label))
-            parts += [F.cross_entropy(model.itm_local_head(means[:, g]), label) for g in exists[0].nonzero()[:, 0]]
-        expected = sum(whole) / len(whole) + sum(parts) / len(parts)
+            parts += [F.cross_entropy(group_head(means[:, g]), label) for g in exists[0].nonzero()[:, 0]]
+        expected = sum(whole) / len(whole) + loss["group_weight"] * sum(parts) / len(parts)
     torch.testing.assert_close(model.loss(**batch)["loss_atp"], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -218,6 +222,11 @@ def test_batch_of_one_person_has_no_negatives(tiny_model, tiny_batch):
 def test_impossible_options_are_refused_when_the_model_is_built(tiny_model, changes, message):
     with pytest.raises(ConfigError, match=message):
         tiny_model(**changes)
+
+
+def test_a_shared_head_needs_groups(tiny_model):
+    with pytest.raises(ConfigError, match="shared_head=True is about groups of tokens, and grouping is None"):
+        tiny_model(grouping=None, shared_head=True)
 
 
 def test_old_names_of_options_build_the_same_model_and_say_the_new_ones(tiny_model):

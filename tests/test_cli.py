@@ -136,7 +136,7 @@ def test_the_wheel_holds_what_an_installed_package_needs(tmp_path):
     configs = {f"cada_plugin/.mim/configs/{p.relative_to(CONFIGS).as_posix()}" for p in CONFIGS.rglob("*.py")}
     assert configs <= names
     wanted = {".mim/model-index.yml", ".mim/configs/metafile.yml", ".mim/tools/train.py"}
-    wanted |= {".mim/configs/grids/procedural.yml", ".mim/configs/grids/published.yml"}
+    wanted |= {f".mim/configs/grids/{name}.yml" for name in ("beyond", "procedural", "published")}
     wanted |= {"weights/web_start.safetensors", "weights/cada_procedural.safetensors"}
     wanted |= {"text/procedural_vocab.txt", "text/lexicon.json"}
     assert {f"cada_plugin/{name}" for name in wanted} <= names

@@ -20,8 +20,15 @@ ROOT = Path(__file__).parents[1]
 CONFIG_DIR = ROOT / "configs"
 CONFIGS = sorted(str(path.relative_to(CONFIG_DIR)) for path in CONFIG_DIR.rglob("*.py") if "_base_" not in path.parts)
 GRIDS = {
+    "grids/beyond": ["cada_procedural"],
     "grids/procedural": ["cada_procedural"],
     "grids/published": ["cada_cuhk", "cada_icfg", "cada_rstp"],
+}
+BEYOND = {  # the parts of the model that a variant of grids/beyond changes
+    "sdm": {"loss_global"},
+    "a_sdm": {"loss_global"},
+    "tal": {"loss_global"},
+    "mars": {"grouping", "loss_atp"},
 }
 VARIANTS = [
     pytest.param(config, Variant(variant.name.rpartition("/")[2], variant.options), id=variant.row(config))
@@ -87,7 +94,17 @@ def image(tmp_path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_builds_and_takes_a_step(name, image, clip_folder):
-    config = shrink(Config.fromfile(CONFIG_DIR / name), clip_folder)
+    take_a_step(Config.fromfile(CONFIG_DIR / name), image, clip_folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "variant"), [one for one in VARIANTS if one.values[1].name in BEYOND])
+def test_a_proposal_of_others_builds_and_takes_a_step(config, variant, image, clip_folder):
+    take_a_step(varied(config, variant)[1], image, clip_folder)
+
+
+def take_a_step(config: Config, image: Path, clip_folder: Path) -> None:
+    config = shrink(config, clip_folder)
     model = build_part(MODELS, config.model).train()
     pipeline = [build_part(TRANSFORMS, step) for step in config.train_dataloader.dataset.pipeline]
     items = [fake_item(image, index) for index in range(3)]
@@ -188,6 +205,9 @@ def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
         (keep,) = (step for step in steps if step["type"] == "KeepPhrases")
         assert keep["tokenizer"] == before["model"]["tokenizer"]
         assert [step for step in steps if step != keep] == main_steps
+    elif variant.name in BEYOND:
+        assert (changed, model) == ({"model"}, BEYOND[variant.name])
+        assert ours.model.get("shared_head", False) == (variant.name == "mars")
     elif variant.name == "weight1":
         assert changed == {"test_cfg"}
         assert ours.test_cfg == main.test_cfg | {"cosine_weight": 1.0}
@@ -249,7 +269,7 @@ def test_the_metafile_is_true():
     assert len(set(names)) == len(names)
     for model in metafile["Models"]:
         assert model["Name"] == Path(model["Config"]).stem
-        dataset = Config.fromfile(ROOT / model["Config"]).test_dataloader.dataset.type
+        dataset = Config.fromfile(ROOT / model["Config"]).train_dataloader.dataset.type
         assert model["Metadata"]["Training Data"] == DATASETS.get(dataset).NAME
 
 

@@ -17,7 +17,7 @@ from dataset_factory import (
 )
 
 from cada_plugin.datasets import CUHKPEDES, ICFGPEDES, MALS, CustomPEDES, RSTPReid, SynthPEDES, UFine6926
-from cada_plugin.engine.config import override, read_config
+from cada_plugin.engine.config import read_config
 from cada_plugin.errors import AnnotationError, ConfigError
 from cada_plugin.registry import DATASETS
 
@@ -240,16 +240,10 @@ def test_mals_without_its_files_says_where_they_belong(tmp_path):
         MALS(tmp_path)
 
 
-def test_any_config_pre_trains_on_them(tmp_path):
-    write_mals(tmp_path)
-    options = {"train_dataloader.dataset.type": "MALS", "train_dataloader.dataset.data_root": str(tmp_path)}
-    config = read_config("cada_cuhk")
-    override(config, options)
+@pytest.mark.parametrize(("name", "write", "captions"), [("mals", write_mals, 4), ("synth", write_synth, 12)])
+def test_pre_training_has_their_pairs_and_the_validation_of_cuhk(tmp_path, name, write, captions):
+    write(tmp_path)
+    config = read_config(f"pretrain_{name}")
     dataset = config.train_dataloader.dataset
-    assert {key: value for key, value in dataset.items() if key != "pipeline"} == {
-        "type": "MALS",
-        "data_root": str(tmp_path),
-        "split": "train",
-    }
-    assert config.val_dataloader.dataset.type == "CUHKPEDES"
-    assert len(DATASETS.build({**dataset, "pipeline": []})) == 4
+    assert (dataset.split, config.val_dataloader.dataset.type) == ("train", "CUHKPEDES")
+    assert len(DATASETS.build({**dataset, "data_root": str(tmp_path), "pipeline": []})) == captions

@@ -111,8 +111,8 @@ def test_matching_equals_its_formula():
     assert matching_loss(pairs, matched).item() == pytest.approx(sum(whole) / 6, rel=1e-5)
     loss = MODELS.build({"type": "MatchingLoss", "weight": 2.5})(pairs, matched, groups, mask)
     assert loss.item() == pytest.approx(2.5 * expected, rel=1e-5)
-    shared = matching_loss(pairs, matched, groups, mask, torch.tensor(4.0))
-    assert shared.item() == pytest.approx(sum(whole) / 6 + sum(parts) / 4, rel=1e-5)
+    shared = matching_loss(pairs, matched, groups, mask, torch.tensor(4.0), group_weight=2.0)
+    assert shared.item() == pytest.approx(sum(whole) / 6 + sum(parts) / 2, rel=1e-5)
 
 
 def test_groups_that_do_not_exist_do_not_count():

@@ -23,6 +23,7 @@ class MALS(TextPersonDataset):
 
     NAME = "MALS"
     ALIAS = "mals"
+    CONFIG = "pretrain_mals"
     ANN_FILES = ("gene_attrs",)
     IMAGE_DIR = ""
     PATH_KEY = "image"

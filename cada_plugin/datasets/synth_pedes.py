@@ -20,6 +20,7 @@ class SynthPEDES(TextPersonDataset):
 
     NAME = "SYNTH-PEDES"
     ALIAS = "synth"
+    CONFIG = "pretrain_synth"
     ANN_FILES = ("synthpedes_dataset.json",)
     IMAGE_DIR = ""
     SPLITS = ("train",)

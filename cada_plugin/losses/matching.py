@@ -13,6 +13,7 @@ def matching_loss(
     group_logits: Tensor | None = None,
     group_mask: Tensor | None = None,
     group_total: Tensor | float | None = None,
+    group_weight: float = 1.0,
 ) -> Tensor:
     """Cross-entropy of match / no match on whole pairs plus the same on their token groups.
 
@@ -23,6 +24,7 @@ def matching_loss(
         group_mask: (P, G) bool, False where a caption has no such group.
         group_total: what to divide the second term by in place of the number of groups in ``group_mask``; several
             processes pass their mean number so that their averaged gradients are those of one.
+        group_weight: factor of the second term.
     """
     labels = matched.long()
     loss = F.cross_entropy(pair_logits.float(), labels)
@@ -32,7 +34,8 @@ def matching_loss(
         group_logits.float().movedim(-1, 1), labels[:, None].expand(group_mask.shape), reduction="none"
     )
     total = group_mask.sum() if group_total is None else group_total
-    return loss + (each * group_mask).sum() / torch.as_tensor(total, device=each.device).clamp_min(1e-6)
+    groups = (each * group_mask).sum() / torch.as_tensor(total, device=each.device).clamp_min(1e-6)
+    return loss + group_weight * groups
 
 
 @MODELS.register_module()
@@ -45,6 +48,7 @@ class MatchingLoss(nn.Module):
 
     Args:
         weight: factor of the loss.
+        group_weight: factor of the part of it that is about groups: 1 in CADA, 2 in MARS.
 
     Takes logits (P, 2) and which pairs are true (P,); for groups also their logits (P, G, 2) and which exist (P, G):
 
@@ -53,9 +57,9 @@ class MatchingLoss(nn.Module):
     True
     """
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: float = 1.0, group_weight: float = 1.0) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight, self.group_weight = weight, group_weight
 
     def forward(self, pair_logits: Tensor, matched: Tensor, *groups: Tensor) -> Tensor:
-        return self.weight * matching_loss(pair_logits, matched, *groups)
+        return self.weight * matching_loss(pair_logits, matched, *groups, group_weight=self.group_weight)

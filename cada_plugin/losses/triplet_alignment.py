@@ -39,25 +39,28 @@ class TripletAlignmentLoss(nn.Module):
     """:func:`triplet_alignment_losses` with its settings: a triplet loss that forgives a single wrong negative.
 
     Use it where captions may describe somebody else: a hard triplet loss would chase such pairs. Unlike its siblings it
-    returns one loss for each pair, so that a model can leave pairs out (RDE). Cost: one (B, B) product.
+    returns one loss for each pair, so that a model can leave pairs out (RDE); with ``mean=True`` it takes the place of
+    ``SDMLoss`` or ``GlobalAssociationLoss`` in other models. Cost: one (B, B) product.
 
     Args:
         margin: by which a right pair must win.
         temperature: divides the cosines; the smaller it is, the more the hardest negative counts alone.
         weight: factor of the losses.
+        mean: give the mean over the pairs.
 
-    Takes embeddings (B, D), l2-normalised, and person ids (B,); gives losses (B,):
+    Takes embeddings (B, D), l2-normalised, and person ids (B,); gives losses (B,), or their mean:
 
     >>> eye = torch.eye(4)
     >>> TripletAlignmentLoss()(eye, eye, torch.arange(4)).tolist()
     [0.0, 0.0, 0.0, 0.0]
     """
 
-    def __init__(self, margin: float = 0.1, temperature: float = 0.015, weight: float = 1.0) -> None:
+    def __init__(
+        self, margin: float = 0.1, temperature: float = 0.015, weight: float = 1.0, mean: bool = False
+    ) -> None:
         super().__init__()
-        self.margin, self.temperature, self.weight = margin, temperature, weight
+        self.margin, self.temperature, self.weight, self.mean = margin, temperature, weight, mean
 
     def forward(self, image_embed: Tensor, text_embed: Tensor, person_ids: Tensor) -> Tensor:
-        return self.weight * triplet_alignment_losses(
-            image_embed, text_embed, person_ids, self.margin, self.temperature
-        )
+        losses = triplet_alignment_losses(image_embed, text_embed, person_ids, self.margin, self.temperature)
+        return self.weight * (losses.mean() if self.mean else losses)

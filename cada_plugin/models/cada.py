@@ -42,6 +42,8 @@ class CADA(FusionRetriever):
         loss_ara: see ``MaskedAttributeLoss``; None leaves ARA out.
         grouping: which tokens ATP classifies together, see :mod:`cada_plugin.models.groupings`: ``PositionGroups``
             (released), ``TokenGroups`` or ``PhraseGroups``. None classifies whole captions alone.
+        shared_head: classify groups with the match head of whole captions, as MARS does (Ergasti et al., arXiv
+            2407.04287), in place of a head of their own (released).
         negatives: ``hardest`` (released: the largest product of projections that are *not* normalised) or ``sampled``
             (with probability softmax(scale * cosine)).
         negative_scale: for ``sampled``, the scale at the start and at the end of training, linear in between. If the
@@ -59,6 +61,7 @@ class CADA(FusionRetriever):
         loss_atp: dict | None = None,
         loss_ara: dict | None = None,
         grouping: dict | None = RELEASED_GROUPING,
+        shared_head: bool = False,
         negatives: str = "hardest",
         negative_scale: tuple[float, float] = (0.0, 20.0),
         false_captions: float = 0.0,
@@ -73,12 +76,14 @@ class CADA(FusionRetriever):
         given = {"grouping": grouping, "negatives": negatives, "negative_scale": negative_scale}
         grouping, negatives, negative_scale = accept_old_names(given, old_names).values()
         _check_options(negatives, negative_scale, text_decoder, loss_ara)
+        if shared_head and grouping is None:
+            raise ConfigError("shared_head=True is about groups of tokens, and grouping is None: set one of them")
         super().__init__(
             visual_encoder,
             text_encoder,
             tokenizer,
             embed_dim,
-            group_head=grouping is not None,
+            group_head=grouping is not None and not shared_head,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
@@ -146,9 +151,8 @@ class CADA(FusionRetriever):
         fused = self.fuse_with_negatives(inputs, pairs, padded=grouping.needs_padding)
         means, exists = grouping.means(fused.states, fused.attention_mask, fused.phrase_index)  # (3B, G, C), (3B, G)
         total = mean_over_processes(exists.sum())
-        return self.loss_atp(
-            self.itm_head(fused.states[:, 0]), fused.matched, self.itm_local_head(means), exists, total
-        )
+        group_head = self.itm_head if self.itm_local_head is None else self.itm_local_head
+        return self.loss_atp(self.itm_head(fused.states[:, 0]), fused.matched, group_head(means), exists, total)
 
     def _associate_regions(self, inputs: dict, image_tokens: Tensor) -> Tensor:
         """ARA: predict masked attribute words; only masked positions reach the vocabulary head."""

@@ -1,0 +1,3 @@
+# Pre-training on MALS, to fine-tune from afterwards. Validation, and so the best epoch, is on CUHK-PEDES.
+_base_ = ['cada_cuhk.py']
+train_dataloader = dict(dataset=dict(type='MALS', data_root='data/MALS'))
