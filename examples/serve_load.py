@@ -154,9 +154,10 @@ def main() -> None:
 
 def report(clients: list[Client], memory: list[float], seconds: float) -> None:
     errors = [error for client in clients for error in client.errors]
-    middle, last = statistics.median(memory[: len(memory) // 2 + 1]), statistics.median(memory[len(memory) // 2 :])
+    sixth = max(len(memory) // 6, 1)
+    medians = [statistics.median(memory[start : start + sixth]) for start in range(0, sixth * 6, sixth)[: len(memory)]]
     print(f"{len(clients)} clients, {seconds:g} s: {len(errors)} errors{''.join(f'; {e}' for e in errors[:3])}")
-    print(f"memory of the server, median of the first and of the second half: {middle:.0f} and {last:.0f} MB")
+    print(f"memory of the server, medians of sixths of the time: {', '.join(f'{one:.0f}' for one in medians)} MB")
     for what in ("first", "final", "thumbnail"):
         times = sorted(1000 * t for client in clients for t in client.times[what])
         if times:

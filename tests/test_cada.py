@@ -194,6 +194,78 @@ def test_ara_learns_from_masked_positions_only(tiny_model, tiny_batch):
     assert model.loss(**batch)["loss_ara"] == 0  # a batch of captions without attributes
 
 
+# Phrases whose truth is known
+
+
+JUDGES = {"loss_phrases": {"type": "PhraseMatchingLoss"}}
+
+
+def falsified(tiny_batch) -> dict:
+    """A batch in which one word of the first caption is exchanged, two of the last, and none of the others."""
+    batch = tiny_batch()
+    ids, phrases = batch["inputs"]["input_ids"], batch["inputs"]["phrase_index"]
+    false = torch.zeros_like(ids)
+    for row, changed in ((0, [0]), (3, [0, 2])):
+        false[row] = ids[row]
+        for phrase in changed:
+            place = int((phrases[row] == phrase).nonzero()[0])
+            false[row, place] = ids[row, place] % 50 + 1
+    batch["inputs"]["false_ids"] = false
+    return batch
+
+
+def alone(model, ids, phrases, phrase, memory):
+    """Match logits (2,) of one phrase of a text (T,), in a sequence in which all other tokens are masked."""
+    keep = (phrases == phrase)[None]
+    states = model.fuse(ids[None], keep, memory)[0, keep[0]]
+    return model.itm_phrase_head(states.mean(0))
+
+
+def test_the_loss_on_phrases_reads_each_alone(tiny_model, tiny_batch):
+    model, batch = tiny_model(**JUDGES), falsified(tiny_batch)
+    inputs = batch["inputs"]
+    with torch.no_grad():
+        tokens = model.visual_encoder(inputs["images"])
+        true, false = [], []
+        for row, (ids, phrases) in enumerate(zip(inputs["input_ids"], inputs["phrase_index"], strict=True)):
+            memory = model.image_memory(tokens[row : row + 1])
+            for phrase in range(int(phrases.max()) + 1):
+                logits = alone(model, ids, phrases, phrase, memory)
+                true.append(F.cross_entropy(logits[None], torch.tensor([1])))
+            for phrase in {0: [0], 3: [0, 2]}.get(row, []):
+                logits = alone(model, inputs["false_ids"][row], phrases, phrase, memory)
+                false.append(F.cross_entropy(logits[None], torch.tensor([0])))
+        expected = (sum(true) / len(true) + sum(false) / len(false)) / 2
+    assert len(false) == 3
+    torch.testing.assert_close(model.loss(**batch)["loss_phrases"], expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_judgement_of_a_phrase_ignores_the_other_words(tiny_model, tiny_batch):
+    model, inputs = tiny_model(**JUDGES).eval(), tiny_batch()["inputs"]
+    images, texts = model(inputs, mode="predict")
+    memory, phrases = model.image_memory(images.tokens), inputs["phrase_index"]
+    found = model.phrase_logits(texts, phrases, memory)
+    logits = alone(model, texts.input_ids[0], phrases[0], 1, model.image_memory(images.tokens[:1]))
+    torch.testing.assert_close(found[0, 1], logits[1] - logits[0], rtol=1e-4, atol=1e-5)
+    count = int(phrases[0].max()) + 1
+    assert (found[0, :count] != 0).all()
+    assert not found[0, count:].any()
+    others = texts._replace(input_ids=texts.input_ids.where(phrases == 1, texts.input_ids % 50 + 1))
+    torch.testing.assert_close(model.phrase_logits(others, phrases, memory)[:, 1], found[:, 1], rtol=1e-4, atol=1e-5)
+    assert ((model.phrase_logits(others, phrases, memory) - found)[:, 0].abs() > 1e-4).any()
+
+
+def test_phrases_are_judged_by_models_that_learnt_to(tiny_model, tiny_batch):
+    batch = tiny_batch()
+    with pytest.raises(ConfigError, match=r"add dict\(type='FalsifyCaption'\) and"):
+        tiny_model(**JUDGES).loss(**batch)
+    with pytest.raises(ConfigError, match="loss_phrases needs the fusion decoder of ATP"):
+        tiny_model(**(only("loss_global") | JUDGES))
+    with pytest.raises(ConfigError, match="this model judges no phrases"):
+        tiny_model().phrase_logits(None, None, None)
+
+
 # What cannot be used
 
 

@@ -29,6 +29,7 @@ BEYOND = {  # the parts of the model that a variant of grids/beyond changes
     "a_sdm": {"loss_global"},
     "tal": {"loss_global"},
     "mars": {"grouping", "loss_atp"},
+    "phrases_judged": set(),
 }
 VARIANTS = [
     pytest.param(config, Variant(variant.name.rpartition("/")[2], variant.options), id=variant.row(config))
@@ -207,7 +208,9 @@ def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
         assert [step for step in steps if step != keep] == main_steps
     elif variant.name in BEYOND:
         assert (changed, model) == ({"model"}, BEYOND[variant.name])
-        assert ours.model.get("shared_head", False) == (variant.name == "mars")
+        added = {"mars": {"shared_head": True}, "phrases_judged": {"loss_phrases": {"type": "PhraseMatchingLoss"}}}
+        new = {key: value for key, value in after["model"].items() if key not in before["model"]}
+        assert new == added.get(variant.name, {})
     elif variant.name == "weight1":
         assert changed == {"test_cfg"}
         assert ours.test_cfg == main.test_cfg | {"cosine_weight": 1.0}

@@ -15,6 +15,7 @@ from cada_plugin.losses import (
     global_association_loss,
     masked_attribute_loss,
     matching_loss,
+    phrase_matching_loss,
 )
 from cada_plugin.models.negatives import hardest_negatives, sampled_negatives
 from cada_plugin.registry import MODELS
@@ -226,3 +227,22 @@ def test_sampling_follows_the_softmax_and_hardens_with_its_scale():
     for _ in range(20):
         hard = sampled_negatives(similarity, same, 1e4)
         assert torch.equal(hard, hardest_negatives(similarity, same))
+
+
+def test_phrases_count_by_the_mean_of_true_and_of_false_ones():
+    _, _, logits, true = matching_case()
+    false = torch.rand(true.shape, generator=torch.Generator().manual_seed(3)) < 0.5
+    false &= ~true
+    assert 0 < false.sum() < true.sum()
+    means = []
+    for which, label in ((true, 1), (false, 0)):
+        parts = [cross_entropy(logits[p, g].tolist(), label) for p, g in which.nonzero().tolist()]
+        means.append(sum(parts) / len(parts))
+    assert phrase_matching_loss(logits, true, false).item() == pytest.approx(sum(means) / 2, rel=1e-5)
+    none = torch.zeros_like(true)
+    assert phrase_matching_loss(logits, true, none).item() == pytest.approx(means[0] / 2, rel=1e-5)
+    halves = [  # two processes, which divide by the mean of their numbers
+        phrase_matching_loss(logits[s], true[s], false[s], (true.sum() / 2, false.sum() / 2))
+        for s in (slice(3), slice(3, 6))
+    ]
+    torch.testing.assert_close(sum(halves) / 2, phrase_matching_loss(logits, true, false))

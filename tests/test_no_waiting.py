@@ -27,6 +27,7 @@ VARIANTS = {
     "whole captions": {"grouping": None},
     "sampled negatives": {"negatives": "sampled", "negative_scale": (20.0, 20.0)},
     "false captions": {"grouping": groups("tokens", 2), "false_captions": 0.5},
+    "phrases judged": {"loss_phrases": {"type": "PhraseMatchingLoss"}},
     "global alone": {"loss_atp": None, "loss_ara": None, "text_decoder": None},
 }
 

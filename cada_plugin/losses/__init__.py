@@ -7,6 +7,7 @@ from .global_association import GlobalAssociationLoss, global_association_loss
 from .identity import IdentityLoss
 from .masked_attributes import MaskedAttributeLoss, masked_attribute_loss
 from .matching import MatchingLoss, matching_loss
+from .phrases import PhraseMatchingLoss, phrase_matching_loss
 from .projection import CMPCLoss, CMPMLoss, projection_classification_loss, projection_matching_loss
 from .similarity_distribution import SDMLoss, similarity_distribution_loss
 from .triplet_alignment import TripletAlignmentLoss, triplet_alignment_losses
@@ -19,12 +20,14 @@ __all__ = [
     "InfoNCELoss",
     "MaskedAttributeLoss",
     "MatchingLoss",
+    "PhraseMatchingLoss",
     "SDMLoss",
     "TripletAlignmentLoss",
     "global_association_loss",
     "info_nce_loss",
     "masked_attribute_loss",
     "matching_loss",
+    "phrase_matching_loss",
     "projection_classification_loss",
     "projection_matching_loss",
     "similarity_distribution_loss",

@@ -15,15 +15,18 @@ Shape letters: B pairs of this process, A pairs of all processes, T text tokens,
 from collections.abc import Sequence
 from math import isfinite
 
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from cada_plugin.errors import ConfigError
-from cada_plugin.models.cross_modal import masked_places
+from cada_plugin.models.cross_modal import ImageMemory, init_bert_weights, masked_places, places_of
 from cada_plugin.models.distributed import mean_over_processes
 from cada_plugin.models.fusion import EncodedPairs, FusionRetriever
-from cada_plugin.models.groupings import Grouping
+from cada_plugin.models.groupings import Grouping, group_means
 from cada_plugin.models.negatives import hardest_negatives, sampled_negatives, similarities
 from cada_plugin.models.renamed import accept_old_names
+from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.registry import MODELS, build_part
 
 NEGATIVES = ("hardest", "sampled")
@@ -40,6 +43,8 @@ class CADA(FusionRetriever):
         loss_global: such as ``GlobalAssociationLoss``; None leaves the global association out.
         loss_atp: see ``MatchingLoss``. With None, ATP is left out and the model does not re-rank.
         loss_ara: see ``MaskedAttributeLoss``; None leaves ARA out.
+        loss_phrases: see ``PhraseMatchingLoss``. With it the model also says of each attribute phrase alone whether it
+            is true of an image (:meth:`phrase_logits`). Needs ``FalsifyCaption`` and ``TagAttributes`` in the pipeline.
         grouping: which tokens ATP classifies together, see :mod:`cada_plugin.models.groupings`: ``PositionGroups``
             (released), ``TokenGroups`` or ``PhraseGroups``. None classifies whole captions alone.
         shared_head: classify groups with the match head of whole captions, as MARS does (Ergasti et al., arXiv
@@ -60,6 +65,7 @@ class CADA(FusionRetriever):
         loss_global: dict | None = None,
         loss_atp: dict | None = None,
         loss_ara: dict | None = None,
+        loss_phrases: dict | None = None,
         grouping: dict | None = RELEASED_GROUPING,
         shared_head: bool = False,
         negatives: str = "hardest",
@@ -91,9 +97,14 @@ class CADA(FusionRetriever):
         self.text_decoder = (
             None if text_decoder is None else build_part(MODELS, {**self.decoder_defaults(), **text_decoder})
         )
-        self.loss_global, self.loss_atp, self.loss_ara = (
-            None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_global, loss_atp, loss_ara)
+        self.loss_global, self.loss_atp, self.loss_ara, self.loss_phrases = (
+            None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_global, loss_atp, loss_ara, loss_phrases)
         )
+        if self.loss_phrases is not None:
+            if self.loss_atp is None:
+                raise ConfigError("loss_phrases needs the fusion decoder of ATP, and loss_atp is None: set one of them")
+            self.itm_phrase_head = nn.Linear(self.text_encoder.width, 2)
+            init_bert_weights(self.itm_phrase_head)
         self._freeze_unused()
         self.can_match = self.loss_atp is not None  # an untrained match head must not re-rank
         self.negatives, self.negative_scale = negatives, tuple(negative_scale)
@@ -119,11 +130,12 @@ class CADA(FusionRetriever):
         self.progress = progress
 
     def loss(self, inputs: dict, data_samples: list) -> dict[str, Tensor]:
-        """``loss_global``, ``loss_atp`` and ``loss_ara`` of one batch, those that are configured.
+        """``loss_global``, ``loss_atp``, ``loss_ara`` and ``loss_phrases`` of one batch, those that are configured.
 
         Args:
             inputs: ``images`` (B, 3, H, W), ``input_ids`` (B, T), ``attention_mask`` (B, T); for ARA ``masked_ids`` and
-                ``masked_positions`` (B, T); for phrase groups ``phrase_index`` (B, T).
+                ``masked_positions`` (B, T); for phrases ``phrase_index`` (B, T); for ``loss_phrases`` also
+                ``false_ids`` (B, F).
             data_samples: B samples with ``person_id``.
         """
         if self.loss_global is None and self.loss_atp is None and self.loss_ara is None:
@@ -136,6 +148,8 @@ class CADA(FusionRetriever):
             losses["loss_atp"] = self._associate_tokens(inputs, pairs)
         if self.loss_ara is not None:
             losses["loss_ara"] = self._associate_regions(inputs, pairs.image_tokens)
+        if self.loss_phrases is not None:
+            losses["loss_phrases"] = self._judge_phrases(inputs, pairs.image_tokens)
         return losses
 
     def _associate_tokens(self, inputs: dict, pairs: EncodedPairs) -> Tensor:
@@ -167,6 +181,61 @@ class CADA(FusionRetriever):
         )  # (M, V)
         words = inputs["input_ids"].flatten().index_select(0, masked)
         return self.loss_ara(logits, words, mean_over_processes(inputs["masked_positions"].sum()))
+
+    def _judge_phrases(self, inputs: dict, image_tokens: Tensor) -> Tensor:
+        """Match or no match of single phrases: all of the true captions, and those that were made false."""
+        if "phrase_index" not in inputs or "false_ids" not in inputs:
+            raise ConfigError(
+                "loss_phrases needs phrases that are known to be true or false: add dict(type='FalsifyCaption') and "
+                "dict(type='TagAttributes') to the pipeline, or set loss_phrases=None"
+            )
+        ids, phrases = inputs["input_ids"], inputs["phrase_index"]  # (B, T)
+        false_ids = F.pad(inputs["false_ids"], (0, ids.shape[1] - inputs["false_ids"].shape[1]))
+        changed = (false_ids != ids) & (false_ids != self.tokenizer.pad_id).any(1, keepdim=True)  # (B, T)
+        member = phrases[:, None] == torch.arange(ids.shape[1] - 2, device=ids.device)[:, None]  # (B, G, T)
+        true, false = member.any(-1), (member & changed[:, None]).any(-1)  # (B, G)
+        altered = (member & false[..., None]).any(1)  # (B, T), the tokens of phrases that became false
+        memory = self.image_memory(image_tokens)
+        own = torch.arange(len(ids), device=ids.device).repeat(2)
+        both = torch.cat([phrases, phrases.where(altered, -1)])
+        logits = self._phrase_logits(torch.cat([ids, false_ids]), both, memory.select(own), inputs.get("token_places"))
+        none = torch.zeros_like(true)
+        true, false = torch.cat([true, none]), torch.cat([none, false])
+        return self.loss_phrases(logits, true, false, *(mean_over_processes(kind.sum()) for kind in (true, false)))
+
+    def _phrase_logits(
+        self, input_ids: Tensor, phrase_index: Tensor, memory: ImageMemory, token_places: Tensor | None = None
+    ) -> Tensor:
+        """Logits (P, G, 2) of the phrases of P texts, each read alone."""
+        alone = (
+            phrase_index[:, :, None] == phrase_index[:, None, :]
+        )  # (P, T, T); tokens outside of phrases are not read
+        if phrase_index.device.type == "cpu" or token_places is None:
+            places = places_of(phrase_index >= 0)
+        else:  # to count those of phrases, the host would have to wait: all tokens of the captions are computed
+            size = input_ids.numel() // 2
+            places = torch.cat([token_places, token_places + size])
+        states = self.fuse(input_ids, alone, memory, places=places)  # (P, T, C)
+        means, _ = group_means(states, phrase_index, input_ids.shape[1] - 2)
+        return self.itm_phrase_head(means)
+
+    def phrase_logits(self, texts: TextFeatures, phrase_index: Tensor, memory: ImageMemory) -> Tensor:
+        """Log-odds (P, G) that each phrase of a text is true of its image, for each phrase alone; 0 where a text has no
+        such phrase.
+
+        Args:
+            texts: P texts.
+            phrase_index: (P, T) long, the phrases of each text numbered from 0, -1 outside of them.
+            memory: of P images, or of one for all texts.
+
+        Raises:
+            ConfigError: the model was not built with ``loss_phrases``.
+        """
+        if self.loss_phrases is None:
+            raise ConfigError("this model judges no phrases: it was built without loss_phrases")
+        logits = self._phrase_logits(texts.input_ids, phrase_index, memory)
+        exists = (phrase_index[:, None] == torch.arange(logits.shape[1], device=logits.device)[:, None]).any(-1)
+        return (logits[..., 1] - logits[..., 0]).float() * exists
 
     def choose_negatives(self, own: Tensor, others: Tensor, same: Tensor) -> Tensor:
         if self.negatives == "hardest":

@@ -274,7 +274,8 @@ class CrossModalBert(nn.Module):
 
         Args:
             input_ids: (P, T) long.
-            attention_mask: (P, T) bool, True for real tokens; only they are attended to.
+            attention_mask: (P, T) bool, True for real tokens; only they are attended to. Or (P, T, T), True where a
+                token (row) attends to another (column), and for every token at least to itself; then give ``places``.
             memory: of I images; without it the texts are encoded alone.
             images: (P,) long, the image that each text attends to. None: text p attends to image p; if memory
                 holds one image, all texts attend to it. The queries of each image are padded to the image with the most
@@ -285,8 +286,8 @@ class CrossModalBert(nn.Module):
             maps: a list that receives the cross-attention weights of each layer: (P, H, T, S), or with a single image
                 (1, H, M, S) over the M real tokens. They are part of the graph, so that a state has a gradient with
                 respect to them. Not together with ``images``. Slower, as the fused kernel cannot be used.
-            places: (M,) long, the places row * T + column of the tokens to compute, at least those that
-                ``attention_mask`` marks. By default they are looked up in the mask, for which the host waits for a GPU.
+            places: (M,) long, the places row * T + column of the tokens to compute, at least those that a mask (P, T)
+                marks. By default they are looked up in the mask, for which the host waits for a GPU.
         """
         P, T = input_ids.shape
         if self.max_positions < T:
@@ -303,7 +304,7 @@ class CrossModalBert(nn.Module):
             compute_padding = True
             if images is not None:  # keys and values are copied for every text
                 memory, images = memory.select(images), None
-        mask = attention_mask[:, None, None, :]  # (P, 1, 1, T)
+        mask = attention_mask[:, None] if attention_mask.ndim == 3 else attention_mask[:, None, None, :]  # (P, 1, ., T)
         if causal:
             mask = mask & torch.ones(T, T, dtype=torch.bool, device=mask.device).tril()  # (P, 1, T, T)
         if compute_padding:

@@ -1,12 +1,12 @@
 """CLIP's image and text transformer (Radford et al., ICML 2021), based on transformers.
 
 The image encoder differs from that of transformers in one thing: its position embeddings form a grid with any number of
-rows and columns, so that it takes the tall images of people.
+rows and columns, so that it takes the tall images of people. The models of transformers are imported when an encoder is
+built, because that takes most of a second, and few commands need them.
 """
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.models.encoders.attention import attention_row, inputs_of
@@ -31,6 +31,8 @@ class CLIPVisionEncoder(nn.Module):
         depth: int = 12,
         heads: int = 12,
     ) -> None:
+        from transformers import CLIPVisionConfig, CLIPVisionModel
+
         super().__init__()
         height, width_px = checked_size(image_size, patch_size)
         config = CLIPVisionConfig(
@@ -85,6 +87,8 @@ class CLIPTextEncoder(nn.Module):
     def __init__(
         self, vocab_size: int = 49408, width: int = 512, depth: int = 12, heads: int = 8, max_positions: int = 77
     ) -> None:
+        from transformers import CLIPTextConfig, CLIPTextModel
+
         super().__init__()
         config = CLIPTextConfig(
             vocab_size=vocab_size,
