@@ -18,6 +18,7 @@ EXTRAS = {
     "rde": ["scikit-learn>=1.5"],
     "nltk": ["nltk"],
     "spacy": ["spacy"],
+    "lora": ["peft>=0.17"],
 }
 # OpenMMLab looks for the configs and tools of a package in .mim; in a checkout, these are links. The patterns are
 # written out because "**" skips folders whose name begins with a dot.
@@ -67,7 +68,7 @@ setup(
             *TEST,
             *(
                 name
-                for extra in ("torchreid", "yacs", "rde", "nltk", "search", "serve", "onnx")
+                for extra in ("torchreid", "yacs", "rde", "nltk", "lora", "search", "serve", "onnx")
                 for name in EXTRAS[extra]
             ),
         ],

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._pytree import tree_map_only
 
-from cada_plugin.models import fusion
+from cada_plugin.models import cada, fusion
 from cada_plugin.models.preprocessor import with_places
 
 VARIANTS = {
@@ -110,5 +110,6 @@ def test_losses_and_gradients_are_the_same_where_the_padding_of_wrong_captions_i
 
     assert BERT["dropout"] == 0  # whose random numbers would fall on other tokens
     expected = train()
-    monkeypatch.setattr(fusion, "_counting_is_free", lambda mask: False)
+    for module in (cada, fusion):
+        monkeypatch.setattr(module, "counting_is_free", lambda mask: False)
     torch.testing.assert_close(train(), expected, rtol=1e-4, atol=1e-6)

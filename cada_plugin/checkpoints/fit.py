@@ -99,6 +99,7 @@ def fit_state(
     if result.format == "plain" and "itm_local_head.weight" in target:
         result.format = "cada"
     _take_part(result, target)
+    _keep_below_updates(result, target)
     if result.format in ("blip", "hf-blip", "bert"):
         _start_decoder(result, target)
     for name in target:
@@ -154,6 +155,14 @@ def _take_part(result: Conversion, target: Mapping[str, Tensor]) -> None:
         if cut.keys() & target.keys():
             result.state = cut | {name: x for name, x in result.state.items() if not name.startswith(part)}
             return
+
+
+def _keep_below_updates(result: Conversion, target: Mapping[str, Tensor]) -> None:
+    """If layers of the model have low-rank updates (LoRA), let weights without updates be those below them."""
+    for name in target:
+        plain = name.replace(".base_layer.", ".")
+        if plain in result.state and name not in result.state:
+            result.state[name] = result.state.pop(plain)
 
 
 def _start_decoder(result: Conversion, target: Mapping[str, Tensor]) -> None:

@@ -20,10 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cada_plugin.errors import ConfigError
-from cada_plugin.models.cross_modal import ImageMemory, init_bert_weights, masked_places, places_of
+from cada_plugin.models.cross_modal import (
+    ImageMemory,
+    counting_is_free,
+    init_bert_weights,
+    masked_places,
+    places_of,
+)
 from cada_plugin.models.distributed import mean_over_processes
 from cada_plugin.models.fusion import EncodedPairs, FusionRetriever
 from cada_plugin.models.groupings import Grouping, group_means
+from cada_plugin.models.low_rank import add_low_rank
 from cada_plugin.models.negatives import hardest_negatives, sampled_negatives, similarities
 from cada_plugin.models.renamed import accept_old_names
 from cada_plugin.models.retriever import TextFeatures
@@ -55,6 +62,8 @@ class CADA(FusionRetriever):
             two differ, training needs ``TrainingProgressHook``.
         false_captions: share of the wrong captions of ATP that are false copies of the true one, in which a word or
             two are exchanged or replaced (see ``FalsifyCaption``); the others come from the batch. Released: 0.
+        lora: ``dict(rank=..., alpha=...)`` trains low-rank updates of the encoders and of the decoders alone, and the
+            heads, see :func:`~cada_plugin.models.low_rank.add_low_rank`. None trains all weights.
         old_names: ``num_groups`` and ``negative_temperature`` of version 0.1, with a warning.
     """
 
@@ -71,6 +80,7 @@ class CADA(FusionRetriever):
         negatives: str = "hardest",
         negative_scale: tuple[float, float] = (0.0, 20.0),
         false_captions: float = 0.0,
+        lora: dict | None = None,
         visual_encoder: dict,
         text_encoder: dict,
         tokenizer: dict,
@@ -105,6 +115,9 @@ class CADA(FusionRetriever):
                 raise ConfigError("loss_phrases needs the fusion decoder of ATP, and loss_atp is None: set one of them")
             self.itm_phrase_head = nn.Linear(self.text_encoder.width, 2)
             init_bert_weights(self.itm_phrase_head)
+        if lora is not None:
+            parts = (self.visual_encoder, self.text_encoder, self.text_decoder)
+            add_low_rank([part for part in parts if part is not None], **lora)
         self._freeze_unused()
         self.can_match = self.loss_atp is not None  # an untrained match head must not re-rank
         self.negatives, self.negative_scale = negatives, tuple(negative_scale)
@@ -210,7 +223,7 @@ class CADA(FusionRetriever):
         alone = (
             phrase_index[:, :, None] == phrase_index[:, None, :]
         )  # (P, T, T); tokens outside of phrases are not read
-        if phrase_index.device.type == "cpu" or token_places is None:
+        if counting_is_free(phrase_index) or token_places is None:
             places = places_of(phrase_index >= 0)
         else:  # to count those of phrases, the host would have to wait: all tokens of the captions are computed
             size = input_ids.numel() // 2

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cada_plugin.errors import ConfigError
-from cada_plugin.models.cross_modal import ImageMemory, init_bert_weights
+from cada_plugin.models.cross_modal import ImageMemory, counting_is_free, init_bert_weights
 from cada_plugin.models.distributed import gather, get_world_size, max_over_processes
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.registry import MODELS, TASK_UTILS, build_part
@@ -231,7 +231,7 @@ class FusionRetriever(TextImageRetriever):
         # Keys and values are copied for every text. Shared ones would pad every image to as many query tokens as the
         # most popular image has, and one hard negative can be the wrong image of most captions.
         memory = memory.select(torch.cat([own, wrong_image, own]))
-        places = None if _counting_is_free(mask) else _places_without_counting(inputs, mask)
+        places = None if counting_is_free(mask) else _places_without_counting(inputs, mask)
         states = self.fuse(ids, mask, memory, first_only=first_only, compute_padding=padded, places=places)
         return FusedPairs(states, mask, phrases, torch.arange(3 * B, device=ids.device) < B)
 
@@ -265,11 +265,6 @@ class FusionRetriever(TextImageRetriever):
         missing = length - ids.shape[1]
         pad = self.tokenizer.pad_id
         return F.pad(ids, (0, missing), value=pad), F.pad(mask, (0, missing)), F.pad(phrases, (0, missing), value=-1)
-
-
-def _counting_is_free(mask: Tensor) -> bool:
-    """Whether the host can count the tokens that a mask marks without waiting for a device."""
-    return mask.device.type == "cpu"
 
 
 def _places_without_counting(inputs: dict, mask: Tensor) -> Tensor | None:
