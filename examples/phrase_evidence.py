@@ -1,0 +1,115 @@
+"""Whether the evidence of single phrases is right, on drawn people, of whom it is known what is true.
+
+    python examples/phrase_evidence.py CONFIG CHECKPOINT [CAPTIONS]
+
+takes the first captions of CAPTIONS (1,000) test images and, for each, the picture of another person that is first by
+the cosine: a hard wrong pair. Some phrases of the caption are true of that person too. Four kinds of evidence for a
+phrase are compared, those that the model has:
+
+- *judged*: the phrase read alone by the head for phrases (``loss_phrases``);
+- *group*: the phrase within the caption, by the head for groups of tokens;
+- *asked alone*: the match logit of the phrase as the whole sentence;
+- *left out*: how much the match logit falls without the phrase.
+
+Reported are the area under the curve for true against false phrases (0.5 is chance), and how often the phrase with the
+least evidence is a false one, among captions that have both kinds.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from cada_plugin.apis import Retriever, load_retriever
+from cada_plugin.datasets import ProceduralPEDES
+from cada_plugin.datasets.procedural.partial import procedural_records
+from cada_plugin.datasets.procedural.writer import claims_of_phrase
+from cada_plugin.engine.config import read_config
+from cada_plugin.models.groupings import group_means
+from cada_plugin.models.retriever import TextFeatures
+from cada_plugin.portable.phrases import without_words
+from cada_plugin.progress import progress_bar
+from cada_plugin.tables import markdown_table
+
+
+def phrase_truths(record: dict, other: dict) -> list[bool]:
+    """Whether each phrase of the first caption of a record is true of another person."""
+    truths = []
+    for phrase in record["phrases"][0]:
+        claims = claims_of_phrase(record["claims"][0], phrase["unit"])
+        truths.append(all(other["attributes"][slot] in values for slot, values in claims.items()))
+    return truths
+
+
+def area_under_curve(scores: Sequence[float], true: Sequence[bool]) -> float:
+    """How often a true one has the higher score than a false one; equal scores count half."""
+    scores, true = np.asarray(scores), np.asarray(true)
+    low, high = np.sort(scores[~true]), scores[true]
+    wins = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
+    return float(wins.sum() / (2 * len(low) * len(high)))
+
+
+def evidence(retriever: Retriever, record: dict, tokens: torch.Tensor) -> dict[str, list[float]]:
+    """Scores of the phrases of the first caption of a record for the tokens (1, S, C) of a picture."""
+    model, tokenizer, caption = retriever.model, retriever.tokenizer, record["captions"][0]
+    phrases, words = record["phrases"][0], tokenizer.split(caption)
+    spans = [[len(tokenizer.split(caption[: p[end]])) for end in ("start", "stop")] for p in phrases]
+    encoded = tokenizer.encode(caption)
+    place_of = {word: number for number, span in enumerate(spans) for word in range(*span)}
+    index = torch.tensor([[place_of.get(word, -1) for word in encoded.word_index]])
+    ids = torch.tensor([encoded.input_ids])
+    texts = TextFeatures(torch.zeros(1, 0), ids, torch.ones_like(ids, dtype=torch.bool))
+    with torch.no_grad():
+        memory = model.image_memory(tokens)
+        found: dict[str, list[float]] = {}
+        if getattr(model, "loss_phrases", None) is not None:
+            found["judged"] = model.phrase_logits(texts, index, memory)[0, : len(phrases)].tolist()
+        if model.itm_local_head is not None:
+            means, _ = group_means(model.fuse(ids, texts.attention_mask, memory), index, len(phrases))
+            logits = model.itm_local_head(means)[0]
+            found["group"] = (logits[:, 1] - logits[:, 0]).tolist()
+        alone = [" ".join(words[start:stop]) for start, stop in spans]
+        without = [without_words(words, *span) for span in spans]
+        asked = retriever.encode_text([caption, *alone, *without])
+        matched = model.match(asked, memory, torch.zeros(len(asked.input_ids), dtype=torch.long))
+        found["asked alone"] = matched[1 : 1 + len(spans)].tolist()
+        found["left out"] = (matched[0] - matched[1 + len(spans) :]).tolist()
+    return found
+
+
+def main(config: str, checkpoint: str, captions: int = 1000) -> None:
+    retriever = load_retriever(config, checkpoint)
+    arguments = {
+        key: x for key, x in read_config(config).test_dataloader.dataset.items() if key not in ("type", "pipeline")
+    }
+    dataset = ProceduralPEDES(**arguments)
+    records = procedural_records(dataset)[0]
+    gallery = retriever.encode_image([record["img_path"] for record in dataset.records])
+    embed = np.asarray(retriever.encode_text([record["captions"][0] for record in records[:captions]]).embed)
+    cosine = embed @ np.asarray(gallery.embed).T
+    people = np.array([record["id"] for record in records])
+    true: list[bool] = []
+    scores: dict[str, list[float]] = {}
+    lowest: dict[str, list[bool]] = {}
+    chance = []
+    for number, record in enumerate(progress_bar(records[:captions], desc="captions")):
+        best = int(np.where(people == record["id"], -np.inf, cosine[number]).argmax())
+        truths = phrase_truths(record, records[best])
+        true += truths
+        for kind, values in evidence(retriever, record, torch.as_tensor(gallery.tokens[best : best + 1])).items():
+            scores.setdefault(kind, []).extend(values)
+            if any(truths) and not all(truths):
+                lowest.setdefault(kind, []).append(not truths[int(np.argmin(values))])
+        if any(truths) and not all(truths):
+            chance.append(1 - np.mean(truths))
+    rows = [
+        [kind, f"{area_under_curve(x, true):.3f}", f"{100 * np.mean(lowest[kind]):.1f}"] for kind, x in scores.items()
+    ]
+    rows.append(["chance", "0.500", f"{100 * np.mean(chance):.1f}"])
+    print(f"{len(true):,} phrases of {captions:,} captions, {100 * np.mean(true):.0f} % true of the wrong person")
+    print(markdown_table(["evidence", "area under the curve", "least is false, %"], rows))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3], *map(int, sys.argv[3:4]))

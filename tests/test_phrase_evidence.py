@@ -1,0 +1,49 @@
+"""The figures of examples/phrase_evidence.py: what is true of whom, and how well evidence tells it."""
+
+import runpy
+
+import pytest
+import runner_factory as factory
+from checkpoint_factory import shake
+
+from cada_plugin.checkpoints import write_weights
+from cada_plugin.engine.config import read_config
+from cada_plugin.registry import MODELS, build_part
+
+EXAMPLE = runpy.run_path(str(factory.REPO / "examples/phrase_evidence.py"))
+
+
+def test_the_area_is_the_share_of_pairs_in_the_right_order():
+    scores, true = [0.1, 0.4, 0.4, 0.8, 0.3, 0.9], [False, True, False, True, False, False]
+    pairs = [(a, b) for a, t in zip(scores, true, strict=True) if t for b, f in zip(scores, true, strict=True) if not f]
+    expected = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs) / len(pairs)
+    assert EXAMPLE["area_under_curve"](scores, true) == pytest.approx(expected)
+    assert EXAMPLE["area_under_curve"]([3, 2, 1], [True, True, False]) == 1.0
+
+
+def test_a_phrase_is_true_of_another_if_all_that_it_claims_is():
+    claims = {"upper_type": ["coat"], "upper_colour": ["red", "maroon"], "bag": ["backpack"], "bag_colour": ["black"]}
+    record = {"claims": [claims], "phrases": [[{"unit": "upper"}, {"unit": "bag"}]]}
+
+    def truths(**attributes: str) -> list[bool]:
+        return EXAMPLE["phrase_truths"](record, {"attributes": attributes})
+
+    same = {"upper_type": "coat", "upper_colour": "maroon", "bag": "backpack", "bag_colour": "black"}
+    assert truths(**same) == [True, True]
+    assert truths(**(same | {"upper_colour": "blue"})) == [False, True]
+    assert truths(**(same | {"bag_colour": "red", "upper_type": "shirt"})) == [False, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("judges", [False, True])
+def test_all_kinds_of_evidence_are_compared(tmp_path, capsys, judges):
+    config = factory.write_world(tmp_path)
+    if judges:
+        config.write_text(config.read_text() + "model['loss_phrases'] = dict(type='PhraseMatchingLoss')\n")
+    model = shake(build_part(MODELS, read_config(config).model))
+    write_weights(model.state_dict(), tmp_path / "weights.pth")
+    EXAMPLE["main"](str(config), str(tmp_path / "weights.pth"), 8)
+    printed = capsys.readouterr().out
+    kinds = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("| ")]
+    assert kinds == ["evidence", "---", *(["judged"] if judges else []), "group", "asked alone", "left out", "chance"]
+    assert "phrases of 8 captions" in printed
