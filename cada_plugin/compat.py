@@ -5,6 +5,7 @@ MMEngine is imported where it is used, because parts of it bring torch, and comm
 
 import ast
 import functools
+import gc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -126,8 +127,8 @@ def spare_mmengine_repetitions() -> None:
         return format_code(text, **ast.literal_eval(options))
 
     @functools.wraps(format_code)
-    def format_once(text: str, **options: object) -> tuple[str, bool]:
-        return formatted(text, repr(options))
+    def format_once(text: str, *others: object, **options: object) -> tuple[str, bool]:
+        return format_code(text, *others, **options) if others else formatted(text, repr(options))
 
     config.FormatCode = format_once
-    data.gc = SimpleNamespace(collect=lambda: 0)
+    data.gc = SimpleNamespace(**{**vars(gc), "collect": lambda *_: 0})

@@ -256,6 +256,31 @@ def test_the_judgement_of_a_phrase_ignores_the_other_words(tiny_model, tiny_batc
     assert ((model.phrase_logits(others, phrases, memory) - found)[:, 0].abs() > 1e-4).any()
 
 
+def test_a_changed_phrase_that_is_true_elsewhere_is_no_false_one(tiny_model, tiny_batch):
+    model, batch = tiny_model(**JUDGES), falsified(tiny_batch)
+    inputs = batch["inputs"]
+    ids, phrases, false = (inputs[key] for key in ("input_ids", "phrase_index", "false_ids"))
+    false.zero_()
+    without = model.loss(**batch)["loss_phrases"]
+    first, second = ((phrases[0] == phrase).nonzero().squeeze(1) for phrase in (1, 2))
+    assert len(first) == len(second)  # "red jacket", "blue jeans"
+    false[0] = ids[0]
+    false[0, first], false[0, second] = ids[0, second], ids[0, first]  # both are as true as before
+    torch.testing.assert_close(model.loss(**batch)["loss_phrases"], without)
+    false[0, first[0]] = ids[0, first[0]] % 50 + 1  # now one of them is false
+    assert (model.loss(**batch)["loss_phrases"] - without).abs() > 1e-3
+    false[0, 1:12] = ids[0, 1:12] % 50 + 1  # a copy in which everything is shifted is not judged
+    torch.testing.assert_close(model.loss(**batch)["loss_phrases"], without)
+
+
+@torch.no_grad()
+def test_texts_without_phrases_have_no_judgement(tiny_model, tiny_batch):
+    model, inputs = tiny_model(**JUDGES).eval(), tiny_batch()["inputs"]
+    images, texts = model(inputs, mode="predict")
+    memory = model.image_memory(images.tokens[:1])
+    assert not model.phrase_logits(texts, torch.full_like(inputs["phrase_index"], -1), memory).any()
+
+
 def test_phrases_are_judged_by_models_that_learnt_to(tiny_model, tiny_batch):
     batch = tiny_batch()
     with pytest.raises(ConfigError, match=r"add dict\(type='FalsifyCaption'\) and"):

@@ -32,6 +32,7 @@ def test_a_config_is_formatted_once_and_again_when_it_changes(monkeypatch):
         "split_before_expression_after_opening_paren": True,
     }
     assert plain(expected, style_config=style)[0] == expected
+    assert mmengine.config.config.FormatCode("a=1", "a.py")[0] == "a = 1\n"
 
 
 def test_data_sets_are_built_without_a_search_for_garbage(monkeypatch):

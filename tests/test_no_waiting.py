@@ -1,4 +1,4 @@
-"""A training step never makes the host wait for a GPU, and builds no tensor on the wrong device.
+"""The losses of a training step never make the host wait for a GPU, and no tensor is on the wrong device.
 
 PyTorch's fake tensors find both on a machine without a GPU: they say that they live on one, and refuse to be counted,
 read, or mixed with tensors that live elsewhere.

@@ -287,3 +287,46 @@ def test_damaged_files_are_named(ours, vocabulary, tmp_path, name, value, messag
     torch.save(CLIP(vocabulary).state_dict() | {name: value}, tmp_path / "clip.pt")
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(ours("CLIPRetriever", **CLIP_LOSS), tmp_path / "clip.pt")
+
+
+def test_one_encoder_takes_its_own_part(ours, vocabulary, tmp_path):
+    """The layers of both encoders have the same names."""
+    theirs = shake(CLIP(vocabulary))
+    torch.save(theirs.state_dict(), tmp_path / "clip.pt")
+    model = ours("CLIPRetriever", **CLIP_LOSS)
+    load_checkpoint(model.visual_encoder, tmp_path / "clip.pt")
+    load_checkpoint(model.text_encoder, tmp_path / "clip.pt")
+    check_embeddings_but_for_projections(model, theirs)
+
+
+def check_embeddings_but_for_projections(model: nn.Module, theirs: CLIP) -> None:
+    same(
+        model.visual_encoder.model.encoder.layers[1].mlp.fc1.weight,
+        theirs.visual.transformer.resblocks[1].mlp.c_fc.weight,
+    )
+    same(model.text_encoder.model.encoder.layers[1].mlp.fc1.weight, theirs.transformer.resblocks[1].mlp.c_fc.weight)
+
+
+def test_tall_positions_of_irra_are_not_taken_for_square_ones(ours, vocabulary, tmp_path):
+    theirs = PublishedIRRA(vocabulary)
+    theirs.base_model = shake(CLIP(vocabulary, (8, 2)))  # 16 patches are a square number too
+    torch.save(theirs.state_dict(), tmp_path / "best.pth")
+    model = ours("IRRA", (64, 16), **IRRA_PARTS)
+    assert not load_checkpoint(model, tmp_path / "best.pth").resized
+    same(model.visual_encoder.pos_embed[0], theirs.base_model.visual.positional_embedding)
+
+
+def test_a_model_with_such_names_of_its_own_keeps_them(vocabulary, tmp_path):
+    host = nn.ModuleDict({"base_model": shake(CLIP(vocabulary)), "head": nn.Linear(DIM, 2)})
+    state = {name: x for name, x in host.state_dict().items() if not name.startswith("head.")}
+    torch.save(state, tmp_path / "older.pth")
+    other = nn.ModuleDict({"base_model": CLIP(vocabulary), "head": nn.Linear(DIM, 2)})
+    report = load_checkpoint(other, tmp_path / "older.pth")
+    assert (report.format, report.missing) == ("plain", ["head.weight", "head.bias"])
+    same(other["base_model"].text_projection, host["base_model"].text_projection)
+
+
+def test_a_program_says_how_to_get_its_weights(tmp_path):
+    torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save(str(tmp_path / "ViT-B-16.pt"))
+    with pytest.raises(CheckpointError, match=r"a TorchScript program and not weights: .*torch.jit.load"):
+        load_checkpoint(nn.Linear(2, 2), tmp_path / "ViT-B-16.pt")

@@ -60,7 +60,7 @@ def test_a_chain_of_layers_needs_what_arithmetic_says():
         loss.backward()
     weights, activation = 4 * 64 * 64 * 4, 32 * 64 * 4
     assert kept == weights + activation * (1 + 4) + 4  # the input, one output a layer, the loss
-    assert live.now == 2 * weights + activation + 4 + 4 * 0
+    assert live.now == 2 * weights + activation + 4
     assert weights + activation * 6 < live.peak <= 2 * weights + activation * 8
 
 
@@ -114,6 +114,10 @@ def test_what_cannot_be_counted_is_said():
     other.model = BASELINES["clip"]
     with pytest.raises(ConfigError, match="the memory of CADA and BLIP can be counted, not that of CLIPRetriever"):
         count_training_memory(other)
+    without = config()
+    without.train_dataloader = None
+    with pytest.raises(ConfigError, match=r"has no train_dataloader\.batch_size"):
+        count_training_memory(without)
     with pytest.raises(ConfigError, match="captions of 2 tokens: use an integer from 3"):
         count_training_memory(config(), caption_tokens=2)
 
@@ -145,18 +149,26 @@ def test_recomputed_activations_change_no_gradient(dropout):
 
 
 def test_low_rank_updates_start_as_nothing_and_train_alone(tmp_path):
-    plain, adapted = build_tiny(), build_tiny(lora=LORA)
+    """Also after the initialisation of a Runner, which initialises what the checkpoint does not have."""
+    plain = build_tiny()
     write_weights(plain.state_dict(), tmp_path / "plain.pth")
+    start = {"type": "Pretrained", "checkpoint": str(tmp_path / "plain.pth")}
+    adapted = build_tiny(lora=LORA, init_cfg=start)
+    for name, parameter in adapted.named_parameters():
+        if ".lora_B." in name:
+            nn.init.zeros_(parameter)  # as peft does; build_tiny has shaken them
+    adapted.init_weights()
     report = load_checkpoint(adapted, tmp_path / "plain.pth")
     assert {name.split(".")[-3] for name in report.missing} == {"lora_A", "lora_B"}
     assert not report.unexpected
-    for name, parameter in adapted.named_parameters():
-        if name.endswith("lora_B.default.weight"):
-            nn.init.zeros_(parameter)  # as peft does: build_tiny shook them
     torch.testing.assert_close(adapted.loss(**build_batch()), plain.loss(**build_batch()))
     trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
-    heads = {name for name in trained if ".lora_" not in name}
-    assert {name.split(".")[0] for name in heads} == {"vision_proj", "text_proj", "itm_head", "itm_local_head"}
+    others = {name for name in trained if ".lora_" not in name}
+    heads = {"vision_proj", "text_proj", "itm_head", "itm_local_head", "text_decoder"}
+    assert {name.split(".")[0] for name in others} == heads
+    in_decoder = {name.split(".")[-2] for name in others if name.startswith("text_decoder.")}
+    assert in_decoder == {"dense", "LayerNorm", "predictions"}  # of the vocabulary head
+    assert all(name.startswith("text_decoder.cls.") for name in others if "text_decoder" in name)
     _, found = gradients(adapted)
     assert found.keys() == trained
 
@@ -184,7 +196,17 @@ def test_a_checkpoint_with_updates_comes_back(tmp_path):
     torch.testing.assert_close(second.loss(**build_batch()), first.loss(**build_batch()))
 
 
-@pytest.mark.parametrize(("lora", "message"), [({"rank": 0}, "lora rank=0"), ({"rank": 2, "alpha": -1.0}, "alpha=-1")])
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"rank": 0}, "lora rank=0: use an integer"),
+        ({"rank": 2, "alpha": -1.0}, "alpha=-1.0: use a number above 0"),
+        ({"rank": 2, "alpha": "x"}, "alpha='x': use a number above 0"),
+        ({"r": 16}, r"use dict\(rank=16\)"),
+        ({"alpha": 2}, r"use dict\(rank=16\)"),
+        (16, r"lora=16: use dict\(rank=16\)"),
+    ],
+)
 def test_impossible_updates_are_refused(lora, message):
     with pytest.raises(ConfigError, match=message):
         build_tiny(lora=lora)

@@ -28,6 +28,9 @@ CAPTION_TOKENS = 34
 """Of the longest caption of a batch, by default: CUHK-PEDES has about 24 words a caption."""
 
 
+_OF_THE_OPTIMIZER = ("optimizer", "constructor", "paramwise_cfg")
+
+
 class LiveBytes(TorchDispatchMode):
     """Adds up the storages of all tensors that are made while it is active: ``now``, and the ``peak`` so far."""
 
@@ -76,7 +79,7 @@ def count_training_memory(config: Config, caption_tokens: int = CAPTION_TOKENS, 
     Args:
         config: its model, its optimiser, and the batch size of its training loader are used.
         caption_tokens: of every caption.
-        amp: bf16 autocast, as ``--amp``.
+        amp: bf16 autocast, as ``--amp``; a config that always trains with it is counted so anyway.
 
     Raises:
         ConfigError: a caption has less than three tokens, or the model is not built on a fusion decoder (CADA, BLIP);
@@ -90,12 +93,16 @@ def count_training_memory(config: Config, caption_tokens: int = CAPTION_TOKENS, 
     if not isinstance(model, FusionRetriever):
         raise ConfigError(f"the memory of CADA and BLIP can be counted, not that of {type(model).__name__}: use a GPU")
     model.train_without_hooks()
-    pairs = config.train_dataloader.batch_size
+    pairs = (config.get("train_dataloader") or {}).get("batch_size")
+    if not pairs:
+        raise ConfigError("the config has no train_dataloader.batch_size, so that there is no step to count: set it")
+    amp = amp or config.optim_wrapper.get("type", "").endswith("BF16OptimWrapper")
     batch, samples = _made_up(model, pairs, min(caption_tokens, model.tokenizer.max_length))
     mode = FakeTensorMode()
     _make_fake(model, mode)
     with mode:
-        optimizer = build_optim_wrapper(model, {**config.optim_wrapper, "type": "OptimWrapper"}).optimizer
+        parts = {key: value for key, value in config.optim_wrapper.items() if key in _OF_THE_OPTIMIZER}
+        optimizer = build_optim_wrapper(model, {**parts, "type": "OptimWrapper"}).optimizer
         weights = [*model.parameters(), *model.buffers()]
         with LiveBytes(weights) as live:
             before = live.now
@@ -137,7 +144,8 @@ def _made_up(model: FusionRetriever, pairs: int, tokens: int) -> tuple[dict[str,
     """A batch in which every caption has as many tokens, a third of them masked, in phrases of three."""
     place = torch.arange(tokens).expand(pairs, -1)
     ids = torch.full((pairs, tokens), model.tokenizer.mask_id)
-    grid = model.visual_encoder.patch_embed.img_size
+    encoder = model.visual_encoder
+    grid = encoder.image_size if hasattr(encoder, "image_size") else encoder.patch_embed.img_size
     inputs = {
         "images": torch.zeros(pairs, 3, *grid),
         "input_ids": ids,

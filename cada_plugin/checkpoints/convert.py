@@ -59,12 +59,14 @@ _HF_BLIP_PARTS = ("visual_encoder.", "text_encoder.", "vision_proj.", "text_proj
 @dataclass
 class Conversion:
     """A converted state dict: ``state`` under its new names, the ``format`` of the source, the source names that were
-    ``dropped`` on purpose, and ``notes`` on values that changed."""
+    ``dropped`` on purpose, and ``notes`` on values that changed. ``tall``: the source takes tall images, although
+    others of its format take square ones."""
 
     state: dict[str, Tensor]
     format: Format
     dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    tall: bool = False
 
 
 def detect_format(state: Mapping[str, Tensor]) -> Format:
@@ -155,7 +157,7 @@ def _from_hf_clip(state: Mapping[str, Tensor], kind: Format) -> Conversion:
 
 def _from_openai_clip(state: Mapping[str, Tensor], kind: Format) -> Conversion:
     renamed, dropped = from_openai_clip(dict(state))
-    return Conversion(renamed, kind, dropped)
+    return Conversion(renamed, kind, dropped, tall=any(name.startswith("base_model.") for name in state))
 
 
 def _from_bert(state: Mapping[str, Tensor], kind: Format) -> Conversion:

@@ -11,6 +11,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from cada_plugin.checkpoints.convert import FORMAT_NAMES, Conversion, to_cada
+from cada_plugin.checkpoints.openai_clip import is_openai_clip
 from cada_plugin.errors import CheckpointError
 
 Grid = tuple[int, int]  # (rows, columns) of patches
@@ -95,7 +96,8 @@ def fit_state(
     """
     grids = grids or {}
     # if all names of the model are there, nothing needs converting, even if the names look like another format's
-    result = Conversion(dict(state), "plain") if target.keys() <= state.keys() else to_cada(state)
+    same_names = target.keys() <= state.keys() or is_openai_clip(target)
+    result = Conversion(dict(state), "plain") if same_names else to_cada(state)
     if result.format == "plain" and "itm_local_head.weight" in target:
         result.format = "cada"
     _take_part(result, target)
@@ -150,11 +152,15 @@ def _take_part(result: Conversion, target: Mapping[str, Tensor]) -> None:
     """If the model is a text or image encoder alone, use the weights of that part."""
     if result.state.keys() & target.keys():
         return
-    for part in (_ENCODER, "visual_encoder."):
-        cut = {name.removeprefix(part): tensor for name, tensor in result.state.items() if name.startswith(part)}
-        if cut.keys() & target.keys():
-            result.state = cut | {name: x for name, x in result.state.items() if not name.startswith(part)}
-            return
+    cuts = {
+        part: {name.removeprefix(part): tensor for name, tensor in result.state.items() if name.startswith(part)}
+        for part in (_ENCODER, "visual_encoder.")
+    }
+    # layers of CLIP's two encoders have the same names, but embeddings have not
+    part = max(cuts, key=lambda one: len(cuts[one].keys() & target.keys()))
+    if cuts[part].keys() & target.keys():
+        rest = {name: x for name, x in result.state.items() if not name.startswith(part)}
+        result.state = cuts[part] | rest
 
 
 def _keep_below_updates(result: Conversion, target: Mapping[str, Tensor]) -> None:
@@ -183,7 +189,8 @@ def _fit_shapes(
     result: Conversion, target: Mapping[str, Tensor], grids: Mapping[str, Grid], old_grid: Grid | None
 ) -> list[str]:
     resized, wrong, added = [], [], []
-    square = result.format in ("blip", "hf-blip", "hf-clip", "openai-clip")
+    # IRRA and RDE, whose CLIP is called base_model, take tall images
+    square = result.format in ("blip", "hf-blip", "hf-clip", "openai-clip") and not result.tall
     for name in [name for name in result.state if name in target]:
         tensor, wanted = result.state[name], target[name].shape
         same_width = tensor.ndim == len(wanted) and tensor.shape[-1:] == wanted[-1:]  # scalars have no last axis

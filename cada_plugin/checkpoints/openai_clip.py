@@ -66,7 +66,7 @@ _UNUSED = re.compile(
 
 
 def is_openai_clip(names: Iterable[str]) -> bool:
-    """Whether parameters have the names of OpenAI's CLIP with a Vision Transformer."""
+    """Whether parameters have the names of OpenAI's CLIP."""
     return {_PREFIX.sub("", name) for name in names} >= _SIGNS
 
 

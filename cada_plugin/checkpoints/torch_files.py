@@ -64,13 +64,16 @@ def read_torch_file(path: Path) -> Any:
 def _read_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
+        if any(name.endswith("constants.pkl") and name.count("/") <= 1 for name in entries):
+            raise CheckpointError(
+                "it is a TorchScript program and not weights: take what torch.save wrote of its state_dict(), as in "
+                "torch.save(torch.jit.load(OLD, map_location='cpu').state_dict(), NEW), where you trust the file"
+            )
         _check_sizes(entries, path.stat().st_size)
         pickles = [name for name in entries if name.endswith("data.pkl") and name.count("/") <= 1]
         if len(pickles) != 1:
             raise CheckpointError("it is a ZIP archive, but not one of torch.save: it has no data.pkl")
         prefix = pickles[0].removesuffix("data.pkl")
-        if f"{prefix}constants.pkl" in entries:
-            raise CheckpointError("it is a TorchScript program and not weights: save the state_dict() of its model")
         order = archive.read(f"{prefix}byteorder").decode() if f"{prefix}byteorder" in entries else "little"
         if order != sys.byteorder:
             raise CheckpointError(f"it was written on a {order}-endian machine: save it again on one like this")

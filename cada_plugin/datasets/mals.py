@@ -34,8 +34,8 @@ class MALS(TextPersonDataset):
     @classmethod
     def find_annotation(cls, root: str, ann_file: str | None = None) -> Path:
         """The folder of JSON files, or the file that ``ann_file`` names."""
-        folder = os.path.join(root, cls.ANN_FILES[0])
-        if ann_file in (None, "", folder) and os.path.isdir(folder):
+        folder = os.path.join(root, ann_file or cls.ANN_FILES[0])
+        if os.path.isdir(folder):
             return Path(folder)
         return super().find_annotation(root, ann_file)
 

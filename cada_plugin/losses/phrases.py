@@ -33,8 +33,9 @@ class PhraseMatchingLoss(nn.Module):
 
     ATP labels every group of a wrong pair "no match", although most phrases of a similar wrong caption are true of the
     picture. Here labels are known: phrases of the true caption are true, and those that ``FalsifyCaption`` changed are
-    false. Use it where the evidence of single phrases matters, as in explanations. Cost: a pass of the fusion decoder
-    over the phrases of the batch, about a fifth of what ATP takes.
+    false, but for those that are true elsewhere in the caption. Use it where the evidence of single phrases matters,
+    as in explanations. Cost: a pass of the fusion decoder over the phrases of the batch: on the CPU a fifth of the
+    tokens that ATP takes, on a GPU, where the tokens of phrases are not counted, about half of them.
 
     Args:
         weight: factor of the loss.

@@ -37,6 +37,7 @@ from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.registry import MODELS, build_part
 
 NEGATIVES = ("hardest", "sampled")
+_MOST_CHANGED = 8  # word pieces of a false caption: two words with their articles have rarely more
 RELEASED_GROUPING = {"type": "PositionGroups", "num_groups": 2}
 
 
@@ -117,7 +118,7 @@ class CADA(FusionRetriever):
             init_bert_weights(self.itm_phrase_head)
         if lora is not None:
             parts = (self.visual_encoder, self.text_encoder, self.text_decoder)
-            add_low_rank([part for part in parts if part is not None], **lora)
+            add_low_rank([part for part in parts if part is not None], lora)
         self._freeze_unused()
         self.can_match = self.loss_atp is not None  # an untrained match head must not re-rank
         self.negatives, self.negative_scale = negatives, tuple(negative_scale)
@@ -205,8 +206,13 @@ class CADA(FusionRetriever):
         ids, phrases = inputs["input_ids"], inputs["phrase_index"]  # (B, T)
         false_ids = F.pad(inputs["false_ids"], (0, ids.shape[1] - inputs["false_ids"].shape[1]))
         changed = (false_ids != ids) & (false_ids != self.tokenizer.pad_id).any(1, keepdim=True)  # (B, T)
+        # exchanged words of different numbers of pieces shift all that is between them, and the phrases do not fit
+        changed &= changed.sum(1, keepdim=True) <= _MOST_CHANGED
         member = phrases[:, None] == torch.arange(ids.shape[1] - 2, device=ids.device)[:, None]  # (B, G, T)
         true, false = member.any(-1), (member & changed[:, None]).any(-1)  # (B, G)
+        # an exchange can give a phrase that is true elsewhere: "a coat over a shirt", "a shirt over a coat"
+        words, false_words = ((member * (31 * x * x + x)[:, None]).sum(-1) for x in (ids, false_ids))  # (B, G)
+        false &= ~((false_words[:, :, None] == words[:, None]) & true[:, None]).any(-1)
         altered = (member & false[..., None]).any(1)  # (B, T), the tokens of phrases that became false
         memory = self.image_memory(image_tokens)
         own = torch.arange(len(ids), device=ids.device).repeat(2)
@@ -219,7 +225,8 @@ class CADA(FusionRetriever):
     def _phrase_logits(
         self, input_ids: Tensor, phrase_index: Tensor, memory: ImageMemory, token_places: Tensor | None = None
     ) -> Tensor:
-        """Logits (P, G, 2) of the phrases of P texts, each read alone."""
+        """Logits (P, G, 2) of the phrases of P texts, each read alone. ``token_places`` are those of the first half of
+        the texts; the second half then has its tokens in the same places."""
         alone = (
             phrase_index[:, :, None] == phrase_index[:, None, :]
         )  # (P, T, T); tokens outside of phrases are not read

@@ -71,14 +71,14 @@ class Packing(NamedTuple):
 
     def pack(self, x: Tensor) -> Tensor:
         """(R, L, C) -> (M, C)."""
-        x = x.reshape(self.R * self.L, -1)
+        x = x.reshape(self.R * self.L, x.shape[-1])
         return x if self.index is None else x.index_select(0, self.index)
 
     def unpack(self, x: Tensor) -> Tensor:
         """(M, C) -> (R, L, C), with zeros at padding."""
         if self.index is not None:
             x = x.new_zeros(self.R * self.L, x.shape[-1]).index_copy(0, self.index, x)
-        return x.view(self.R, self.L, -1)
+        return x.view(self.R, self.L, x.shape[-1])
 
     def firsts(self) -> "Packing":
         """The layout of the first token of each row alone."""
@@ -335,7 +335,8 @@ class CrossModalBert(nn.Module):
 
 
 def counting_is_free(mask: Tensor) -> bool:
-    """Whether the host can count the tokens that a mask marks without waiting for a device. Fake tensors have none."""
+    """Whether the host can count the tokens that a mask marks without waiting for a device. Fake tensors have no
+    values, so nothing can be counted in them."""
     return mask.device.type == "cpu" and not isinstance(mask, FakeTensor)
 
 

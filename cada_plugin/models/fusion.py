@@ -159,7 +159,7 @@ class FusionRetriever(TextImageRetriever):
     def encode_pairs(self, inputs: dict, data_samples: list) -> EncodedPairs:
         """Both encoders on a batch; projections and person ids are gathered from all processes."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        people = [sample.person_id for sample in data_samples]
+        people = [int(sample.person_id) for sample in data_samples]
         person_ids = torch.tensor(people).to(ids.device, non_blocking=True)  # (B,)
         image_tokens = self.visual_encoder(inputs["images"])  # (B, S, C_image)
         image_proj = self.vision_proj(image_tokens[:, 0])  # (B, D)
