@@ -64,6 +64,7 @@ def test_a_chain_of_layers_needs_what_arithmetic_says():
     assert weights + activation * 6 < live.peak <= 2 * weights + activation * 8
 
 
+@pytest.mark.slow
 def test_fake_tensors_need_what_real_ones_do():
     """A step of the same model on real tensors, counted in the same way."""
     counted = count_training_memory(config(), caption_tokens=20)
@@ -83,6 +84,7 @@ def test_fake_tensors_need_what_real_ones_do():
     assert counted.resting == pytest.approx(live.now, rel=0.02)
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_batch_and_shrinks_by_both_means():
     plain, larger = count_training_memory(config()), config()
     larger.train_dataloader.batch_size = 24
@@ -95,6 +97,7 @@ def test_memory_grows_with_the_batch_and_shrinks_by_both_means():
     assert (longer.resting, longer.peak > plain.peak) == (plain.resting, True)
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_data_and_no_other_option(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--cfg-options", "train_dataloader.batch_size=8"]
