@@ -26,8 +26,6 @@ from cada_plugin.structures import PersonDataSample
 
 CAPTION_TOKENS = 34
 """Of the longest caption of a batch, by default: CUHK-PEDES has about 24 words a caption."""
-
-
 _OF_THE_OPTIMIZER = ("optimizer", "constructor", "paramwise_cfg")
 
 

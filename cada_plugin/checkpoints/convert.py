@@ -2,8 +2,8 @@
 
 CADA uses BLIP's names, so most of this module is about Hugging Face's BLIP, which renamed the image encoder, about its
 CLIP, and about plain BERT, which has token types where BLIP's BERT has none. The names of OpenAI's CLIP are in
-:mod:`cada_plugin.checkpoints.openai_clip`. All functions are pure functions on state
-dicts. Shapes are fitted in :mod:`cada_plugin.checkpoints.fit`.
+:mod:`cada_plugin.checkpoints.openai_clip`. All functions are pure functions on state dicts. Shapes are fitted in
+:mod:`cada_plugin.checkpoints.fit`.
 """
 
 import re

@@ -159,19 +159,20 @@ class CADA(FusionRetriever):
         if self.loss_global is not None:
             losses["loss_global"] = self.contrast(self.loss_global, pairs)
         if self.loss_atp is not None:
-            losses["loss_atp"] = self._associate_tokens(inputs, pairs)
+            losses["loss_atp"], memory = self._associate_tokens(inputs, pairs)
         if self.loss_ara is not None:
             losses["loss_ara"] = self._associate_regions(inputs, pairs.image_tokens)
         if self.loss_phrases is not None:
-            losses["loss_phrases"] = self._judge_phrases(inputs, pairs.image_tokens)
+            losses["loss_phrases"] = self._judge_phrases(inputs, memory)
         return losses
 
-    def _associate_tokens(self, inputs: dict, pairs: EncodedPairs) -> Tensor:
-        """ATP: match or no match, for whole captions and for each group of their tokens."""
+    def _associate_tokens(self, inputs: dict, pairs: EncodedPairs) -> tuple[Tensor, ImageMemory]:
+        """ATP: match or no match, for whole captions and for each group of their tokens. Also gives the keys and values
+        of the images, of which those of the batch come first."""
         grouping = self.grouping
         if grouping is None:
             fused = self.fuse_with_negatives(inputs, pairs, first_only=True)
-            return self.loss_atp(self.itm_head(fused.states[:, 0]), fused.matched)
+            return self.loss_atp(self.itm_head(fused.states[:, 0]), fused.matched), fused.memory
         if grouping.needs_phrases and "phrase_index" not in inputs:
             raise ConfigError(
                 f"{type(grouping).__name__} needs phrase_index: add dict(type='TagAttributes') to the pipeline"
@@ -180,7 +181,8 @@ class CADA(FusionRetriever):
         means, exists = grouping.means(fused.states, fused.attention_mask, fused.phrase_index)  # (3B, G, C), (3B, G)
         total = mean_over_processes(exists.sum())
         group_head = self.itm_head if self.itm_local_head is None else self.itm_local_head
-        return self.loss_atp(self.itm_head(fused.states[:, 0]), fused.matched, group_head(means), exists, total)
+        logits = self.itm_head(fused.states[:, 0])
+        return self.loss_atp(logits, fused.matched, group_head(means), exists, total), fused.memory
 
     def _associate_regions(self, inputs: dict, image_tokens: Tensor) -> Tensor:
         """ARA: predict masked attribute words; only masked positions reach the vocabulary head."""
@@ -196,7 +198,7 @@ class CADA(FusionRetriever):
         words = inputs["input_ids"].flatten().index_select(0, masked)
         return self.loss_ara(logits, words, mean_over_processes(inputs["masked_positions"].sum()))
 
-    def _judge_phrases(self, inputs: dict, image_tokens: Tensor) -> Tensor:
+    def _judge_phrases(self, inputs: dict, memory: ImageMemory) -> Tensor:
         """Match or no match of single phrases: all of the true captions, and those that were made false."""
         if "phrase_index" not in inputs or "false_ids" not in inputs:
             raise ConfigError(
@@ -214,7 +216,6 @@ class CADA(FusionRetriever):
         words, false_words = ((member * (31 * x * x + x)[:, None]).sum(-1) for x in (ids, false_ids))  # (B, G)
         false &= ~((false_words[:, :, None] == words[:, None]) & true[:, None]).any(-1)
         altered = (member & false[..., None]).any(1)  # (B, T), the tokens of phrases that became false
-        memory = self.image_memory(image_tokens)
         own = torch.arange(len(ids), device=ids.device).repeat(2)
         both = torch.cat([phrases, phrases.where(altered, -1)])
         logits = self._phrase_logits(torch.cat([ids, false_ids]), both, memory.select(own), inputs.get("token_places"))
@@ -227,9 +228,8 @@ class CADA(FusionRetriever):
     ) -> Tensor:
         """Logits (P, G, 2) of the phrases of P texts, each read alone. ``token_places`` are those of the first half of
         the texts; the second half then has its tokens in the same places."""
-        alone = (
-            phrase_index[:, :, None] == phrase_index[:, None, :]
-        )  # (P, T, T); tokens outside of phrases are not read
+        # (P, T, T); what tokens outside of phrases attend to does not matter, as their states are not read
+        alone = phrase_index[:, :, None] == phrase_index[:, None, :]
         if counting_is_free(phrase_index) or token_places is None:
             places = places_of(phrase_index >= 0)
         else:  # to count those of phrases, the host would have to wait: all tokens of the captions are computed

@@ -53,6 +53,8 @@ class FusedPairs(NamedTuple):
     """(3B, T) long, -1 outside of phrases."""
     matched: Tensor
     """(3B,) bool, True for the true pairs."""
+    memory: ImageMemory
+    """Keys and values; the first B images are those of the batch."""
 
 
 class FusionRetriever(TextImageRetriever):
@@ -230,10 +232,10 @@ class FusionRetriever(TextImageRetriever):
             wrong_image = own + B
         # Keys and values are copied for every text. Shared ones would pad every image to as many query tokens as the
         # most popular image has, and one hard negative can be the wrong image of most captions.
-        memory = memory.select(torch.cat([own, wrong_image, own]))
+        asked = memory.select(torch.cat([own, wrong_image, own]))
         places = None if counting_is_free(mask) else _places_without_counting(inputs, mask)
-        states = self.fuse(ids, mask, memory, first_only=first_only, compute_padding=padded, places=places)
-        return FusedPairs(states, mask, phrases, torch.arange(3 * B, device=ids.device) < B)
+        states = self.fuse(ids, mask, asked, first_only=first_only, compute_padding=padded, places=places)
+        return FusedPairs(states, mask, phrases, torch.arange(3 * B, device=ids.device) < B, memory)
 
     def _with_false_captions(self, inputs: dict, own: tuple[Tensor, ...], wrong: list[Tensor]) -> list[Tensor]:
         """The wrong texts, a share of them replaced by false copies of the rows' own captions.
