@@ -24,7 +24,7 @@ def test_a_signal_says_once_from_where_to_go_on(config, number):
     process, output = start(config, work_dir)
     factory.wait_for(lambda: (work_dir / "epoch_1.pth").exists(), process)
     process.send_signal(number)
-    assert process.wait(60) == 2
+    assert end_of(process, output) == 2
     lines = [line for line in output.read_text().splitlines() if "interrupted" in line]
     assert len(lines) == 1
     assert lines[0].startswith("error: interrupted")
@@ -38,7 +38,7 @@ def test_two_processes_say_it_once(config):
     process, output = start(config, work_dir, launcher=factory.TWO_PROCESSES, args=("--launcher", "pytorch"))
     factory.wait_for(lambda: (work_dir / "epoch_1.pth").exists(), process)
     process.send_signal(signal.SIGTERM)
-    process.wait(90)
+    end_of(process, output)
     text = output.read_text()
     assert text.count("error: interrupted by SIGTERM: --resume goes on from") == 1
 
@@ -48,7 +48,7 @@ def test_a_signal_before_the_first_epoch(config):
     process, output = start(config, work_dir)
     factory.wait_for(lambda: "training:" in output.read_text(), process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 2
+    assert end_of(process, output) == 2
     assert re.search("no epoch was finished|--resume goes on from", output.read_text())
 
 
@@ -68,12 +68,23 @@ def start(
         process = subprocess.Popen(
             [*command, *args, "--cfg-options", "train_cfg.max_epochs=2000"],
             cwd=config.parent,
-            env={**os.environ, **factory.environment(config.parent)},
+            env={**os.environ, **factory.environment(config.parent), "PYTHONFAULTHANDLER": "1"},
             stdout=file,
             stderr=file,
         )
     _STARTED.append(process)
     return process, output
+
+
+def end_of(process: subprocess.Popen, output: Path) -> int:
+    """Exit status of a process that was told to stop. If it goes on, the test fails with what the process wrote and
+    where each of its threads is."""
+    try:
+        return process.wait(120)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # faulthandler writes the stacks
+        process.wait()
+        pytest.fail(f"it did not stop:\n{output.read_text()}")
 
 
 _STARTED: list[subprocess.Popen] = []
