@@ -206,9 +206,17 @@ def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
         (keep,) = (step for step in steps if step["type"] == "KeepPhrases")
         assert keep["tokenizer"] == before["model"]["tokenizer"]
         assert [step for step in steps if step != keep] == main_steps
+    elif variant.name == "phrases_judged":
+        assert (changed, model) == ({"model", "train_dataloader"}, set())
+        assert ours.model.pop("loss_phrases") == {"type": "PhraseMatchingLoss"}
+        main_steps, steps = (some["train_dataloader"]["dataset"]["pipeline"] for some in (before, after))
+        falsify = {"type": "FalsifyPhrases", "tokenizer": before["model"]["tokenizer"]}
+        assert [step for step in steps if step != falsify] == main_steps
+        assert falsify in steps
+        assert ours.model == main.model
     elif variant.name in BEYOND:
         assert (changed, model) == ({"model"}, BEYOND[variant.name])
-        added = {"mars": {"shared_head": True}, "phrases_judged": {"loss_phrases": {"type": "PhraseMatchingLoss"}}}
+        added = {"mars": {"shared_head": True}}
         new = {key: value for key, value in after["model"].items() if key not in before["model"]}
         assert new == added.get(variant.name, {})
     elif variant.name == "weight1":

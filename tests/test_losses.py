@@ -230,19 +230,18 @@ def test_sampling_follows_the_softmax_and_hardens_with_its_scale():
 
 
 def test_phrases_count_by_the_mean_of_true_and_of_false_ones():
-    _, _, logits, true = matching_case()
-    false = torch.rand(true.shape, generator=torch.Generator().manual_seed(3)) < 0.5
-    false &= ~true
+    _, _, logits, exists = matching_case()
+    matched = torch.tensor([True, False, True, True, False, True])
+    true, false = (exists & which[:, None] for which in (matched, ~matched))
     assert 0 < false.sum() < true.sum()
     means = []
     for which, label in ((true, 1), (false, 0)):
         parts = [cross_entropy(logits[p, g].tolist(), label) for p, g in which.nonzero().tolist()]
         means.append(sum(parts) / len(parts))
-    assert phrase_matching_loss(logits, true, false).item() == pytest.approx(sum(means) / 2, rel=1e-5)
-    none = torch.zeros_like(true)
-    assert phrase_matching_loss(logits, true, none).item() == pytest.approx(means[0] / 2, rel=1e-5)
+    assert phrase_matching_loss(logits, matched, exists).item() == pytest.approx(sum(means) / 2, rel=1e-5)
+    assert phrase_matching_loss(logits, matched, true).item() == pytest.approx(means[0] / 2, rel=1e-5)
     halves = [  # two processes, which divide by the mean of their numbers
-        phrase_matching_loss(logits[s], true[s], false[s], (true.sum() / 2, false.sum() / 2))
+        phrase_matching_loss(logits[s], matched[s], exists[s], (true.sum() / 2, false.sum() / 2))
         for s in (slice(3), slice(3, 6))
     ]
-    torch.testing.assert_close(sum(halves) / 2, phrase_matching_loss(logits, true, false))
+    torch.testing.assert_close(sum(halves) / 2, phrase_matching_loss(logits, matched, exists))

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._pytree import tree_map_only
 
-from cada_plugin.models import cada, fusion
+from cada_plugin.models import fusion
 from cada_plugin.models.preprocessor import with_places
 
 VARIANTS = {
@@ -35,9 +35,10 @@ VARIANTS = {
 def batch_with_false_captions() -> dict:
     """As the data preprocessor hands it on."""
     batch = build_batch()
-    batch["inputs"] = with_places(batch["inputs"])
-    ids = batch["inputs"]["input_ids"]
-    batch["inputs"]["false_ids"] = torch.where(ids == ids[0, 3], ids[0, 4], ids)
+    ids, phrases = batch["inputs"]["input_ids"], batch["inputs"]["phrase_index"]
+    false = torch.where(ids == ids[0, 3], ids[0, 4], ids)
+    copies = {"false_ids": false, "false_phrase_ids": false, "false_phrase_index": phrases.where(false != ids, -1)}
+    batch["inputs"] = with_places(batch["inputs"] | copies)
     return batch
 
 
@@ -76,12 +77,12 @@ def test_a_step_of_blip_waits_for_nothing():
     assert losses.keys() == {"loss_itc", "loss_itm"}
 
 
-@pytest.mark.parametrize("key", ["token_places", "masked_places"])
+@pytest.mark.parametrize("key", ["token_places", "masked_places", "phrase_places", "false_phrase_places"])
 def test_what_the_preprocessor_counts_would_be_counted_on_the_device(key):
     batch = batch_with_false_captions()
     del batch["inputs"][key]
     with pytest.raises(DynamicOutputShapeException):
-        losses_on_a_fake_gpu(build_tiny(grouping=groups("tokens", 2)), batch)
+        losses_on_a_fake_gpu(build_tiny(grouping=groups("tokens", 2), **VARIANTS["phrases judged"]), batch)
 
 
 def test_a_value_that_is_read_and_a_tensor_elsewhere_are_found():
@@ -110,6 +111,5 @@ def test_losses_and_gradients_are_the_same_where_the_padding_of_wrong_captions_i
 
     assert BERT["dropout"] == 0  # whose random numbers would fall on other tokens
     expected = train()
-    for module in (cada, fusion):
-        monkeypatch.setattr(module, "counting_is_free", lambda mask: False)
+    monkeypatch.setattr(fusion, "counting_is_free", lambda mask: False)
     torch.testing.assert_close(train(), expected, rtol=1e-4, atol=1e-6)

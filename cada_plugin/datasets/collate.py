@@ -7,7 +7,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cada_plugin.errors import ConfigError
 
-_PADDING = {"masked_ids": 0, "masked_positions": False, "phrase_index": -1, "false_ids": 0}
+_PADDING = {
+    "masked_ids": 0,
+    "masked_positions": False,
+    "phrase_index": -1,
+    "false_ids": 0,
+    "false_phrase_ids": 0,
+    "false_phrase_index": -1,
+}
 
 
 @FUNCTIONS.register_module()
@@ -22,8 +29,9 @@ def person_collate(items: list[dict], _scope_: str | None = None) -> dict:
     Returns:
         A dict with ``inputs`` and ``data_samples``, a list of B. The inputs are ``images`` (B, 3, H, W) uint8,
         ``input_ids`` (Q, T) long padded with 0, ``attention_mask`` (Q, T) bool, and in training also ``masked_ids``,
-        ``masked_positions`` and ``phrase_index`` (B, T) and ``false_ids`` (B, F), as far as the pipeline makes them. Q
-        is B in training; in evaluation it is the number of captions of all B images, image by image.
+        ``masked_positions`` and ``phrase_index`` (B, T), ``false_ids`` (B, F), and ``false_phrase_ids`` and
+        ``false_phrase_index`` (B, E), as far as the pipeline makes them. Q is B in training; in evaluation it is the
+        number of captions of all B images, image by image.
 
     Raises:
         ConfigError: the pipeline did not end with ``PackPersonInputs``.

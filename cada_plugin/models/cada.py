@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from cada_plugin.errors import ConfigError
 from cada_plugin.models.cross_modal import (
     ImageMemory,
-    counting_is_free,
     init_bert_weights,
     masked_places,
+    moved_places,
     places_of,
 )
 from cada_plugin.models.distributed import mean_over_processes
@@ -37,7 +37,6 @@ from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.registry import MODELS, build_part
 
 NEGATIVES = ("hardest", "sampled")
-_MOST_CHANGED = 8  # word pieces of a false caption: two words with their articles have rarely more
 RELEASED_GROUPING = {"type": "PositionGroups", "num_groups": 2}
 
 
@@ -52,7 +51,7 @@ class CADA(FusionRetriever):
         loss_atp: see ``MatchingLoss``. With None, ATP is left out and the model does not re-rank.
         loss_ara: see ``MaskedAttributeLoss``; None leaves ARA out.
         loss_phrases: see ``PhraseMatchingLoss``. With it the model also says of each attribute phrase alone whether it
-            is true of an image (:meth:`phrase_logits`). Needs ``FalsifyCaption`` and ``TagAttributes`` in the pipeline.
+            is true of an image (:meth:`phrase_logits`). Needs ``TagAttributes`` and ``FalsifyPhrases`` in the pipeline.
         grouping: which tokens ATP classifies together, see :mod:`cada_plugin.models.groupings`: ``PositionGroups``
             (released), ``TokenGroups`` or ``PhraseGroups``. None classifies whole captions alone.
         shared_head: classify groups with the match head of whole captions, as MARS does (Ergasti et al., arXiv
@@ -148,8 +147,8 @@ class CADA(FusionRetriever):
 
         Args:
             inputs: ``images`` (B, 3, H, W), ``input_ids`` (B, T), ``attention_mask`` (B, T); for ARA ``masked_ids`` and
-                ``masked_positions`` (B, T); for phrases ``phrase_index`` (B, T); for ``loss_phrases`` also
-                ``false_ids`` (B, F).
+                ``masked_positions`` (B, T); for phrases ``phrase_index`` (B, T); for ``false_captions`` ``false_ids``
+                (B, F); for ``loss_phrases`` ``false_phrase_ids`` and ``false_phrase_index`` (B, E).
             data_samples: B samples with ``person_id``.
         """
         if self.loss_global is None and self.loss_atp is None and self.loss_ara is None:
@@ -199,45 +198,39 @@ class CADA(FusionRetriever):
         return self.loss_ara(logits, words, mean_over_processes(inputs["masked_positions"].sum()))
 
     def _judge_phrases(self, inputs: dict, memory: ImageMemory) -> Tensor:
-        """Match or no match of single phrases: all of the true captions, and those that were made false."""
-        if "phrase_index" not in inputs or "false_ids" not in inputs:
+        """Match or no match of single phrases: those of the true captions, and those of their false copies."""
+        if "phrase_index" not in inputs or "false_phrase_index" not in inputs:
             raise ConfigError(
-                "loss_phrases needs phrases that are known to be true or false: add dict(type='FalsifyCaption') and "
-                "dict(type='TagAttributes') to the pipeline, or set loss_phrases=None"
+                "loss_phrases needs phrases that are known to be true or false: add dict(type='TagAttributes') and "
+                "dict(type='FalsifyPhrases') to the pipeline, or set loss_phrases=None"
             )
-        ids, phrases = inputs["input_ids"], inputs["phrase_index"]  # (B, T)
-        false_ids = F.pad(inputs["false_ids"], (0, ids.shape[1] - inputs["false_ids"].shape[1]))
-        changed = (false_ids != ids) & (false_ids != self.tokenizer.pad_id).any(1, keepdim=True)  # (B, T)
-        # exchanged words of different numbers of pieces shift all that is between them, and the phrases do not fit
-        changed &= changed.sum(1, keepdim=True) <= _MOST_CHANGED
-        member = phrases[:, None] == torch.arange(ids.shape[1] - 2, device=ids.device)[:, None]  # (B, G, T)
-        true, false = member.any(-1), (member & changed[:, None]).any(-1)  # (B, G)
-        # an exchange can give a phrase that is true elsewhere: "a coat over a shirt", "a shirt over a coat"
-        words, false_words = ((member * (31 * x * x + x)[:, None]).sum(-1) for x in (ids, false_ids))  # (B, G)
-        false &= ~((false_words[:, :, None] == words[:, None]) & true[:, None]).any(-1)
-        altered = (member & false[..., None]).any(1)  # (B, T), the tokens of phrases that became false
-        own = torch.arange(len(ids), device=ids.device).repeat(2)
-        both = torch.cat([phrases, phrases.where(altered, -1)])
-        logits = self._phrase_logits(torch.cat([ids, false_ids]), both, memory.select(own), inputs.get("token_places"))
-        none = torch.zeros_like(true)
-        true, false = torch.cat([true, none]), torch.cat([none, false])
-        return self.loss_phrases(logits, true, false, *(mean_over_processes(kind.sum()) for kind in (true, false)))
+        true, false = inputs["phrase_index"], inputs["false_phrase_index"]  # (B, T), (B, E)
+        width = max(true.shape[1], false.shape[1])
+        pad = self.tokenizer.pad_id
+        ids = torch.cat([_wide(inputs["input_ids"], width, pad), _wide(inputs["false_phrase_ids"], width, pad)])
+        phrases = torch.cat([_wide(true, width, -1), _wide(false, width, -1)])  # (2B, width)
+        places = None
+        if {"phrase_places", "false_phrase_places"} <= inputs.keys():
+            first = moved_places(inputs["phrase_places"], true.shape[1], width)
+            second = moved_places(inputs["false_phrase_places"], false.shape[1], width)
+            places = torch.cat([first, second + len(true) * width])
+        own = torch.arange(len(true), device=ids.device).repeat(2)
+        logits, exists = self._phrase_logits(ids, phrases, memory.select(own), places)  # (2B, G, 2), (2B, G)
+        totals = (mean_over_processes(kind.sum()) for kind in exists.chunk(2))
+        matched = torch.arange(len(ids), device=ids.device) < len(true)
+        return self.loss_phrases(logits, matched, exists, *totals)
 
     def _phrase_logits(
-        self, input_ids: Tensor, phrase_index: Tensor, memory: ImageMemory, token_places: Tensor | None = None
-    ) -> Tensor:
-        """Logits (P, G, 2) of the phrases of P texts, each read alone. ``token_places`` are those of the first half of
-        the texts; the second half then has its tokens in the same places."""
+        self, input_ids: Tensor, phrase_index: Tensor, memory: ImageMemory, places: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (P, G, 2) of the phrases of P texts, each read alone, and which of the phrases exist (P, G).
+        ``places`` are those of the tokens of phrases, if they are known."""
         # (P, T, T); what tokens outside of phrases attend to does not matter, as their states are not read
         alone = phrase_index[:, :, None] == phrase_index[:, None, :]
-        if counting_is_free(phrase_index) or token_places is None:
-            places = places_of(phrase_index >= 0)
-        else:  # to count those of phrases, the host would have to wait: all tokens of the captions are computed
-            size = input_ids.numel() // 2
-            places = torch.cat([token_places, token_places + size])
+        places = places_of(phrase_index >= 0) if places is None else places
         states = self.fuse(input_ids, alone, memory, places=places)  # (P, T, C)
-        means, _ = group_means(states, phrase_index, input_ids.shape[1] - 2)
-        return self.itm_phrase_head(means)
+        means, exists = group_means(states, phrase_index, input_ids.shape[1] - 2)
+        return self.itm_phrase_head(means), exists
 
     def phrase_logits(self, texts: TextFeatures, phrase_index: Tensor, memory: ImageMemory) -> Tensor:
         """Log-odds (P, G) that each phrase of a text is true of its image, for each phrase alone; 0 where a text has no
@@ -253,8 +246,7 @@ class CADA(FusionRetriever):
         """
         if self.loss_phrases is None:
             raise ConfigError("this model judges no phrases: it was built without loss_phrases")
-        logits = self._phrase_logits(texts.input_ids, phrase_index, memory)
-        exists = (phrase_index[:, None] == torch.arange(logits.shape[1], device=logits.device)[:, None]).any(-1)
+        logits, exists = self._phrase_logits(texts.input_ids, phrase_index, memory)
         return (logits[..., 1] - logits[..., 0]).float() * exists
 
     def choose_negatives(self, own: Tensor, others: Tensor, same: Tensor) -> Tensor:
@@ -278,6 +270,10 @@ class CADA(FusionRetriever):
                 "both scales the same value"
             )
         return start + (end - start) * self.progress
+
+
+def _wide(x: Tensor, width: int, value: int) -> Tensor:
+    return F.pad(x, (0, width - x.shape[1]), value=value)
 
 
 def _check_options(

@@ -345,6 +345,11 @@ def places_of(where: Tensor) -> Tensor:
     return where.flatten().nonzero().squeeze(1)
 
 
+def moved_places(places: Tensor, width: int, wider: int) -> Tensor:
+    """Places in texts of ``width`` tokens, as places in the same texts padded to ``wider`` tokens."""
+    return places.div(width, rounding_mode="floor") * wider + places % width
+
+
 def masked_places(inputs: dict) -> Tensor:
     """Places row * T + column (M,) of the masked tokens of a training batch."""
     known = inputs.get("masked_places")

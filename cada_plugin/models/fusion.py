@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cada_plugin.errors import ConfigError
-from cada_plugin.models.cross_modal import ImageMemory, counting_is_free, init_bert_weights
+from cada_plugin.models.cross_modal import ImageMemory, counting_is_free, init_bert_weights, moved_places
 from cada_plugin.models.distributed import gather, get_world_size, max_over_processes
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.registry import MODELS, TASK_UTILS, build_part
@@ -278,7 +278,6 @@ def _places_without_counting(inputs: dict, mask: Tensor) -> Tensor | None:
     if "token_places" not in inputs:
         return None
     length, width = mask.shape[1], inputs["input_ids"].shape[1]
-    own = inputs["token_places"]
-    own = own.div(width, rounding_mode="floor") * length + own % width  # the texts may have been padded meanwhile
+    own = moved_places(inputs["token_places"], width, length)  # the texts may have been padded meanwhile
     size = len(mask) // 3 * length
     return torch.cat([own, own + size, torch.arange(2 * size, 3 * size, device=mask.device)])

@@ -43,7 +43,8 @@ _GROUP_OF = {
     for word in group.split()
 }
 SWAP = 0.5
-"""Probability that two words of a caption are exchanged, if it has two that can be. Otherwise one is replaced."""
+"""Probability that a word is replaced by one of the same caption, if there is one that excludes it: in a whole caption
+the two are exchanged. Otherwise a word of the training captions replaces it."""
 
 
 class Opposites:
@@ -79,10 +80,34 @@ class Opposites:
                 return _with_articles(changed, (places[k],))
         return None
 
-    def _other(self, word: str) -> str | None:
+    def falsify_span(self, words: list[str], start: int, end: int) -> list[str] | None:
+        """The words of a phrase [start, end) of a true caption, one of them replaced so that the phrase is false; None
+        if no word of it has an opposite. Where the rest of the caption has an opposite, it is as likely taken as any
+        other: "a black coat" of somebody with red shoes becomes "a red coat". Random, by torch's generator."""
+        phrase = words[start:end]
+        known = [word for word in phrase if word in _GROUP_OF]
+        elsewhere = [word for word in (*words[:start], *words[end:]) if word in _GROUP_OF]
+        for place in torch.randperm(len(phrase)).tolist():
+            word = phrase[place]
+            if word not in _GROUP_OF:
+                continue
+            # "a white and white shirt" is no phrase that anybody writes
+            own = [word] + [other for other in known if _GROUP_OF[other][0] == _GROUP_OF[word][0]]
+            near = [other for other in elsewhere if all(_exclude(other, one) for one in own)]
+            if near and torch.rand(()) < SWAP:
+                false = near[int(torch.randint(len(near), ()))]
+            else:
+                false = self._other(*own)
+            if false is not None:
+                return [*phrase[:place], false, *phrase[place + 1 :]]
+        return None
+
+    def _other(self, word: str, *others: str) -> str | None:
+        """A word that excludes all of these, which are of one kind; None if there is none."""
         kind = _GROUP_OF[word][0]
         candidates = self._words.get(kind, [])
-        weights = self._counts.get(kind, torch.zeros(0)) * torch.tensor([_exclude(word, other) for other in candidates])
+        allowed = [all(_exclude(one, candidate) for one in (word, *others)) for candidate in candidates]
+        weights = self._counts.get(kind, torch.zeros(0)) * torch.tensor(allowed)
         return candidates[int(torch.multinomial(weights, 1))] if len(candidates) and weights.sum() > 0 else None
 
 

@@ -2,11 +2,12 @@
 
 from .image import LoadPersonImage, TorchvisionTransform
 from .packing import PackPersonInputs
-from .text import EncodeCaptions, FalsifyCaption, KeepPhrases, MaskAttributes, MaskTokens, TagAttributes
+from .text import EncodeCaptions, FalsifyCaption, FalsifyPhrases, KeepPhrases, MaskAttributes, MaskTokens, TagAttributes
 
 __all__ = [
     "EncodeCaptions",
     "FalsifyCaption",
+    "FalsifyPhrases",
     "KeepPhrases",
     "LoadPersonImage",
     "MaskAttributes",

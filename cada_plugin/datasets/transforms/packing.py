@@ -11,6 +11,8 @@ _PER_TOKEN = {
     "masked_positions": torch.bool,
     "phrase_index": torch.long,
     "false_ids": torch.long,
+    "false_phrase_ids": torch.long,
+    "false_phrase_index": torch.long,
 }
 
 

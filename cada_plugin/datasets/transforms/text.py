@@ -218,12 +218,8 @@ class MaskTokens:
         return {**item, "masked_ids": masked_ids.tolist(), "masked_positions": masked.tolist()}
 
 
-@TRANSFORMS.register_module()
-class FalsifyCaption:
-    """Add ``false_ids``: a copy of the caption in which a word or two are replaced or exchanged so that it is false.
-
-    ``CADA(false_captions=...)`` trains the match head on them. The list is empty if no word of the caption has an
-    opposite, or if the copy has another number of word pieces. See :mod:`cada_plugin.text.opposites`.
+class _Falsifying:
+    """Transforms that replace words by their opposites.
 
     Args:
         tokenizer: config of the model's tokenizer.
@@ -237,10 +233,62 @@ class FalsifyCaption:
         """Count the words of all training captions, because only these may replace others."""
         self._opposites = Opposites(self.tokenizer.split(caption) for caption in captions)
 
-    def __call__(self, item: dict) -> dict:
+    @property
+    def opposites(self) -> Opposites:
         if self._opposites is None:
-            raise ConfigError("FalsifyCaption must be a direct step of the data set's pipeline, which prepares it")
-        true = item["encoded"][0]
-        false = self._opposites.falsify(true.words)
+            raise ConfigError(
+                f"{type(self).__name__} must be a direct step of the data set's pipeline, which prepares it"
+            )
+        return self._opposites
+
+
+@TRANSFORMS.register_module()
+class FalsifyCaption(_Falsifying):
+    """Add ``false_ids``: a copy of the caption in which a word or two are replaced or exchanged so that it is false.
+
+    ``CADA(false_captions=...)`` trains the match head on them. The list is empty if no word of the caption has an
+    opposite, or if the copy has another number of word pieces. See :mod:`cada_plugin.text.opposites`.
+
+    Args:
+        tokenizer: config of the model's tokenizer.
+    """
+
+    def __call__(self, item: dict) -> dict:
+        false = self.opposites.falsify(item["encoded"][0].words)
         ids = [] if false is None else self.tokenizer.encode(" ".join(false)).input_ids
-        return {**item, "false_ids": ids if len(ids) == len(true.input_ids) else []}
+        return {**item, "false_ids": ids if len(ids) == len(item["encoded"][0].input_ids) else []}
+
+
+@TRANSFORMS.register_module()
+class FalsifyPhrases(_Falsifying):
+    """Add a copy of the caption in which every attribute phrase is false, as far as its words have opposites.
+
+    The new fields are ``false_phrase_ids``, the word pieces of the copy, and ``false_phrase_index``, the number of the
+    false phrase that a piece belongs to, -1 for all other pieces. "A red coat and blue jeans" may become "a blue coat
+    and blue skirt". A changed phrase that is true elsewhere in the caption is not numbered. ``CADA(loss_phrases=...)``
+    learns from them. The transform stands after ``TagAttributes``; see :mod:`cada_plugin.text.opposites`.
+
+    Args:
+        tokenizer: config of the model's tokenizer.
+    """
+
+    def __call__(self, item: dict) -> dict:
+        if "phrase_index" not in item:
+            raise ConfigError("FalsifyPhrases needs phrases: put dict(type='TagAttributes', tagger=...) before it")
+        encoded = item["encoded"][0]
+        words_of: dict[int, list[int]] = {}  # numbers of the words of each phrase that the model reads
+        for word, phrase in zip(encoded.word_index, item["phrase_index"], strict=True):
+            if phrase >= 0:
+                words_of.setdefault(phrase, []).append(word)
+        spans = {phrase: (min(found), max(found) + 1) for phrase, found in words_of.items()}
+        true = {tuple(encoded.words[start:end]) for start, end in spans.values()}
+        words, phrase_of = list(encoded.words), {}
+        for phrase, (start, end) in spans.items():
+            false = self.opposites.falsify_span(encoded.words, start, end)
+            if false is not None and tuple(false) not in true:
+                words[start:end] = false
+                phrase_of.update(dict.fromkeys(range(start, end), phrase))
+        copy = self.tokenizer.encode(" ".join(words))
+        same = len(copy.words) == len(words)  # or else it is not known which word is which
+        index = [phrase_of.get(word, -1) if same else -1 for word in copy.word_index]
+        return {**item, "false_phrase_ids": copy.input_ids, "false_phrase_index": index}
