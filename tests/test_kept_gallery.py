@@ -19,8 +19,8 @@ from cada_plugin.errors import ConfigError, GalleryError
 from cada_plugin.gallery import Facts, Filter, Gallery, NamePattern, Query, read_facts
 from cada_plugin.gallery import gallery as gallery_module
 from cada_plugin.gallery import index as index_module
-from cada_plugin.gallery.hubness import hubness
 from cada_plugin.gallery.query import combined_logits, stage_one_vectors
+from cada_plugin.portable.hubness import hubness
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
 
 pytestmark = pytest.mark.slow
@@ -362,7 +362,7 @@ def test_hubness_is_measured_kept_and_subtracted(gallery, people, tmp_path, caps
     rows = list(hubs.store.rows())
     _, embed = hubs.store.get([row.id for row in rows])
     cosines = np.sort(embed @ hubs.retriever.encode_text(captions).embed.numpy().T)
-    np.testing.assert_allclose([row.hubness for row in rows], cosines[:, -10:].mean(1), atol=2e-3)
+    np.testing.assert_allclose([row.hubness for row in rows], cosines.mean(1), atol=2e-3)
     assert len(rows) == 61
     expected = {hit.row.id: hit.cosine - 0.5 * hit.row.hubness for hit in hubs.search("a man", topk=61)}
     for hit in hubs.search("a man", topk=61, hubness_weight=0.5):

@@ -58,8 +58,8 @@ def dataset(config) -> ProceduralPEDES:
 class StandInRunner:
     """The parts of a Runner that a loop uses."""
 
-    def __init__(self, model: torch.nn.Module, work_dir: Path) -> None:
-        self.model, self.work_dir = model, str(work_dir)
+    def __init__(self, model: torch.nn.Module, work_dir: Path, cfg: dict) -> None:
+        self.model, self.work_dir, self.cfg = model, str(work_dir), cfg
         self.logger = MMLogger.get_instance("loops")
 
     def call_hook(self, name: str, **kwargs: object) -> None:
@@ -78,17 +78,18 @@ def evaluate(model, dataset, tmp_path):
         loader: dict | None = None,
         **options,
     ):
-        model_ = options.pop("model", model)
+        model_, cfg = options.pop("model", model), options.pop("cfg", {})
         dataloader = DataLoader(data, batch_size=batch_size, collate_fn=person_collate, **loader or {})
         evaluator = Evaluator([TextToImageRetrieval(**metric or {})])
-        loop = RetrievalTestLoop(StandInRunner(model_, tmp_path), dataloader, evaluator, rerank_topk, **options)
+        loop = RetrievalTestLoop(StandInRunner(model_, tmp_path, cfg), dataloader, evaluator, rerank_topk, **options)
         return loop.run(), evaluator.metrics[0]
 
     return run
 
 
-def naive_scores(model, dataset, k: int, weight: float):
-    """Cosines and final scores (Q, G), one query and one image at a time, and the person ids of both."""
+def naive_scores(model, dataset, k: int, weight: float, hubs=lambda image: 0.0):
+    """Cosines and final scores (Q, G), one query and one image at a time, and the person ids of both. ``hubs`` says
+    what to subtract from the cosines of an image (1, D)."""
     items = [dataset[index] for index in range(len(dataset))]
     images, queries, query_ids, gallery_ids = [], [], [], []
     with torch.no_grad():
@@ -100,6 +101,7 @@ def naive_scores(model, dataset, k: int, weight: float):
                 queries.append(model.encode_text(ids[None], torch.ones(1, len(ids), dtype=torch.bool)))
                 query_ids.append(item["data_samples"].person_id)
         cosine = torch.stack([torch.cat([query.embed @ image.embed.T for image in images], 1)[0] for query in queries])
+        cosine = cosine - torch.tensor([[float(hubs(image.embed)) for image in images]])
         final = cosine - 100
         for row, query in enumerate(queries):
             for column in cosine[row].argsort(descending=True)[:k].tolist():
@@ -119,6 +121,46 @@ def test_both_stages_agree_with_a_loop_over_single_pairs(evaluate, model, datase
         for name, value in rank_metrics(scores, query_ids, gallery_ids, topk=(1, 5)).items():
             assert metrics[f"{prefix}/{name}"] == pytest.approx(value), (prefix, name)
     assert metrics["t2i/mAP"] != metrics["t2i_global/mAP"]
+
+
+def test_hubness_among_the_training_captions_is_subtracted(evaluate, model, dataset, config):
+    metrics, metric = evaluate(cosine_weight=5.0, hubness={"weight": 3.0, "neighbours": 4}, cfg=config)
+    train = {key: value for key, value in config.train_dataloader.dataset.items() if key != "type"}
+    captions = [c for record in ProceduralPEDES(**train | {"pipeline": []}).records for c in record["captions"]]
+    assert len(captions) > 20
+    with torch.no_grad():
+        ids = [torch.tensor([model.tokenizer.encode(caption).input_ids]) for caption in captions]
+        bank = torch.cat([model.encode_text(one, torch.ones_like(one, dtype=torch.bool)).embed for one in ids])
+
+    def hubs(image):
+        return 3.0 * sum(sorted((bank @ image[0]).tolist())[-4:]) / 4
+
+    cosine, final, query_ids, gallery_ids = naive_scores(model, dataset, 4, 5.0, hubs)
+    torch.testing.assert_close(metric.result.cosine(0, 99), cosine, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(metric.result.reranked(0, 99), final, rtol=1e-4, atol=1e-4)
+    plain, _ = evaluate(cosine_weight=5.0)
+    for prefix, scores in (("t2i_global", cosine), ("t2i", final)):
+        assert metrics[f"{prefix}/mAP"] == pytest.approx(rank_metrics(scores, query_ids, gallery_ids, (1,))["mAP"])
+        assert metrics[f"{prefix}/mAP"] != plain[f"{prefix}/mAP"]
+
+
+FOREIGN = {"type": "ConcatDataset", "datasets": []}
+
+
+@pytest.mark.parametrize(
+    ("hubness", "cfg", "words"),
+    [
+        ({"weight": -1}, None, "hubness weight=-1: use a number from 0 to 10"),
+        ({"weight": True}, None, "hubness weight=True"),
+        ({"neighbours": 0}, None, "hubness neighbours=0: use an integer from 1"),
+        ({"k": 3}, None, "hubness has no k: it takes weight and neighbours"),
+        ({}, {}, "give the config a train_dataloader"),
+        ({}, {"train_dataloader": {"dataset": FOREIGN}}, "is of type ConcatDataset: leave hubness out"),
+    ],
+)
+def test_settings_of_hubness_that_cannot_be_used(evaluate, config, hubness, cfg, words):
+    with pytest.raises(ConfigError, match=words):
+        evaluate(hubness=hubness, cfg=config if cfg is None else cfg)
 
 
 def test_match_alone_is_the_shortlist_without_the_cosine(evaluate):
@@ -355,7 +397,7 @@ def test_the_table_says_what_was_measured():
 def test_the_hook_draws_the_ranked_gallery(evaluate, model, tmp_path):
     """Into the work dir, and to every backend of the visualizer."""
     metrics, metric = evaluate()
-    runner = StandInRunner(model, tmp_path)
+    runner = StandInRunner(model, tmp_path, {})
     runner.test_evaluator, runner.iter = Evaluator([metric]), 7
     runner._train_loop = BaseLoop.__new__(EpochBasedTrainLoop)  # it has trained
     backends = [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}]

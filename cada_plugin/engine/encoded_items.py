@@ -13,8 +13,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.result import RetrievalResult, TwoStageScores
-from cada_plugin.models.retriever import ImageFeatures, TextFeatures
+from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 
+_BATCH = 256  # captions encoded at once
 _META = ("sample_index", "person_id", "captions", "img_path")
 
 
@@ -75,7 +76,7 @@ class EncodedItems:
         counts = [len(item["captions"]) for item in meta]
         rows = torch.arange(sum(counts)).split(counts)  # of the captions of each item
         queries = torch.cat([rows[place] for place in places.tolist()])  # (Q,)
-        image_embed, text_embed = (_gather_rows(torch.cat(x)) for x in (self._image_embed, self._text_embed))
+        image_embed, text_embed = (gather_rows(torch.cat(x)) for x in (self._image_embed, self._text_embed))
         own = places - mine[0]
         return EncodedSplit(
             [meta[place] for place in places.tolist()],
@@ -128,7 +129,7 @@ def _check_complete(meta: Sequence[dict], first: dict[int, int], size: int) -> N
         )
 
 
-def _gather_rows(x: Tensor) -> Tensor:
+def gather_rows(x: Tensor) -> Tensor:
     """(n, D) of each process -> (N, D) of all, in rank order; n may differ between processes."""
     if get_world_size() == 1:
         return x
@@ -143,3 +144,14 @@ def joined_texts(captions: list[Tensor], embed: Tensor) -> TextFeatures:
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     ids = pad_sequence(captions, batch_first=True)
     return TextFeatures(embed, ids.to(embed.device), mask.to(embed.device))
+
+
+def encode_captions(model: TextImageRetriever, captions: Sequence[str]) -> TextFeatures:
+    """Features of captions, encoded with the model's own tokenizer; the model is in eval mode."""
+    device = next(model.parameters()).device
+    ids = [torch.tensor(model.tokenizer.encode(caption).input_ids) for caption in captions]
+    embeds = []
+    for start in range(0, len(ids), _BATCH):
+        some = joined_texts(ids[start : start + _BATCH], torch.empty(0, device=device))
+        embeds.append(model.encode_text(some.input_ids, some.attention_mask).embed)
+    return joined_texts(ids, torch.cat(embeds))

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from cada_plugin.datasets import TextPersonDataset
 from cada_plugin.engine.encoded_items import EncodedItems, EncodedSplit
+from cada_plugin.engine.hubness import HubnessCorrection
 from cada_plugin.engine.report import retrieval_table
 from cada_plugin.errors import ConfigError, explain_lost_workers
 from cada_plugin.evaluation import RetrievalResult, TwoStageScores
@@ -29,6 +30,8 @@ class _RetrievalLoop(BaseLoop):
         rerank_topk: length k of the shortlist that stage 2 re-ranks. With 0, or a model that cannot match, only stage 1
             is evaluated. If k exceeds the gallery, the whole gallery is re-ranked, and this is logged.
         cosine_weight: weight of the cosine that is added to the match logit in the final score; 1 in the released code.
+        hubness: ``dict(weight=0.75, neighbours=128)`` subtracts from the cosine what an image has in common with
+            training captions in general, see :mod:`cada_plugin.portable.hubness`. None subtracts nothing.
         amp: encode and match under bf16 autocast.
     """
 
@@ -44,6 +47,7 @@ class _RetrievalLoop(BaseLoop):
         evaluator: Evaluator | dict | list,
         rerank_topk: int = 32,
         cosine_weight: float = 1.0,
+        hubness: dict | None = None,
         amp: bool = False,
     ) -> None:
         super().__init__(runner, dataloader)
@@ -63,6 +67,8 @@ class _RetrievalLoop(BaseLoop):
             rerank_topk = len(dataset)
         self.evaluator = evaluator if isinstance(evaluator, Evaluator) else runner.build_evaluator(evaluator)
         self.rerank_topk, self.cosine_weight, self.amp = rerank_topk, cosine_weight, amp
+        train = runner.cfg.get("train_dataloader") or {}
+        self.hubness = None if hubness is None else HubnessCorrection(train.get("dataset"), **hubness)
 
     def run(self) -> dict[str, float]:
         """Evaluate the whole split and return its metrics."""
@@ -94,6 +100,8 @@ class _RetrievalLoop(BaseLoop):
     def _caption(self, model: TextImageRetriever) -> str:
         dataset = self.dataloader.dataset
         stages = f"re-ranked with k = {self.rerank_topk}" if self.reranks(model) else "stage 1 only"
+        if self.hubness is not None:
+            stages += f", {self.hubness.weight:g} x hubness subtracted"
         meta = getattr(dataset, "metainfo", {})
         name = f"{meta.get('dataset_name', type(dataset).__name__)} {meta.get('split', '')}".strip()
         if not isinstance(dataset, TextPersonDataset):  # a data set of another package
@@ -110,11 +118,15 @@ class _RetrievalLoop(BaseLoop):
     def _retrieve(self, model: TextImageRetriever) -> RetrievalResult:
         """Encode and rank the whole split; the result is the same in all processes."""
         encoded = self._encode(model).gathered(len(self.dataloader.dataset))
+        if self.hubness is not None:
+            encoded.images = encoded.images._replace(embed=self.hubness.images(model, encoded.images.embed))
         self.encoded = encoded if self.keep_encoded else None
         return encoded.result(self.rank(model, encoded.texts, encoded))
 
     def rank(self, model: TextImageRetriever, texts: TextFeatures, encoded: EncodedSplit) -> TwoStageScores:
         """Scores of encoded captions against the images of the split, in all processes the same."""
+        if self.hubness is not None:
+            texts = texts._replace(embed=self.hubness.texts(texts.embed))
         return retrieve(
             model,
             texts,

@@ -22,17 +22,15 @@ from cada_plugin.datasets.procedural.partial import (
     relevance,
     wrong_captions,
 )
-from cada_plugin.engine.encoded_items import joined_texts
+from cada_plugin.engine.encoded_items import encode_captions
 from cada_plugin.engine.loops import RetrievalTestLoop
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation import TwoStageScores, rank_queries
 from cada_plugin.evaluation.partial import best_precision, rank_change, rank_relevant
-from cada_plugin.models.retriever import TextFeatures, TextImageRetriever
 from cada_plugin.portable.stages import FINAL, QUERIES, STAGE_ONE, sliced
 from cada_plugin.tables import text_table
 
 TRUE, WRONG = "true caption", "wrong phrase"
-_BATCH = 256  # captions encoded at once
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def evaluate_partial(runner: Runner, asked: Asked) -> dict[str, float]:
 
     def ranked(captions: list[str]) -> dict[str, object]:
         with torch.autocast(device.type, torch.bfloat16, enabled=loop.amp):
-            scores = loop.rank(model, encode(model, captions), loop.encoded)
+            scores = loop.rank(model, encode_captions(model, captions), loop.encoded)
         return _lists(scores)
 
     metrics: dict[str, float] = {}
@@ -106,17 +104,6 @@ def evaluate_partial(runner: Runner, asked: Asked) -> dict[str, float]:
         for key, value in rank_change(of_stage[TRUE], of_stage[WRONG]).items():
             metrics[sliced(f"{stage}/{key}", WRONG)] = value
     return metrics
-
-
-def encode(model: TextImageRetriever, captions: list[str]) -> TextFeatures:
-    """Features of captions, encoded with the model's own tokenizer; the model is in eval mode."""
-    device = next(model.parameters()).device
-    ids = [torch.tensor(model.tokenizer.encode(caption).input_ids) for caption in captions]
-    embeds = []
-    for start in range(0, len(ids), _BATCH):
-        some = joined_texts(ids[start : start + _BATCH], torch.empty(0, device=device))
-        embeds.append(model.encode_text(some.input_ids, some.attention_mask).embed)
-    return joined_texts(ids, torch.cat(embeds))
 
 
 def _lists(scores: TwoStageScores) -> dict[str, object]:

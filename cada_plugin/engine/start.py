@@ -168,7 +168,8 @@ def evaluate_split(config: Config, checkpoint: str, split: str, amp: bool = Fals
 
     Args:
         checkpoint: the weights to evaluate.
-        split: ``val`` or ``test``. Both are evaluated with the settings of ``test_cfg``.
+        split: ``val`` or ``test``. Both are evaluated with the settings of ``test_cfg``, but without its correction of
+            hubness: a search has the plain scores.
         amp: encode and match under bf16 autocast.
     """
     config = copy.deepcopy(config)
@@ -177,6 +178,7 @@ def evaluate_split(config: Config, checkpoint: str, split: str, amp: bool = Fals
         raise ConfigError(f"the config has no {split}_dataloader: give it one with a labelled split")
     config.test_dataloader, config.test_evaluator = loader, {"type": "cada_plugin.TextToImageRetrieval"}
     config.custom_hooks = []  # they would draw, or test other weights, as EMAHook does
+    config.test_cfg.hubness = None
     runner = _test_runner(config, checkpoint, amp)
     runner.test()
     (metric,) = runner.test_evaluator.metrics

@@ -12,13 +12,14 @@ from cada_plugin import load_retriever
 from cada_plugin.errors import ConfigError, GalleryError
 from cada_plugin.export.manifest import is_exported
 from cada_plugin.gallery.facts import Facts, NamePattern, read_facts
-from cada_plugin.gallery.hubness import CaptionBank, hubness
+from cada_plugin.gallery.hubness import CaptionBank
 from cada_plugin.gallery.index import Changes, File, compare, digest_or_none, row_id
 from cada_plugin.gallery.query import Query, combined_logits, joined, stage_one_vectors
 from cada_plugin.gallery.store import GalleryRow, Store
 from cada_plugin.gallery.tokens import MODES, TokenFiles
 from cada_plugin.portable.explanation import Explanation
 from cada_plugin.portable.features import ImageFeatures, TextFeatures
+from cada_plugin.portable.hubness import hubness
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
 from cada_plugin.progress import progress_bar
 

@@ -1,9 +1,4 @@
-"""Hubness: some images are near to captions in general, and turn up for queries that they do not fit.
-
-The hubness of an image is the mean of its ``NEIGHBOURS`` largest cosines with a bank of captions, such as those of the
-training set. A search can subtract a multiple of it from the cosine (nearest neighbour normalisation, Chowdhury et al.,
-"Nearest Neighbor Normalization Improves Multimodal Retrieval", EMNLP 2024).
-"""
+"""The captions among which the images of a gallery have their hubness, see :mod:`cada_plugin.portable.hubness`."""
 
 import hashlib
 from collections.abc import Callable
@@ -13,10 +8,9 @@ import numpy as np
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.files import replacing
+from cada_plugin.portable.hubness import NEIGHBOURS, bank_of
 
-NEIGHBOURS = 10
-_MOST_CAPTIONS = 20_000  # more of them hardly change the mean, and take long to encode
-_ELEMENTS = 1 << 24  # of a block of cosines, 64 MB
+_FEWEST = 10
 
 
 class CaptionBank:
@@ -26,7 +20,7 @@ class CaptionBank:
         path: the file. Of more than 20,000 captions, that many are taken at equal distances.
 
     Raises:
-        ConfigError: the file cannot be read, or holds fewer than ``NEIGHBOURS`` captions.
+        ConfigError: the file cannot be read, or holds fewer than ten captions.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,14 +29,15 @@ class CaptionBank:
         except (OSError, ValueError) as error:
             raise ConfigError(f"--captions {path} cannot be read: {error}") from error
         captions = [line.strip() for line in lines if line.strip()]
-        if len(captions) < NEIGHBOURS:
+        if len(captions) < _FEWEST:
             raise ConfigError(
-                f"--captions {path} holds {len(captions)} captions: write one in a line, {NEIGHBOURS} or more, such as "
+                f"--captions {path} holds {len(captions)} captions: write one in a line, {_FEWEST} or more, such as "
                 "those that the model was trained on"
             )
-        step = -(-len(captions) // _MOST_CAPTIONS)
-        self.captions = captions[::step]
-        self.digest = hashlib.blake2b("\n".join(self.captions).encode(), digest_size=8).hexdigest()
+        self.captions = bank_of(captions)
+        # a gallery whose hubness is of other captions or of another number of neighbours is measured again
+        about = "\n".join([str(NEIGHBOURS), *self.captions])
+        self.digest = hashlib.blake2b(about.encode(), digest_size=8).hexdigest()
 
     def embeddings(self, encode: Callable[[list[str]], np.ndarray], kept_in: Path | None) -> np.ndarray:
         """Embeddings (n, D) of the captions, encoded once and kept in the folder ``kept_in``, if there is one."""
@@ -57,13 +52,3 @@ class CaptionBank:
             with replacing(kept) as unfinished, unfinished.open("wb") as file:
                 np.save(file, embed.astype(np.float16))
         return embed
-
-
-def hubness(images: np.ndarray, captions: np.ndarray) -> np.ndarray:
-    """The hubness (n,) of images (n, D) among captions (m, D), all l2-normalised."""
-    rows = max(1, _ELEMENTS // len(captions))
-    parts = []
-    for start in range(0, len(images), rows):
-        cosines = images[start : start + rows] @ captions.T
-        parts.append(np.partition(cosines, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS:].mean(1))
-    return np.concatenate(parts) if parts else np.zeros(0)

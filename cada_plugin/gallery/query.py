@@ -10,7 +10,7 @@ Stage 1 scores an image g by products with its embedding e(g). All embeddings ar
   sentence would not do: image-text models hardly read "no" and "without" (NegBench, arXiv 2501.09425).
 - *feedback*: hits that were marked are left out. If some were marked right, ``feedback_weight`` times
   2 * mean of e(right) - mean of e(wrong) is added to the query (Rocchio's formula, without training).
-- *hubness*: ``hubness_weight`` times the hubness of the image is subtracted, see :mod:`cada_plugin.gallery.hubness`.
+- *hubness*: ``hubness_weight`` times the hubness of the image is subtracted, see :mod:`cada_plugin.portable.hubness`.
 
 Stage 2 adds ``cosine_weight`` times this score to the match logit of the joined caption; to the mean of the sentences'
 logits if the caption would be cut; or, for *or*, to the largest of them. After feedback with a right hit there is no

@@ -34,7 +34,7 @@ class GalleryRow:
         size, mtime_ns, hash: of the file: bytes, modification time in nanoseconds, digest of the content.
         camera, person: where known, else "".
         time: when the picture was taken, in seconds since 1970 (UTC); None where it is not known.
-        hubness: how near the image is to captions in general, see :mod:`cada_plugin.gallery.hubness`; 0 where it was
+        hubness: how near the image is to captions in general, see :mod:`cada_plugin.portable.hubness`; 0 where it was
             not measured.
         columns: further columns of a CSV, as text.
     """
