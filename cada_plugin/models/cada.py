@@ -52,6 +52,7 @@ class CADA(FusionRetriever):
         loss_ara: see ``MaskedAttributeLoss``; None leaves ARA out.
         loss_phrases: see ``PhraseMatchingLoss``. With it the model also says of each attribute phrase alone whether it
             is true of an image (:meth:`phrase_logits`). Needs ``TagAttributes`` and ``FalsifyPhrases`` in the pipeline.
+        loss_alignment: see ``QuotaAlignmentLoss``: aligns the projections of patches and words of true pairs.
         grouping: which tokens ATP classifies together, see :mod:`cada_plugin.models.groupings`: ``PositionGroups``
             (released), ``TokenGroups`` or ``PhraseGroups``. None classifies whole captions alone.
         shared_head: classify groups with the match head of whole captions, as MARS does (Ergasti et al., arXiv
@@ -75,6 +76,7 @@ class CADA(FusionRetriever):
         loss_atp: dict | None = None,
         loss_ara: dict | None = None,
         loss_phrases: dict | None = None,
+        loss_alignment: dict | None = None,
         grouping: dict | None = RELEASED_GROUPING,
         shared_head: bool = False,
         negatives: str = "hardest",
@@ -107,8 +109,9 @@ class CADA(FusionRetriever):
         self.text_decoder = (
             None if text_decoder is None else build_part(MODELS, {**self.decoder_defaults(), **text_decoder})
         )
-        self.loss_global, self.loss_atp, self.loss_ara, self.loss_phrases = (
-            None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_global, loss_atp, loss_ara, loss_phrases)
+        self.loss_global, self.loss_atp, self.loss_ara, self.loss_phrases, self.loss_alignment = (
+            None if cfg is None else build_part(MODELS, cfg)
+            for cfg in (loss_global, loss_atp, loss_ara, loss_phrases, loss_alignment)
         )
         if self.loss_phrases is not None:
             if self.loss_atp is None:
@@ -129,12 +132,12 @@ class CADA(FusionRetriever):
     def _freeze_unused(self) -> None:
         """Freeze what no loss trains: distributed training would wait for its gradients for ever."""
         unused = []
-        if self.loss_global is None:  # the choice of negatives gives no gradient
+        if self.loss_global is None and self.loss_alignment is None:  # the choice of negatives gives no gradient
             unused += [self.vision_proj, self.text_proj]
         if self.loss_atp is None:
             unused += [head for head in (self.itm_head, self.itm_local_head) if head is not None]
             unused += [layer.crossattention for layer in self.text_encoder.encoder.layer]
-        if self.loss_global is None and self.loss_atp is None:
+        if self.loss_global is None and self.loss_atp is None and self.loss_alignment is None:
             unused.append(self.text_encoder)
         for part in unused:
             part.requires_grad_(False)
@@ -143,7 +146,8 @@ class CADA(FusionRetriever):
         self.progress = progress
 
     def loss(self, inputs: dict, data_samples: list) -> dict[str, Tensor]:
-        """``loss_global``, ``loss_atp``, ``loss_ara`` and ``loss_phrases`` of one batch, those that are configured.
+        """``loss_global``, ``loss_atp``, ``loss_ara``, ``loss_phrases`` and ``loss_alignment`` of one batch, those that
+        are configured.
 
         Args:
             inputs: ``images`` (B, 3, H, W), ``input_ids`` (B, T), ``attention_mask`` (B, T); for ARA ``masked_ids`` and
@@ -153,7 +157,7 @@ class CADA(FusionRetriever):
         """
         if self.loss_global is None and self.loss_atp is None and self.loss_ara is None:
             raise ConfigError("no loss is configured: set loss_global, loss_atp or loss_ara")
-        pairs = self.encode_pairs(inputs, data_samples)
+        pairs = self.encode_pairs(inputs, data_samples, all_words=self.loss_alignment is not None)
         losses = {}
         if self.loss_global is not None:
             losses["loss_global"] = self.contrast(self.loss_global, pairs)
@@ -163,6 +167,8 @@ class CADA(FusionRetriever):
             losses["loss_ara"] = self._associate_regions(inputs, pairs.image_tokens)
         if self.loss_phrases is not None:
             losses["loss_phrases"] = self._judge_phrases(inputs, memory)
+        if self.loss_alignment is not None:
+            losses["loss_alignment"] = self._align_words(inputs, pairs)
         return losses
 
     def _associate_tokens(self, inputs: dict, pairs: EncodedPairs) -> tuple[Tensor, ImageMemory]:
@@ -219,6 +225,13 @@ class CADA(FusionRetriever):
         totals = (mean_over_processes(kind.sum()) for kind in exists.chunk(2))
         matched = torch.arange(len(ids), device=ids.device) < len(true)
         return self.loss_phrases(logits, matched, exists, *totals)
+
+    def _align_words(self, inputs: dict, pairs: EncodedPairs) -> Tensor:
+        """Align the patches and the words of the true pairs, without the pooled and the special tokens."""
+        patches = F.normalize(self.vision_proj(pairs.image_tokens[:, 1:]).float(), dim=-1)  # (B, N, D)
+        words = F.normalize(self.text_proj(pairs.text_states[:, 1:]).float(), dim=-1)  # (B, T - 1, D)
+        is_word = F.pad(inputs["attention_mask"], (0, 1))[:, 2:]  # [SEP], the last token of each text, is none
+        return self.loss_alignment(patches, words, is_word)
 
     def _phrase_logits(
         self, input_ids: Tensor, phrase_index: Tensor, memory: ImageMemory, places: Tensor | None = None
