@@ -44,6 +44,7 @@ from cada_plugin.export.manifest import Manifest, holds_onnx, is_exported
 from cada_plugin.files import new_folder
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.portable.calibration import Calibration, calibration_path
+from cada_plugin.portable.captions import EncodedCaption
 from cada_plugin.portable.explanation import Explanation, Phrase, patch_grid
 from cada_plugin.portable.features import Hit
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
@@ -282,6 +283,26 @@ class Retriever(BaseRetriever):
             [Hit(i, paths[i], rank, cosine, match) for rank, (i, cosine, match) in enumerate(found, 1)]
             for found in scores.ranked(topk)
         ]
+
+    @torch.no_grad()
+    def phrase_log_odds(
+        self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Tensor
+    ) -> Tensor | None:
+        """Log-odds (G,) that G phrases of a caption are true of an image with ``tokens`` (1, S, C), each phrase for
+        itself; None if the model does not judge phrases.
+
+        Args:
+            encoded: the caption, as the tokenizer gives it.
+            spans: the words [start, stop) of each phrase, of those that have a token.
+        """
+        if getattr(self.model, "loss_phrases", None) is None:
+            return None
+        phrase_of = {word: number for number, span in enumerate(spans) for word in range(*span)}
+        index = torch.tensor([[phrase_of.get(word, -1) for word in encoded.word_index]], device=self.device)
+        ids = torch.tensor([encoded.input_ids], device=self.device)
+        texts = TextFeatures(torch.zeros(1, 0), ids, torch.ones_like(ids, dtype=torch.bool))
+        memory = self.model.image_memory(torch.as_tensor(tokens).to(self.device))
+        return self.model.phrase_logits(texts, index, memory)[0, : len(spans)].cpu()
 
     def _word_maps(self, caption: str, tokens: object, layer: int | None) -> tuple[np.ndarray, int]:
         encoded = self.tokenizer.encode(caption)

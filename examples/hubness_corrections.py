@@ -48,6 +48,7 @@ class Split:
         if with_images:
             self.images = retriever.encode_image([record["img_path"] for record in dataset.records])
             self.cosine = self.texts.embed @ self.images.embed.T  # (Q, G)
+            self.logits = torch.full_like(self.cosine, torch.nan)  # of the pairs that were matched so far
 
     def ranks(self, scores: Tensor) -> Ranks:
         return rank_queries(scores, self.query_ids, self.gallery_ids)
@@ -73,8 +74,11 @@ def reranked(retriever: Retriever, split: Split, scores: Tensor, cosine: Tensor)
     """(Q, G): match logit + weight * ``cosine`` for the first k images by ``scores``, the others after them."""
     shortlist = scores.topk(min(retriever.rerank_topk, scores.shape[1])).indices  # (Q, K)
     queries = torch.arange(len(shortlist)).repeat_interleave(shortlist.shape[1])
-    logits = retriever.match(split.texts, split.images, torch.stack([queries, shortlist.flatten()], 1))
-    final = logits.view_as(shortlist) + retriever.cosine_weight * cosine.gather(1, shortlist)
+    pairs = torch.stack([queries, shortlist.flatten()], 1)
+    pairs = pairs[split.logits[*pairs.T].isnan()]  # most are in the shortlists of all corrections
+    if len(pairs):
+        split.logits[*pairs.T] = retriever.match(split.texts, split.images, pairs)
+    final = split.logits.gather(1, shortlist) + retriever.cosine_weight * cosine.gather(1, shortlist)
     return (scores - scores.max() + BEYOND_SHORTLIST).scatter(1, shortlist, final)
 
 

@@ -1,6 +1,7 @@
 """Probabilities of scores: the fit against scipy and against known curves, and where they are used."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from cada_plugin.evaluation.calibration import (
     scored_pairs,
 )
 from cada_plugin.evaluation.result import RetrievalResult
-from cada_plugin.portable.stages import FINAL, STAGE_ONE
+from cada_plugin.portable.stages import FINAL, PHRASES, STAGE_ONE
 
 
 def sigmoid(x):
@@ -166,3 +167,29 @@ def test_the_command_writes_the_calibration_and_its_picture(tmp_path, capsys):
     calibration = load_retriever("cada_procedural", weights).calibration
     assert (calibration.gallery_images, set(calibration.stages)) == (45, {STAGE_ONE, FINAL})
     assert not (tmp_path / "work/ranked_gallery.png").exists()  # evaluating the validation split draws no test result
+
+
+@pytest.mark.slow
+def test_phrases_are_calibrated_where_the_model_judges_them(tmp_path, capsys):
+    """With a head for phrases that is the head of whole captions, which is better than chance."""
+    (tmp_path / "judges.py").write_text(
+        "_base_ = 'cada_plugin::cada_procedural.py'\nmodel = dict(loss_phrases=dict(type='PhraseMatchingLoss'))\n"
+    )
+    state, weights = load_retriever("cada_procedural").model.state_dict(), tmp_path / "judges.pth"
+    for name in ("weight", "bias"):
+        state[f"itm_phrase_head.{name}"] = state[f"itm_head.{name}"].clone()
+    torch.save(state, weights)
+    options = [f"data_root={tmp_path / 'people'}", "build.identities.train=10", "build.identities.val=40"]
+    options += ["build.identities.test=20", "test_cfg.rerank_topk=10"]
+    words = ["calibrate", str(tmp_path / "judges.py"), str(weights), "--check-test", "--work-dir", str(tmp_path / "w")]
+    assert main([*words, "--cfg-options", *options]) == 0
+    printed = capsys.readouterr().out
+    counts = [int(n.replace(",", "")) for n in re.findall(r"phrases, (?:validation|test) \(([\d,]+)\)", printed)]
+    assert len(counts) == 2
+    assert all(count % 2 == 0 and count > 400 for count in counts)  # as many true as false
+    calibration = load_retriever(str(tmp_path / "judges.py"), weights).calibration
+    assert set(calibration.stages) == {STAGE_ONE, FINAL, PHRASES}
+    explanation = load_retriever(str(tmp_path / "judges.py"), weights).explain(
+        "a man in a red coat", next((tmp_path / "people/imgs").rglob("*.jpg"))
+    )
+    assert all(0 < phrase.probability < 1 for phrase in explanation.phrases)

@@ -1,5 +1,7 @@
 """Explanations of a match: maps against the formula written out, phrases against captions written by hand, refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from PIL import Image
 from cada_plugin.apis import Retriever
 from cada_plugin.errors import ConfigError, ImageError
 from cada_plugin.portable.calibration import Calibration, sigmoid
-from cada_plugin.portable.explanation import patch_grid
+from cada_plugin.portable.explanation import Phrase, patch_grid
 from cada_plugin.portable.features import ImageFeatures
 from cada_plugin.portable.phrases import without_words
 from cada_plugin.portable.stages import FINAL
@@ -163,6 +165,32 @@ def test_the_probability_is_that_of_the_final_score(cada, picture):
         cada.calibration = None
 
 
+def test_phrases_are_judged_one_by_one_by_a_model_that_learnt_it(made, picture, tmp_path):
+    ours = retriever(tmp_path, {"type": "CADA", **THREE, **ATP, "loss_phrases": {"type": "PhraseMatchingLoss"}})
+    found = ours.explain(CAPTION, picture)
+    encoded, memory = ours.tokenizer.encode(CAPTION), ours.model.image_memory(ours.encode_image(picture).tokens)
+    ids, odds = torch.tensor([encoded.input_ids]), []
+    with torch.no_grad():
+        for start, stop in PHRASES.values():  # a sequence in which all other tokens are masked
+            keep = torch.tensor([[start <= word < stop for word in encoded.word_index]])
+            logits = ours.model.itm_phrase_head(ours.model.fuse(ids, keep, memory)[keep].mean(0))
+            odds.append(float(logits[1] - logits[0]))
+    assert [p.probability for p in found.phrases] == pytest.approx(sigmoid(np.array(odds)), abs=1e-5)
+    ours.calibration = Calibration("x", 100, 1.0, {"phrases": (3.0, -0.5)})
+    expected = sigmoid(3.0 * np.array(odds) - 0.5)
+    assert [p.probability for p in ours.explain(CAPTION, picture).phrases] == pytest.approx(expected, abs=1e-5)
+    ours.calibration = Calibration("x", 100, 1.0, {})  # of a version that did not calibrate phrases
+    assert [p.probability for p in ours.explain(CAPTION, picture).phrases] == pytest.approx(sigmoid(np.array(odds)))
+    assert ours.explain("he is there", picture).phrases == ()
+    for other in made.values():
+        assert {(p.probability, p.verdict) for p in other.explain(CAPTION, picture).phrases} == {(None, None)}
+
+
+def test_a_verdict_leaves_doubt():
+    verdicts = [Phrase("", 0, 1, None, None, p).verdict for p in (0.0, 1 / 3, 0.34, 0.66, 2 / 3, 1.0)]
+    assert verdicts == ["no", "no", "unsure", "unsure", "yes", "yes"]
+
+
 def test_captions_without_phrases_of_one_phrase_and_too_long(cada, picture):
     assert cada.explain("he is there", picture).phrases == ()
     (only,) = cada.explain("a coat", picture).phrases
@@ -224,6 +252,10 @@ def test_the_sheet_shows_a_cell_for_each_phrase_with_its_change(cada, picture, t
     assert (RIGHT in colours, WRONG in colours) == (any(falls), not all(falls))
     two = draw_explanation([found, found], picture, tmp_path / "two.png")
     assert Image.open(two).height == 2 * Image.open(path).height
+    judged = replace(found, phrases=tuple(replace(one, probability=0.9) for one in found.phrases))
+    taller = Image.open(draw_explanation([judged], picture, tmp_path / "judged.png"))
+    assert taller.height > Image.open(path).height
+    assert RIGHT in {colour for _, colour in taller.convert("RGB").getcolors(10**6)}
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["why.png"]
     with pytest.raises(ConfigError, match="no explanation to draw"):
         draw_explanation([], picture, tmp_path / "x.png")

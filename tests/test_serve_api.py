@@ -141,9 +141,18 @@ def test_an_explanation_is_that_of_the_gallery(client, gallery):
     for phrase, expected in zip(told["phrases"], wanted.phrases, strict=True):
         assert phrase["change"] == pytest.approx(expected.change)
         np.testing.assert_allclose(phrase["map"], expected.map / expected.map.max(), atol=1e-4)
+        assert (phrase["likelihood"], phrase["verdict"]) == (None, None)  # the shipped weights judge no phrases
     both = {"id": hit.row.id, "sentences": ["a man", "a red coat"]}
     for how, count in (("and", 1), ("or", 2)):
         assert len(client.post("/api/explain", json={**both, "combine": how}).json()["captions"]) == count
+
+
+def test_judged_phrases_are_told(client, gallery, monkeypatch):
+    monkeypatch.setattr(gallery.retriever, "phrase_log_odds", lambda *_: [3.0, -3.0, 0.1])
+    known = {"id": gallery.search(SENTENCE)[0].row.id, "sentences": [SENTENCE]}
+    (told,) = client.post("/api/explain", json=known).json()["captions"]
+    assert [phrase["verdict"] for phrase in told["phrases"]] == ["yes", "no", "unsure"]
+    assert [phrase["likelihood"] for phrase in told["phrases"]] == pytest.approx([0.9526, 0.0474, 0.525], abs=1e-3)
 
 
 @pytest.mark.parametrize(

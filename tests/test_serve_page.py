@@ -258,6 +258,17 @@ def test_an_open_picture_tells_why_it_was_found(page, gallery):
     expect(page.locator("#status")).to_contain_text("Describe a person")
 
 
+def test_judged_phrases_have_their_verdict(page, gallery, monkeypatch):
+    monkeypatch.setattr(gallery.retriever, "phrase_log_odds", lambda *_: [3.0, -3.0, 0.2])
+    type_sentence(page)
+    page.locator(".hit .open").first.click()
+    page.get_by_role("button", name="Why?").click()
+    why = page.get_by_role("region", name="Why it was found")
+    for phrase, verdict in (("woman", "yes, 95 %"), ("red coat", "no, 5 %"), ("black backpack", "unsure, 55 %")):
+        expect(why.get_by_role("figure").filter(has_text=phrase)).to_contain_text(verdict)
+    expect(why).to_contain_text("whether the phrase alone is true of the picture")
+
+
 def test_the_page_is_used_by_keys_alone(page):
     page.keyboard.press("Escape")
     page.locator("#status").evaluate("() => document.activeElement.blur()")

@@ -12,9 +12,11 @@ import argparse
 import time
 from pathlib import Path
 
+import numpy as np
+import torch
 from mmengine.config import Config
 
-from cada_plugin.apis import load_retriever
+from cada_plugin.apis import Retriever, load_retriever
 from cada_plugin.checkpoints.io import shipped_path
 from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job
 from cada_plugin.cli.running import run_command
@@ -23,9 +25,14 @@ from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.calibration import Calibration, calibrate, calibration_path, reliability, scored_pairs
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.files import writable_file
+from cada_plugin.portable.phrases import lexicon_tags, phrase_spans
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
+from cada_plugin.progress import progress_bar
+from cada_plugin.registry import DATASETS
+from cada_plugin.text.opposites import Opposites
 from cada_plugin.visualization import draw_reliability
 
+_MOST_CAPTIONS = 1000  # whose phrases are judged
 _NAMES = {STAGE_ONE: "stage 1", FINAL: "re-ranked"}
 
 
@@ -50,12 +57,14 @@ def _run(args: argparse.Namespace) -> None:
     target = calibration_path(Path(shipped_path(args.checkpoint)))
     picture = target.with_name(target.name.replace(".calibration.json", ".reliability.png"))
     writable_file(target, "the calibration")
-    fingerprint = load_retriever(config, args.checkpoint).fingerprint()
+    retriever = load_retriever(config, args.checkpoint)
     result = evaluate_split(config, args.checkpoint, "val", args.amp)
-    calibration = calibrate(result, fingerprint, _about(config, result))
-    curves = _curves(calibration, result, "validation")
+    phrases = _judged_phrases(retriever, config, "val")
+    calibration = calibrate(result, retriever.fingerprint(), _about(config, result), phrases)
+    curves = _curves(calibration, result, phrases, "validation")
     if args.check_test:
-        curves |= _curves(calibration, evaluate_split(config, args.checkpoint, "test", args.amp), "test")
+        tested = evaluate_split(config, args.checkpoint, "test", args.amp)
+        curves |= _curves(calibration, tested, _judged_phrases(retriever, config, "test"), "test")
     calibration.save(target)
     draw_reliability(curves, f"{Path(args.config).stem}: how far a score can be trusted", picture)
     for name, curve in curves.items():
@@ -68,10 +77,48 @@ def _about(config: Config, result: RetrievalResult) -> str:
     return f"{name}, {len(result.captions):,} queries, {len(result.gallery_ids):,} images, {time.strftime('%Y-%m-%d')}"
 
 
-def _curves(calibration: Calibration, result: RetrievalResult, split: str) -> dict[str, dict]:
-    return {
+def _curves(
+    calibration: Calibration, result: RetrievalResult, phrases: tuple[np.ndarray, np.ndarray] | None, split: str
+) -> dict[str, dict]:
+    curves = {
         f"{_NAMES[stage]}, {split} ({len(result.gallery_ids):,} images)": reliability(
             calibration.probability(stage, scores, len(result.gallery_ids)), right
         )
         for stage, (scores, right) in scored_pairs(result).items()
     }
+    if phrases is not None:
+        log_odds, true = phrases
+        name = f"phrases, {split} ({len(true):,})"
+        curves[name] = reliability(calibration.phrase_probability(log_odds), true)
+    return curves
+
+
+def _judged_phrases(retriever: Retriever, config: Config, split: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """The log-odds of phrases of a split with its pictures, and which of them are true: one caption of each picture,
+    each phrase once as it is and once made false. None if the model judges no phrases."""
+    if getattr(retriever.model, "loss_phrases", None) is None:
+        return None
+    dataset = DATASETS.build({**config[f"{split}_dataloader"].dataset, "pipeline": []})
+    records = dataset.records[:_MOST_CAPTIONS]
+    encoded = [retriever.tokenizer.encode(record["captions"][0]) for record in records]
+    opposites = Opposites(one.words for one in encoded)
+    torch.manual_seed(0)
+    log_odds: list[float] = []
+    true: list[bool] = []
+    for record, one in zip(progress_bar(records, desc="judging phrases", delay=2, leave=False), encoded, strict=True):
+        words = one.words[: max(one.word_index) + 1]  # those that have a token
+        spans = phrase_spans(lexicon_tags(words))
+        false_words, falsified = list(words), []
+        for start, stop in spans:
+            false = opposites.falsify_span(words, start, stop)
+            if false is not None and all(false != words[a:b] for a, b in spans):  # true elsewhere in the caption
+                false_words[start:stop] = false
+                falsified.append((start, stop))
+        other = retriever.tokenizer.encode(" ".join(false_words))
+        if not falsified or max(other.word_index) + 1 != len(words):  # cut, or split into other words
+            continue
+        tokens = retriever.encode_image([record["img_path"]]).tokens
+        for text, is_true in ((one, True), (other, False)):
+            log_odds += retriever.phrase_log_odds(text, falsified, tokens).tolist()
+            true += [is_true] * len(falsified)
+    return np.array(log_odds), np.array(true)

@@ -8,6 +8,8 @@ The probability that an image of score s shows the described person is estimated
 ``slope`` and ``offset`` are fitted on the shortlists of a validation split with G0 images, once for the cosine of
 stage 1 and once for the final score. The last term is ours. A gallery of G images holds G / G0 times as many images of
 other people at any score, while the described person has as many images as before, so the odds fall by that factor.
+
+The probability that a single phrase is true of a picture has the same form, without the last term.
 """
 
 import math
@@ -20,7 +22,7 @@ from torch import Tensor
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.result import RetrievalResult, stage_one_shortlist
 from cada_plugin.portable.calibration import Calibration, calibration_path, sigmoid
-from cada_plugin.portable.stages import FINAL, STAGE_ONE
+from cada_plugin.portable.stages import FINAL, PHRASES, STAGE_ONE
 
 __all__ = ["Calibration", "calibrate", "calibration_path", "fit_logistic", "reliability", "scored_pairs"]
 
@@ -28,14 +30,23 @@ _FOR_STAGE_ONE = 32  # images of each query that stage 1 is calibrated on if the
 _STEPS = 100
 
 
-def calibrate(result: RetrievalResult, fingerprint: str, about: str = "") -> Calibration:
+def calibrate(
+    result: RetrievalResult,
+    fingerprint: str,
+    about: str = "",
+    phrases: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Calibration:
     """Fit slopes and offsets on the result of an evaluation.
+
+    Args:
+        phrases: the log-odds (n,) of judged phrases, and which are true (n,), about half of them.
 
     Raises:
         ConfigError: a stage cannot be calibrated, because right images score no higher than wrong ones.
     """
     stages = {}
-    for stage, (scores, right) in scored_pairs(result).items():
+    scored = scored_pairs(result) | ({} if phrases is None else {PHRASES: phrases})
+    for stage, (scores, right) in scored.items():
         slope, offset = fit_logistic(scores, right)
         if not slope > 0:
             raise ConfigError(

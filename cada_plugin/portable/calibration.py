@@ -10,6 +10,7 @@ import numpy as np
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.files import write_json
+from cada_plugin.portable.stages import PHRASES
 
 _FORMAT = "cada_plugin.calibration.1"
 
@@ -23,7 +24,7 @@ class Calibration:
         gallery_images: G0, the number of images of the split that it was fitted on.
         cosine_weight: weight of the cosine in the final score.
         stages: (slope, offset) of each calibrated stage, ``t2i_global`` (score: the cosine) and ``t2i`` (score: match
-            logit + ``cosine_weight`` * cosine).
+            logit + ``cosine_weight`` * cosine); ``phrases`` where the model judges phrases (score: their log-odds).
         about: what it was fitted on, for people.
     """
 
@@ -44,6 +45,12 @@ class Calibration:
         slope, offset = self.stages[stage]
         prior = math.log(max(gallery_images, 1) / self.gallery_images)
         return sigmoid(slope * np.asarray(scores, dtype=np.float64) + offset - prior)
+
+    def phrase_probability(self, log_odds: np.ndarray) -> np.ndarray:
+        """The probability that phrases are true of a picture, where as many are true as false. Log-odds that were not
+        calibrated are taken as they are."""
+        slope, offset = self.stages.get(PHRASES, (1.0, 0.0))
+        return sigmoid(slope * np.asarray(log_odds, dtype=np.float64) + offset)
 
     def save(self, path: Path) -> None:
         write_json(path, {"format": _FORMAT, **asdict(self)})

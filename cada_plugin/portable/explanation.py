@@ -17,6 +17,8 @@ class Phrase:
         change: the match logit of the caption without the phrase, minus that of the whole caption. A negative number
             speaks for the picture: without the phrase the picture fits less. None if the caption has no other word.
         map: (rows, columns) the mean of the maps of its words; None without PyTorch.
+        probability: that the phrase alone is true of the picture, where as many phrases are true as false; None where
+            the model did not learn to judge phrases (``CADA(loss_phrases=...)``), and without PyTorch.
     """
 
     text: str
@@ -24,6 +26,14 @@ class Phrase:
     stop: int
     change: float | None
     map: np.ndarray | None
+    probability: float | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """``yes`` from a probability of two thirds, ``no`` up to one third, ``unsure`` between; None without one."""
+        if self.probability is None:
+            return None
+        return "yes" if self.probability >= 2 / 3 else "no" if self.probability <= 1 / 3 else "unsure"
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from cada_plugin.errors import ConfigError, GalleryError, ImageError
-from cada_plugin.portable.calibration import Calibration
-from cada_plugin.portable.captions import CaptionRules
+from cada_plugin.portable.calibration import Calibration, sigmoid
+from cada_plugin.portable.captions import CaptionRules, EncodedCaption
 from cada_plugin.portable.explanation import Explanation, Phrase
 from cada_plugin.portable.features import ImageFeatures, TextFeatures
 from cada_plugin.portable.phrases import lexicon_tags, phrase_spans, without_words
@@ -73,6 +73,16 @@ class BaseRetriever(ABC):
     def _word_maps(self, caption: str, tokens: Any, layer: int | None) -> tuple[np.ndarray | None, int | None]:
         """Maps (W, rows, columns) of the words of a caption over an image with ``tokens`` (1, S, C), and their layer.
         None and None where there are no gradients."""
+
+    def phrase_log_odds(self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Any) -> Any:
+        """Log-odds (G,) that G phrases of a caption are true of an image with ``tokens`` (1, S, C), each phrase for
+        itself; None if the model does not judge phrases.
+
+        Args:
+            encoded: the caption, as the tokenizer gives it.
+            spans: the words [start, stop) of each phrase, of those that have a token.
+        """
+        return None
 
     def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> EncodedImages:
         """Encode one or many images on the model's device; the result is in host memory.
@@ -164,7 +174,8 @@ class BaseRetriever(ABC):
         """Why a caption fits a picture: which phrases speak for it, and where in the picture.
 
         The phrases are those of the plugin's word list and chunk grammar; one that the model does not read any more,
-        because the caption is too long, is left out.
+        because the caption is too long, is left out. A model with ``loss_phrases`` also says of each phrase whether it
+        is true of the picture.
 
         Args:
             image: one picture, as in :meth:`encode_image`, or the features of one image.
@@ -199,6 +210,7 @@ class BaseRetriever(ABC):
         match, *others = np.asarray(self.match(texts, image))[:, 0].tolist()
         changes = iter(others)
         maps, layer = self._word_maps(caption, image.tokens, layer)
+        judged = self._judged(encoded, spans, image.tokens)
         phrases = tuple(
             Phrase(
                 " ".join(words[start:stop]),
@@ -206,11 +218,22 @@ class BaseRetriever(ABC):
                 stop,
                 next(changes) - match if is_left else None,
                 None if maps is None else maps[start:stop].mean(0),
+                true,
             )
-            for (start, stop), is_left in zip(spans, left, strict=True)
+            for (start, stop), is_left, true in zip(spans, left, judged, strict=True)
         )
         probability = self._probability(match, texts, image, gallery_images)
         return Explanation(caption, tuple(words), match, probability, phrases, maps, layer)
+
+    def _judged(
+        self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Any
+    ) -> list[float] | list[None]:
+        log_odds = self.phrase_log_odds(encoded, spans, tokens) if spans else None
+        if log_odds is None:
+            return [None] * len(spans)
+        log_odds = np.asarray(log_odds, np.float64)
+        calibration = self.calibration
+        return (sigmoid(log_odds) if calibration is None else calibration.phrase_probability(log_odds)).tolist()
 
     def _probability(
         self, match: float, texts: TextFeatures, image: EncodedImages | ImageFeatures, gallery_images: int | None

@@ -130,6 +130,10 @@ class PhraseAnswer(BaseModel):
         description="rows of numbers from 0 to 1 over the whole image: where the model looks for the phrase; null for "
         "models in ONNX"
     )
+    likelihood: float | None = Field(
+        description="probability that the phrase alone is true of the image; null for models that judge no phrases"
+    )
+    verdict: Literal["yes", "no", "unsure"] | None = Field(description="what the likelihood says: above 2/3, below 1/3")
 
 
 class CaptionAnswer(BaseModel):
@@ -189,7 +193,13 @@ def caption_answer(explanation: Explanation) -> CaptionAnswer:
         match=explanation.match,
         likelihood=explanation.probability,
         phrases=[
-            PhraseAnswer(text=one.text, change=one.change, map=None if one.map is None else _up_to_one(one.map))
+            PhraseAnswer(
+                text=one.text,
+                change=one.change,
+                map=None if one.map is None else _up_to_one(one.map),
+                likelihood=one.probability,
+                verdict=one.verdict,
+            )
             for one in explanation.phrases
         ],
     )

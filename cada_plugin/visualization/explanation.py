@@ -52,7 +52,7 @@ def draw_explanation(
     phrase the picture lit where the map of the phrase is large.
 
     Below each phrase stands by how much the match logit changes without it. A fall is green, because the phrase speaks
-    for the picture, and a rise is red.
+    for the picture, and a rise is red. Where the model judges phrases, its verdict stands there too.
 
     Args:
         explanations: of one caption or several.
@@ -99,7 +99,8 @@ def _drawn(explanation: Explanation, picture: Image.Image) -> Image.Image:
     width = 2 * _MARGIN + (columns + 1) * _CELL[0] + (columns + 1) * _GAP + _GAP
     title = wrapped(explanation.caption, heading, width - 2 * _MARGIN)
     names = [wrapped(phrase.text, text, _CELL[0]) for phrase in explanation.phrases]
-    lines = max([len(name) for name in names], default=1)
+    judged = any(phrase.verdict for phrase in explanation.phrases)
+    lines = max([len(name) for name in names], default=1) + judged
     row_height = _CELL[1] + (lines + 1) * _LINE + 2 * _GAP
     rows = max(1, math.ceil(len(explanation.phrases) / columns))
     heading_line = round(_TITLE_SIZE * 1.3)
@@ -121,9 +122,16 @@ def _drawn(explanation: Explanation, picture: Image.Image) -> Image.Image:
         _paste(part, spotlight(picture, phrase.map), x, y)
         for number, line in enumerate(name):
             draw.text((x, y + below + number * _LINE), line, INK, text)
+        told = y + below + len(name) * _LINE
+        if phrase.verdict:
+            colour = {"yes": RIGHT, "no": WRONG, "unsure": FAINT}[phrase.verdict]
+            draw.text((x, told), f"{phrase.verdict}, {phrase.probability:.0%}", colour, text)
+            told += _LINE
         colour = FAINT if phrase.change is None else RIGHT if phrase.change < 0 else WRONG
-        draw.text((x, y + below + len(name) * _LINE), told_change(phrase), colour, text)
+        draw.text((x, told), told_change(phrase), colour, text)
     legend = "lit: where the model looks for the phrase     without it: change of the match if the phrase is left out"
+    if judged:
+        legend += "     yes or no: is the phrase alone true of the picture?"
     draw.text((_MARGIN, top + rows * row_height), legend, FAINT, text)
     return part
 

@@ -393,15 +393,21 @@ function whyOf({ caption, match, phrases }, place, all) {
   const drawn = phrases.some((phrase) => phrase.map);
   // docs/explain.md has the figures
   const lit = drawn ? "Lit: where the model looks for the phrase. As measured on drawn people, this does not explain the match; the numbers do. " : "";
-  const text = phrases.length ? `${told}${lit}Number: change of the match without the phrase.`
+  const judged = phrases.some((phrase) => phrase.verdict) ? "Yes or no: whether the phrase alone is true of the picture. " : "";
+  const text = phrases.length ? `${told}${judged}${lit}Number: change of the match without the phrase.`
     : `${told}No attribute was recognised in this sentence.`;
   return [element("p", { text }), element("div", { class: "phrases" }, ...phrases.map(phraseOf))];
 }
 
-function phraseOf({ text, change, map }) {
+function phraseOf({ text, change, map, likelihood, verdict }) {
   const kind = change === null ? "" : change < 0 ? "for" : "against";
   const number = change === null ? "the only phrase" : `${change < 0 ? "−" : "+"}${Math.abs(change).toFixed(2)}`;
-  const told = element("figcaption", { text }, element("strong", { class: kind, text: number }));
+  const told = element("figcaption", { text });
+  if (verdict) {
+    const side = { yes: "for", no: "against", unsure: "" }[verdict];
+    told.append(element("strong", { class: `verdict ${side}`, text: `${verdict}, ${Math.round(100 * likelihood)} %` }));
+  }
+  told.append(element("strong", { class: kind, text: number }));
   if (kind) told.append(element("span", { class: "hidden", text: kind === "for" ? " speaks for it" : " speaks against it" }));
   return element("figure", {}, ...(map ? [mapOf(map, text)] : []), told);
 }
