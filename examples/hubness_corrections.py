@@ -75,9 +75,9 @@ def reranked(retriever: Retriever, split: Split, scores: Tensor, cosine: Tensor)
     shortlist = scores.topk(min(retriever.rerank_topk, scores.shape[1])).indices  # (Q, K)
     queries = torch.arange(len(shortlist)).repeat_interleave(shortlist.shape[1])
     pairs = torch.stack([queries, shortlist.flatten()], 1)
-    pairs = pairs[split.logits[*pairs.T].isnan()]  # most are in the shortlists of all corrections
+    pairs = pairs[split.logits[tuple(pairs.T)].isnan()]  # most are in the shortlists of all corrections
     if len(pairs):
-        split.logits[*pairs.T] = retriever.match(split.texts, split.images, pairs)
+        split.logits[tuple(pairs.T)] = retriever.match(split.texts, split.images, pairs)
     final = split.logits.gather(1, shortlist) + retriever.cosine_weight * cosine.gather(1, shortlist)
     return (scores - scores.max() + BEYOND_SHORTLIST).scatter(1, shortlist, final)
 

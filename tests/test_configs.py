@@ -30,6 +30,7 @@ BEYOND = {  # the parts of the model that a variant of grids/beyond changes
     "tal": {"loss_global"},
     "mars": {"grouping", "loss_atp"},
     "qc_align": set(),
+    "queue": set(),
     "phrases_judged": set(),
 }
 VARIANTS = [
@@ -217,7 +218,11 @@ def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
         assert ours.model == main.model
     elif variant.name in BEYOND:
         assert (changed, model) == ({"model"}, BEYOND[variant.name])
-        added = {"mars": {"shared_head": True}, "qc_align": {"loss_alignment": {"type": "QuotaAlignmentLoss"}}}
+        added = {
+            "mars": {"shared_head": True},
+            "qc_align": {"loss_alignment": {"type": "QuotaAlignmentLoss"}},
+            "queue": {"queue_size": 1024},
+        }
         new = {key: value for key, value in after["model"].items() if key not in before["model"]}
         assert new == added.get(variant.name, {})
     elif variant.name == "weight1":

@@ -29,6 +29,7 @@ VARIANTS = {
     "false captions": {"grouping": groups("tokens", 2), "false_captions": 0.5},
     "phrases judged": {"loss_phrases": {"type": "PhraseMatchingLoss"}},
     "words aligned": {"loss_alignment": {"type": "QuotaAlignmentLoss"}},
+    "queue": {"queue_size": 8},
     "global alone": {"loss_atp": None, "loss_ara": None, "text_decoder": None},
 }
 

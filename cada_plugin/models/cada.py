@@ -32,6 +32,7 @@ from cada_plugin.models.fusion import EncodedPairs, FusionRetriever
 from cada_plugin.models.groupings import Grouping, group_means
 from cada_plugin.models.low_rank import add_low_rank
 from cada_plugin.models.negatives import hardest_negatives, sampled_negatives, similarities
+from cada_plugin.models.pair_queue import PairQueue
 from cada_plugin.models.renamed import accept_old_names
 from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.registry import MODELS, build_part
@@ -53,6 +54,8 @@ class CADA(FusionRetriever):
         loss_phrases: see ``PhraseMatchingLoss``. With it the model also says of each attribute phrase alone whether it
             is true of an image (:meth:`phrase_logits`). Needs ``TagAttributes`` and ``FalsifyPhrases`` in the pipeline.
         loss_alignment: see ``QuotaAlignmentLoss``: aligns the projections of patches and words of true pairs.
+        queue_size: number of pairs of earlier steps that ``loss_global`` contrasts with those of the batch, see
+            :class:`~cada_plugin.models.pair_queue.PairQueue`. Released: 0.
         grouping: which tokens ATP classifies together, see :mod:`cada_plugin.models.groupings`: ``PositionGroups``
             (released), ``TokenGroups`` or ``PhraseGroups``. None classifies whole captions alone.
         shared_head: classify groups with the match head of whole captions, as MARS does (Ergasti et al., arXiv
@@ -77,6 +80,7 @@ class CADA(FusionRetriever):
         loss_ara: dict | None = None,
         loss_phrases: dict | None = None,
         loss_alignment: dict | None = None,
+        queue_size: int = 0,
         grouping: dict | None = RELEASED_GROUPING,
         shared_head: bool = False,
         negatives: str = "hardest",
@@ -113,6 +117,9 @@ class CADA(FusionRetriever):
             None if cfg is None else build_part(MODELS, cfg)
             for cfg in (loss_global, loss_atp, loss_ara, loss_phrases, loss_alignment)
         )
+        if isinstance(queue_size, bool) or not isinstance(queue_size, int) or queue_size < 0:
+            raise ConfigError(f"queue_size={queue_size!r}: use an integer from 0, such as 1024")
+        self.queue = PairQueue(queue_size, embed_dim) if queue_size else None
         if self.loss_phrases is not None:
             if self.loss_atp is None:
                 raise ConfigError("loss_phrases needs the fusion decoder of ATP, and loss_atp is None: set one of them")
@@ -160,7 +167,7 @@ class CADA(FusionRetriever):
         pairs = self.encode_pairs(inputs, data_samples, all_words=self.loss_alignment is not None)
         losses = {}
         if self.loss_global is not None:
-            losses["loss_global"] = self.contrast(self.loss_global, pairs)
+            losses["loss_global"] = self.contrast(self.loss_global, pairs, self.queue)
         if self.loss_atp is not None:
             losses["loss_atp"], memory = self._associate_tokens(inputs, pairs)
         if self.loss_ara is not None:
