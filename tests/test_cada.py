@@ -200,9 +200,8 @@ def test_ara_learns_from_masked_positions_only(tiny_model, tiny_batch):
 
 def test_the_global_association_contrasts_with_the_pairs_of_earlier_steps(tiny_model, tiny_batch):
     model = tiny_model(queue_size=6, **only("loss_global"))
-    steps = [
-        tiny_batch(person_ids=ids, seed=seed) for seed, ids in enumerate(((1, 2, 3, 3), (4, 1, 5, 6), (2, 7, 8, 9)))
-    ]
+    people_of = (1, 2, 3, 3), (4, 1, 5, 6), (2, 7, 8, 9)
+    steps = [tiny_batch(person_ids=ids, seed=seed) for seed, ids in enumerate(people_of)]
     known: list[tuple] = []  # the newest pair first
     for step, batch in enumerate(steps):
         images, texts = model(batch["inputs"], mode="predict")
@@ -223,14 +222,13 @@ def test_the_global_association_contrasts_with_the_pairs_of_earlier_steps(tiny_m
     assert not model.queue.images.requires_grad
 
 
-def test_an_empty_queue_adds_next_to_nothing(tiny_model, tiny_batch):
-    plain = tiny_model(**only("loss_global")).loss(**tiny_batch())["loss_global"]
-    model = tiny_model(queue_size=64, **only("loss_global"))
-    random = model.queue.images @ model.queue.images.T - torch.eye(64)
-    assert random.abs().max() < 1
-    assert len(set(model.queue.people.tolist()) - {1, 2, 3}) == 64
-    assert torch.isfinite(model.loss(**tiny_batch())["loss_global"])
-    assert torch.isfinite(plain)
+def test_what_an_empty_queue_holds_resembles_nobody(tiny_model):
+    queue = tiny_model(queue_size=64, embed_dim=256).queue
+    cosines = queue.images @ queue.texts.T
+    torch.testing.assert_close(cosines.diagonal(), torch.ones(64))
+    assert (cosines - torch.eye(64)).abs().max() < 0.35
+    assert len(set(queue.people.tolist())) == 64
+    assert queue.people.max() < 0  # of no data set
 
 
 def test_a_queue_belongs_to_the_state_of_the_model(tiny_model, tiny_batch):
