@@ -17,9 +17,27 @@ GROUPINGS = {"position": 2, "tokens": 3, "phrases": None}
 PEOPLE = (1, 1, 1, 2)  # the first process has no negative of its own: its must come from the second
 
 
+OPTIONS = {
+    "loss_phrases": {"type": "PhraseMatchingLoss"},
+    "loss_alignment": {"type": "QuotaAlignmentLoss"},
+    "queue_size": 4,
+}
+
+
+def whole() -> dict:
+    """Four pairs. Two of the captions have false phrases, one and two of them."""
+    batch = build_batch(PEOPLE)
+    ids, phrases = batch["inputs"]["input_ids"], batch["inputs"]["phrase_index"]
+    index = torch.full_like(phrases, -1)
+    for row, phrase in ((0, 0), (3, 0), (3, 2)):
+        index[row] = torch.where(phrases[row] == phrase, phrase, index[row])
+    batch["inputs"] |= {"false_phrase_ids": torch.where(index < 0, ids, ids % 50 + 1), "false_phrase_index": index}
+    return batch
+
+
 def half(rank: int) -> dict:
     """Two pairs, padded to their own longest caption only."""
-    batch, part = build_batch(PEOPLE), slice(2 * rank, 2 * rank + 2)
+    batch, part = whole(), slice(2 * rank, 2 * rank + 2)
     inputs = {key: value[part] for key, value in batch["inputs"].items()}
     length = int(inputs["attention_mask"].sum(1).max())
     inputs = {key: value if key == "images" else value[:, :length] for key, value in inputs.items()}
@@ -36,6 +54,7 @@ def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     torch_dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     result = {g: gradients(build_tiny(grouping=groups(g, n)), half(rank)) for g, n in GROUPINGS.items()}
+    result["options"] = gradients(build_tiny(**OPTIONS), half(rank))
     mine = torch.arange(3.0).add(10 * rank).requires_grad_()
     everyone = gather(mine)
     (everyone.square().sum() * (rank + 1)).backward()
@@ -92,3 +111,11 @@ def test_one_process_is_left_alone():
     assert gather(x) is x
     assert mean_over_processes(x) is x
     assert max_over_processes(7, x.device) == 7
+
+
+def test_other_losses_of_two_processes_average_to_those_of_one(results):
+    expected = gradients(build_tiny(**OPTIONS), whole())
+    assert {"loss_phrases", "loss_alignment", "itm_phrase_head.weight"} <= expected.keys()
+    for name, value in expected.items():
+        average = sum(result["options"][name] for result in results) / 2
+        torch.testing.assert_close(average, value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")

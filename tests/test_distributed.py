@@ -144,13 +144,15 @@ def measure(config: Path, name: str, checkpoint: Path, *args: object) -> dict[st
 def test_torchrun_with_two_processes_measures_what_one_does(config, trained):
     """A gallery of 9 images does not split evenly, and images have one to three captions: nothing counts twice."""
     checkpoint, out = next(trained.glob("best_*.pth")), config.parent / "two.json"
-    options = (checkpoint, "--work-dir", config.parent / "t2", "--out", out, *LAUNCHER)
+    hubness = ("--cfg-options", "test_cfg.hubness.weight=2.0", "test_cfg.hubness.neighbours=4")
+    options = (checkpoint, "--work-dir", config.parent / "t2", "--out", out, *LAUNCHER, *hubness)
     done = factory.python_tool("test", config, *options, cwd=config.parent, launcher=factory.TWO_PROCESSES)
     assert done.status == 0, done.stderr
     assert [line for line in done.stderr.splitlines() if "warn" in line.lower()] == []
-    one = measure(config, "one", checkpoint)
+    one, plain = measure(config, "one", checkpoint, *hubness), measure(config, "plain", checkpoint)
     assert json.loads(out.read_text()) == pytest.approx(one, abs=1e-3)
-    assert factory.metrics(trained)[-1] == pytest.approx(one, abs=1e-3)
+    assert factory.metrics(trained)[-1] == pytest.approx(plain, abs=1e-3)
+    assert one != plain
     assert (config.parent / "t2" / "ranked_gallery.png").exists()
     assert not (config.parent / ".dist_test").exists()
 
