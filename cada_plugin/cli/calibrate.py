@@ -20,6 +20,7 @@ from cada_plugin.apis import Retriever, load_retriever
 from cada_plugin.checkpoints.io import shipped_path
 from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job
 from cada_plugin.cli.running import run_command
+from cada_plugin.datasets import TextPersonDataset
 from cada_plugin.engine.start import evaluate_split
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.calibration import Calibration, calibrate, calibration_path, reliability, scored_pairs
@@ -99,6 +100,10 @@ def _judged_phrases(retriever: Retriever, config: Config, split: str) -> tuple[n
     if getattr(retriever.model, "loss_phrases", None) is None:
         return None
     dataset = DATASETS.build({**config[f"{split}_dataloader"].dataset, "pipeline": []})
+    if not isinstance(dataset, TextPersonDataset):
+        raise ConfigError(
+            f"the phrases of a {type(dataset).__name__} cannot be calibrated: calibrate on a data set of the plugin"
+        )
     records = dataset.records[:_MOST_CAPTIONS]
     encoded = [retriever.tokenizer.encode(record["captions"][0]) for record in records]
     opposites = Opposites(one.words for one in encoded)
@@ -108,12 +113,8 @@ def _judged_phrases(retriever: Retriever, config: Config, split: str) -> tuple[n
     for record, one in zip(progress_bar(records, desc="judging phrases", delay=2, leave=False), encoded, strict=True):
         words = one.words[: max(one.word_index) + 1]  # those that have a token
         spans = phrase_spans(lexicon_tags(words))
-        false_words, falsified = list(words), []
-        for start, stop in spans:
-            false = opposites.falsify_span(words, start, stop)
-            if false is not None and all(false != words[a:b] for a, b in spans):  # true elsewhere in the caption
-                false_words[start:stop] = false
-                falsified.append((start, stop))
+        false_words, changed = opposites.falsify_spans(words, spans)
+        falsified = [span for span, is_false in zip(spans, changed, strict=True) if is_false]
         other = retriever.tokenizer.encode(" ".join(false_words))
         if not falsified or max(other.word_index) + 1 != len(words):  # cut, or split into other words
             continue

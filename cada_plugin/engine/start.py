@@ -178,7 +178,7 @@ def evaluate_split(config: Config, checkpoint: str, split: str, amp: bool = Fals
         raise ConfigError(f"the config has no {split}_dataloader: give it one with a labelled split")
     config.test_dataloader, config.test_evaluator = loader, {"type": "cada_plugin.TextToImageRetrieval"}
     config.custom_hooks = []  # they would draw, or test other weights, as EMAHook does
-    config.test_cfg.hubness = None
+    config.test_cfg.pop("hubness", None)
     runner = _test_runner(config, checkpoint, amp)
     runner.test()
     (metric,) = runner.test_evaluator.metrics

@@ -80,6 +80,19 @@ class Opposites:
                 return _with_articles(changed, (places[k],))
         return None
 
+    def falsify_spans(self, words: list[str], spans: list[tuple[int, int]]) -> tuple[list[str], list[bool]]:
+        """A copy of a true caption with as many of its phrases false as can be, and for each of its phrases whether the
+        copy has it false. A phrase stays as it is if no word of it has an opposite, or if what it became is true
+        elsewhere in the caption."""
+        true = [words[start:end] for start, end in spans]
+        copy, changed = list(words), []
+        for start, end in spans:
+            false = self.falsify_span(words, start, end)
+            changed.append(false is not None and false not in true)
+            if changed[-1]:
+                copy[start:end] = false
+        return copy, changed
+
     def falsify_span(self, words: list[str], start: int, end: int) -> list[str] | None:
         """The words of a phrase [start, end) of a true caption, one of them replaced so that the phrase is false; None
         if no word of it has an opposite. Where the rest of the caption has an opposite, it is as likely taken as any

@@ -280,14 +280,14 @@ class FalsifyPhrases(_Falsifying):
         for word, phrase in zip(encoded.word_index, item["phrase_index"], strict=True):
             if phrase >= 0:
                 words_of.setdefault(phrase, []).append(word)
-        spans = {phrase: (min(found), max(found) + 1) for phrase, found in words_of.items()}
-        true = {tuple(encoded.words[start:end]) for start, end in spans.values()}
-        words, phrase_of = list(encoded.words), {}
-        for phrase, (start, end) in spans.items():
-            false = self.opposites.falsify_span(encoded.words, start, end)
-            if false is not None and tuple(false) not in true:
-                words[start:end] = false
-                phrase_of.update(dict.fromkeys(range(start, end), phrase))
+        spans = [(min(found), max(found) + 1) for found in words_of.values()]
+        words, changed = self.opposites.falsify_spans(encoded.words, spans)
+        phrase_of = {
+            word: phrase
+            for phrase, span, is_false in zip(words_of, spans, changed, strict=True)
+            if is_false
+            for word in range(*span)
+        }
         copy = self.tokenizer.encode(" ".join(words))
         same = len(copy.words) == len(words)  # or else it is not known which word is which
         index = [phrase_of.get(word, -1) if same else -1 for word in copy.word_index]
