@@ -216,6 +216,9 @@ def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
         assert [step for step in steps if step != falsify] == main_steps
         assert falsify in steps
         assert ours.model == main.model
+    elif variant.name == "nnn":
+        assert changed == {"test_cfg"}
+        assert ours.test_cfg == main.test_cfg | {"hubness": {"weight": 0.75, "neighbours": 128}}
     elif variant.name in BEYOND:
         assert (changed, model) == ({"model"}, BEYOND[variant.name])
         added = {
