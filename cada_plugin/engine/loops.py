@@ -67,8 +67,10 @@ class _RetrievalLoop(BaseLoop):
             rerank_topk = len(dataset)
         self.evaluator = evaluator if isinstance(evaluator, Evaluator) else runner.build_evaluator(evaluator)
         self.rerank_topk, self.cosine_weight, self.amp = rerank_topk, cosine_weight, amp
-        train = runner.cfg.get("train_dataloader") or {}
-        self.hubness = None if hubness is None else HubnessCorrection(train.get("dataset"), **hubness)
+        self.hubness = None
+        if hubness is not None:
+            train = runner.cfg.get("train_dataloader") or {}
+            self.hubness = HubnessCorrection(train.get("dataset"), **hubness)
 
     def run(self) -> dict[str, float]:
         """Evaluate the whole split and return its metrics."""
