@@ -111,6 +111,11 @@ class Retriever(BaseRetriever):
         """Whether the model has a trained match head, with which searches re-rank."""
         return self.model.can_match
 
+    @property
+    def judges_phrases(self) -> bool:
+        """Whether the model learnt to say of single phrases if they are true of an image."""
+        return getattr(self.model, "loss_phrases", None) is not None
+
     def fingerprint(self) -> str:
         """Model class, image size and a digest of all weights, by which galleries recognise their model."""
         return fingerprint(self.model, self.image_transforms)
@@ -295,7 +300,7 @@ class Retriever(BaseRetriever):
             encoded: the caption, as the tokenizer gives it.
             spans: the words [start, stop) of each phrase, of those that have a token.
         """
-        if getattr(self.model, "loss_phrases", None) is None:
+        if not self.judges_phrases:
             return None
         phrase_of = {word: number for number, span in enumerate(spans) for word in range(*span)}
         index = torch.tensor([[phrase_of.get(word, -1) for word in encoded.word_index]], device=self.device)

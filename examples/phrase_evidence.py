@@ -63,8 +63,8 @@ def evidence(retriever: Retriever, record: dict, tokens: torch.Tensor) -> dict[s
     with torch.no_grad():
         memory = model.image_memory(tokens)
         found: dict[str, list[float]] = {}
-        if getattr(model, "loss_phrases", None) is not None:
-            found["judged"] = model.phrase_logits(texts, index, memory)[0, : len(phrases)].tolist()
+        if retriever.judges_phrases:
+            found["judged"] = retriever.phrase_log_odds(encoded, spans, tokens).tolist()
         if model.itm_local_head is not None:
             means, _ = group_means(model.fuse(ids, texts.attention_mask, memory), index, len(phrases))
             logits = model.itm_local_head(means)[0]

@@ -97,7 +97,7 @@ def _curves(
 def _judged_phrases(retriever: Retriever, config: Config, split: str) -> tuple[np.ndarray, np.ndarray] | None:
     """The log-odds of phrases of a split with its pictures, and which of them are true: one caption of each picture,
     each phrase once as it is and once made false. None if the model judges no phrases."""
-    if getattr(retriever.model, "loss_phrases", None) is None:
+    if not retriever.judges_phrases:
         return None
     dataset = DATASETS.build({**config[f"{split}_dataloader"].dataset, "pipeline": []})
     if not isinstance(dataset, TextPersonDataset):

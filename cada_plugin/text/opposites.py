@@ -74,7 +74,7 @@ class Opposites:
             changed[a], changed[b] = words[b], words[a]
             return _with_articles(changed, (a, b))
         for k in torch.randperm(len(places)).tolist():
-            other = self._other(words[places[k]])
+            other = self._other([words[places[k]]])
             if other is not None:
                 changed[places[k]] = other
                 return _with_articles(changed, (places[k],))
@@ -95,31 +95,31 @@ class Opposites:
 
     def falsify_span(self, words: list[str], start: int, end: int) -> list[str] | None:
         """The words of a phrase [start, end) of a true caption, one of them replaced so that the phrase is false; None
-        if no word of it has an opposite. Where the rest of the caption has an opposite, it is as likely taken as any
-        other: "a black coat" of somebody with red shoes becomes "a red coat". Random, by torch's generator."""
+        if no word of it has an opposite. With probability ``SWAP`` the opposite comes from the rest of the caption, if
+        there is one: "a black coat" of somebody with red shoes becomes "a red coat". Random, by torch's generator."""
         phrase = words[start:end]
-        known = [word for word in phrase if word in _GROUP_OF]
         elsewhere = [word for word in (*words[:start], *words[end:]) if word in _GROUP_OF]
         for place in torch.randperm(len(phrase)).tolist():
             word = phrase[place]
             if word not in _GROUP_OF:
                 continue
             # "a white and white shirt" is no phrase that anybody writes
-            own = [word] + [other for other in known if _GROUP_OF[other][0] == _GROUP_OF[word][0]]
+            kind = _GROUP_OF[word][0]
+            own = [other for other in phrase if other in _GROUP_OF and _GROUP_OF[other][0] == kind]
             near = [other for other in elsewhere if all(_exclude(other, one) for one in own)]
             if near and torch.rand(()) < SWAP:
                 false = near[int(torch.randint(len(near), ()))]
             else:
-                false = self._other(*own)
+                false = self._other(own)
             if false is not None:
                 return [*phrase[:place], false, *phrase[place + 1 :]]
         return None
 
-    def _other(self, word: str, *others: str) -> str | None:
+    def _other(self, words: list[str]) -> str | None:
         """A word that excludes all of these, which are of one kind; None if there is none."""
-        kind = _GROUP_OF[word][0]
+        kind = _GROUP_OF[words[0]][0]
         candidates = self._words.get(kind, [])
-        allowed = [all(_exclude(one, candidate) for one in (word, *others)) for candidate in candidates]
+        allowed = [all(_exclude(one, candidate) for one in words) for candidate in candidates]
         weights = self._counts.get(kind, torch.zeros(0)) * torch.tensor(allowed)
         return candidates[int(torch.multinomial(weights, 1))] if len(candidates) and weights.sum() > 0 else None
 
