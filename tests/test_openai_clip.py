@@ -199,11 +199,11 @@ def check_embeddings(model: nn.Module, theirs: CLIP, vocabulary: int) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("wrap", [False, True])
-def test_clip_embeds_as_openai_does(ours, vocabulary, tmp_path, wrap):
+@pytest.mark.parametrize("key", [None, "model", "state_dict"])  # OpenAI's; IRRA's and HAM's; GA-DMS'
+def test_clip_embeds_as_openai_does(ours, vocabulary, tmp_path, key):
     theirs = shake(CLIP(vocabulary)).eval()
     state = theirs.state_dict() | {"logit_scale": torch.tensor(2.5), "context_length": torch.tensor(LENGTH)}
-    torch.save({"model": {f"module.{name}": x for name, x in state.items()}} if wrap else state, tmp_path / "clip.pt")
+    torch.save({key: {f"module.{name}": x for name, x in state.items()}} if key else state, tmp_path / "clip.pt")
     model = ours("CLIPRetriever", **CLIP_LOSS)
     report = load_checkpoint(model, tmp_path / "clip.pt", strict=True)
     assert (report.format, report.dropped) == ("openai-clip", ["context_length"])

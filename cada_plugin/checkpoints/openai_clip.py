@@ -3,7 +3,7 @@
 OpenAI's file, OpenCLIP's and person pre-training name their parts ``visual.*`` and ``transformer.*``. The published
 IRRA and RDE hold the same below ``base_model.`` and add parts of their own, which become those of our ``IRRA`` and
 ``RDE``. Our encoders have the names of transformers' CLIP. The names were looked up in the public model classes
-(openai/CLIP, anosorae/IRRA, QinYang79/RDE).
+(openai/CLIP, anosorae/IRRA, QinYang79/RDE); the person pre-training of LUPerson-MLLM, HAM and GA-DMS has those of IRRA.
 """
 
 import re
