@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -53,6 +54,21 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)  # also over an empty folder
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def content_digest(path: Path) -> str:
+    """A digest of the content of a file, or of all files of a folder with their names in it.
+
+    Raises:
+        OSError: something cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        digest.update(f"{file.relative_to(path)} {file.stat().st_size} ".encode())
+        with open(file, "rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def write_json(path: Path, content: object) -> None:

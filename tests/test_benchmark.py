@@ -432,10 +432,14 @@ def test_given_checkpoints_and_other_test_sets(first, folder, capfd):
     other = read(out)
     assert cells(page, "On other test sets", "model") == ["model", "other", "tiny"]
     assert cells(page, "On other test sets", "tiny")[1] == f"{other['t2i/R1']:.2f} / {other['t2i/mAP']:.2f}"
-    # another checkpoint in the place of the first
+    # the same checkpoint under another name, and another in the place of the first
     capfd.readouterr()
-    assert run(folder, "tiny.py", "--test-only", first.out / "tiny" / "seed0" / "epoch_1.pth", "--out", "given") == 2
-    assert "holds results of" in capfd.readouterr().err
+    tested = (folder / "given" / "tiny" / "given" / "metrics.json").stat().st_mtime_ns
+    shutil.copy(checkpoints[0], folder / "moved.pth")
+    assert run(folder, "tiny.py", "--test-only", "moved.pth", "--out", "given") == 0
+    assert (folder / "given" / "tiny" / "given" / "metrics.json").stat().st_mtime_ns == tested
+    assert run(folder, "tiny.py", "--test-only", checkpoints[1], "--out", "given") == 2
+    assert f"given/tiny/given holds results of {checkpoints[0].resolve()}" in capfd.readouterr().err
 
 
 # ---------------------------------------------------------------- variants

@@ -13,7 +13,7 @@ from cada_plugin.benchmark.charts import draw_accuracy, draw_cost
 from cada_plugin.benchmark.records import read_records
 from cada_plugin.benchmark.report import collect, write_reports
 from cada_plugin.errors import ConfigError
-from cada_plugin.files import writable_file, writable_folder
+from cada_plugin.files import content_digest, writable_file, writable_folder
 
 
 @pytest.fixture
@@ -172,3 +172,16 @@ def test_a_run_whose_folder_is_a_file(plan):
     plan.rows[1].runs[1].folder.write_text("")
     with pytest.raises(ConfigError, match=r"--out cannot be written to .*two/seed1"):
         plan.prepare()
+
+
+def test_a_checkpoint_is_known_by_its_content(tmp_path):
+    for folder in ("one", "same", "renamed"):
+        (tmp_path / folder / "inner").mkdir(parents=True)
+    files = ("one/a.bin", "one/inner/b.bin", "same/a.bin", "same/inner/b.bin", "renamed/a.bin", "renamed/inner/c.bin")
+    for path in files:
+        (tmp_path / path).write_bytes(b"weights")
+    assert content_digest(tmp_path / "one") == content_digest(tmp_path / "same")
+    assert content_digest(tmp_path / "one") != content_digest(tmp_path / "renamed")
+    assert content_digest(tmp_path / "one" / "a.bin") == content_digest(tmp_path / "renamed" / "inner" / "c.bin")
+    (tmp_path / "same" / "a.bin").write_bytes(b"Weights")  # as long as before
+    assert content_digest(tmp_path / "one") != content_digest(tmp_path / "same")

@@ -28,7 +28,7 @@ from cada_plugin.datasets.procedural.partial import is_procedural
 from cada_plugin.engine.config import SETTINGS, override, settings_of
 from cada_plugin.engine.start import prepare, use_amp
 from cada_plugin.errors import CheckpointError, ConfigError
-from cada_plugin.files import replacing, writable_file, writable_folder
+from cada_plugin.files import content_digest, replacing, writable_file, writable_folder
 from cada_plugin.integrations.any_config import read_any_config
 
 
@@ -207,8 +207,9 @@ def _start_weights(config: Config) -> Path | None:
 
 
 def checkpoint_note(path: Path) -> dict:
-    """Path and modification time, which identify a checkpoint without reading it."""
-    return {"checkpoint": str(path.resolve()), "modified_ns": path.stat().st_mtime_ns}
+    """Where a checkpoint is, and a digest of its content, by which it is recognised when it has been moved, copied or
+    installed again."""
+    return {"checkpoint": str(path.resolve()), "digest": content_digest(path)}
 
 
 def set_name(test_set: dict) -> str:
@@ -385,7 +386,7 @@ def _check_same_checkpoint(run: Run) -> None:
     if run.given is None or not (records := run.records()).tested:
         return
     there, now = records.notes, checkpoint_note(run.given)
-    if any(there.get(key) != value for key, value in now.items()):
+    if there.get("digest") != now["digest"]:
         same = there["checkpoint"] == now["checkpoint"]
         what = f"{now['checkpoint']} as it was before it changed" if same else there["checkpoint"]
         raise ConfigError(f"{run.folder} holds results of {what}: choose another --out, or delete that folder")

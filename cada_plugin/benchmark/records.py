@@ -153,7 +153,7 @@ def _read_partial(path: Path) -> dict[str, float]:
 
 def _read_notes(path: Path) -> dict[str, Any]:
     content = _read_json(path)
-    readers = {"checkpoint": _text, "modified_ns": _count, "train_seconds": _seconds, "test_seconds": _seconds}
+    readers = {"checkpoint": _text, "digest": _text, "train_seconds": _seconds, "test_seconds": _seconds}
     notes = {key: reader(content, key) for key, reader in readers.items() if key in content}
     if not notes:
         raise _Damaged(f"has none of {', '.join(readers)}")
