@@ -25,6 +25,13 @@ IRRA = {"num_classes": 4, "loss_sdm": {"type": "SDMLoss"}, "loss_id": {"type": "
 MODELS_OF_THE_TABLE = {
     "CADA": {"type": "CADA", **FUSION, "loss_atp": {"type": "MatchingLoss"}},
     "CADA without match head": {"type": "CADA", **FUSION, "loss_global": {"type": "GlobalAssociationLoss"}},
+    "CADA that asks phrases": {
+        "type": "CADA",
+        **FUSION,
+        "loss_atp": {"type": "MatchingLoss"},
+        "loss_phrases": {"type": "PhraseMatchingLoss"},
+        "phrase_weight": 2.0,
+    },
     "BLIP": {"type": "BLIP", **FUSION, **ITC, **ITM},
     "CLIP loss": {"type": "CLIPRetriever", **DUAL, **ITC},
     "IRRA": {"type": "IRRA", **DUAL, **IRRA, "loss_irr": {"type": "MaskedAttributeLoss", "weight": 1.0}},

@@ -445,3 +445,48 @@ def test_match_logits_depend_on_the_pair_alone(tiny_model, tiny_batch, grouping)
 def test_model_without_atp_does_not_re_rank(tiny_model):
     assert tiny_model().can_match
     assert not tiny_model(loss_atp=None).can_match
+
+
+@torch.no_grad()
+def test_matching_adds_the_mean_evidence_of_the_phrases(tiny_model, tiny_batch):
+    """Two of the texts ask one image, and one text has no phrase."""
+    inputs = tiny_batch()["inputs"]
+    plain, asking = (tiny_model(**JUDGES, phrase_weight=weight).eval() for weight in (0.0, 0.7))
+    images, texts = plain(inputs, mode="predict")
+    memory, of_text = plain.image_memory(images.tokens), torch.tensor([0, 3, 3, 1])
+    phrases = inputs["phrase_index"].clone()
+    phrases[2] = -1
+    expected = plain.match(texts, memory, of_text)
+    for row in (0, 1, 3):
+        one = plain.image_memory(images.tokens[of_text[row : row + 1]])
+        judged = [alone(plain, texts.input_ids[row], phrases[row], k, one) for k in range(int(phrases[row].max()) + 1)]
+        expected[row] += 0.7 * sum(logits[1] - logits[0] for logits in judged) / len(judged)
+    found = asking.match(texts, memory, of_text, phrases)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_phrases_to_match_are_found_in_the_ids(tiny_model, tiny_batch):
+    images = tiny_batch()["inputs"]["images"][:1]
+    tokenizer = {"type": "CaptionTokenizer", "vocab": "procedural"}
+    model = tiny_model(**JUDGES, phrase_weight=1.0, tokenizer=tokenizer).eval()
+    memory = model.image_memory(model.encode_image(images).tokens)
+    for caption, index in (("he wears a red coat", [-1, -1, -1, -1, 0, 0, -1]), ("he is there", None)):
+        ids = torch.tensor([model.tokenizer.encode(caption).input_ids])
+        text = model.encode_text(ids, torch.ones_like(ids, dtype=torch.bool))
+        given = torch.full_like(ids, -1) if index is None else torch.tensor([index])
+        found, expected = (model.match(text, memory, torch.tensor([0]), *more) for more in ((), (given,)))
+        assert torch.equal(found, expected)
+        plain = super(type(model), model).match(text, memory, torch.tensor([0]))
+        assert torch.equal(found, plain) == (index is None)
+
+
+@pytest.mark.parametrize("weight", [-1.0, True, "1", float("nan"), float("inf")])
+def test_an_impossible_weight_of_phrases_is_refused(tiny_model, weight):
+    with pytest.raises(ConfigError, match=r"phrase_weight=.*: use a number from 0"):
+        tiny_model(**JUDGES, phrase_weight=weight)
+
+
+def test_phrases_are_asked_of_a_model_that_learnt_them(tiny_model):
+    with pytest.raises(ConfigError, match=r"phrase_weight=0\.5 asks .*: set loss_phrases, or phrase_weight=0"):
+        tiny_model(phrase_weight=0.5)

@@ -12,6 +12,7 @@ from conftest import TOKENIZER
 from cada_plugin.datasets.cache import cache_dir
 from cada_plugin.datasets.transforms import EncodeCaptions, TagAttributes
 from cada_plugin.errors import ConfigError, MissingExtraError
+from cada_plugin.portable.phrases import lexicon_tags, phrase_numbers
 from cada_plugin.registry import TASK_UTILS
 from cada_plugin.text import (
     CaptionTokenizer,
@@ -282,6 +283,18 @@ def test_phrases_equal_a_naive_parser():
     for _ in range(500):
         tags = generator.choices(["JJ", "CC", "NN", "NNS", "NNP", "DT"], k=generator.randrange(12))
         assert phrase_spans(tags) == naive_phrases(tags)
+
+
+def test_phrases_found_in_pieces_are_those_of_the_words(tokenizer):
+    """Of any words, marks and hyphens, but for a hyphen between spaces and a last word that is cut."""
+    generator = random.Random(0)
+    words = ["a", "red", "t-shirt", "blue-and-white", "man's", "coat", "and", "qxz", "jeans", "5", "shirts,", "don't."]
+    for _ in range(300):
+        encoded = tokenizer.encode(" ".join(generator.choices(words, k=generator.randrange(1, 14))))
+        spans = enumerate(phrase_spans(lexicon_tags(encoded.words)))
+        number_of = {word: number for number, span in spans for word in range(*span)}
+        expected = [number_of.get(word, -1) for word in encoded.word_index]
+        assert phrase_numbers(tokenizer.decode(encoded.input_ids)) == expected
 
 
 # Cache of tags

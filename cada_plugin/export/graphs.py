@@ -6,7 +6,7 @@ and values, so that no shape depends on the data. The numbers are those of the m
 - *image*: ``images`` (B, 3, H, W) uint8 RGB, resized -> ``embed`` (B, D), ``tokens`` (B, S, C);
 - *text*: ``input_ids`` (Q, T) int64, ``attention_mask`` (Q, T) bool -> ``embed`` (Q, D);
 - *match*: ``input_ids`` and ``attention_mask`` (P, T), ``image_tokens`` (I, S, C), ``images`` (P,) int64 -> ``logits``
-  (P,), of text p with image ``images[p]``.
+  (P,), of text p with image ``images[p]``; and ``phrase_index`` (P, T) int64, if the model has a ``phrase_weight``.
 
 A model that does not re-rank has no match graph, and its image graph gives no tokens. B, Q, P, I and T are dynamic. An
 encoder that asks for ``len(images)`` in place of ``images.shape[0]`` makes B a constant, and is refused.
@@ -52,9 +52,22 @@ class _MatchGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, image_tokens: Tensor, images: Tensor) -> tuple[Tensor]:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        image_tokens: Tensor,
+        images: Tensor,
+        phrase_index: Tensor | None = None,
+    ) -> tuple[Tensor]:
         texts = TextFeatures(None, input_ids, attention_mask)
-        return (self.model.match(texts, self.model.image_memory(image_tokens), images).float(),)
+        phrases = {} if phrase_index is None else {"phrase_index": phrase_index}
+        return (self.model.match(texts, self.model.image_memory(image_tokens), images, **phrases).float(),)
+
+
+def asks_phrases(model: TextImageRetriever) -> bool:
+    """Whether matching needs to know the phrases of a text."""
+    return getattr(model, "phrase_weight", 0.0) > 0
 
 
 @dataclass(frozen=True)
@@ -93,17 +106,15 @@ def export_graphs(model: TextImageRetriever, image_size: tuple[int, int]) -> lis
         with torch.no_grad():
             inputs = model.data_preprocessor({"inputs": {"images": images[:2]}}, False)["inputs"]
             tokens = model.encode_image(inputs["images"]).tokens
+        texts = {"input_ids": ids, "attention_mask": mask}
+        if asks_phrases(model):
+            texts["phrase_index"] = torch.tensor([-1, 0, 0, 1, -1]).repeat(_EXAMPLES, 1)
         wanted.append(
             (
                 "match",
                 _MatchGraph(model),
-                {"input_ids": ids, "attention_mask": mask, "image_tokens": tokens, "images": torch.tensor([0, 1, 0])},
-                {
-                    "input_ids": {0: "P", 1: "T"},
-                    "attention_mask": {0: "P", 1: "T"},
-                    "image_tokens": {0: "I"},
-                    "images": {0: "P"},
-                },
+                {**texts, "image_tokens": tokens, "images": torch.tensor([0, 1, 0])},
+                {**{name: {0: "P", 1: "T"} for name in texts}, "image_tokens": {0: "I"}, "images": {0: "P"}},
             )
         )
     outputs = {

@@ -29,6 +29,7 @@ class Manifest:
         embed_dim: size D of the embeddings.
         can_match: whether there is a match head.
         rerank_topk, cosine_weight: of stage 2.
+        asks_phrases: whether the match graph needs the phrases of a caption.
         tokenizer: ``rules`` (``wordpiece`` or ``clip``), ``max_words``, ``max_length``, ``end_id``.
         precision: ``fp32`` or ``int8``.
         version: of the plugin that wrote the folder.
@@ -44,6 +45,7 @@ class Manifest:
     can_match: bool
     rerank_topk: int
     cosine_weight: float
+    asks_phrases: bool
     tokenizer: dict
     precision: str
     version: str

@@ -19,6 +19,7 @@ from cada_plugin.export.onnx_header import FINGERPRINT, OPSET, read_header
 from cada_plugin.portable.calibration import Calibration
 from cada_plugin.portable.captions import CLIPFile, WordPieceFile
 from cada_plugin.portable.features import Hit, ImageFeatures, TextFeatures
+from cada_plugin.portable.phrases import phrase_numbers
 from cada_plugin.portable.pixels import resized
 from cada_plugin.retrieval.base_retriever import BaseRetriever, ImageInput, to_picture
 from cada_plugin.retrieval.encoded_images import EncodedImages
@@ -126,6 +127,10 @@ class OnnxRetriever(BaseRetriever):
             shape = len(ids), len(tokens)
             pairs = np.stack(np.divmod(np.arange(shape[0] * shape[1]), shape[1]), 1)
         pairs = np.asarray(pairs)
+        fields = {"input_ids": ids, "attention_mask": mask}
+        if self.manifest.asks_phrases:
+            decode = self.tokenizer.decode
+            fields["phrase_index"] = np.array([phrase_numbers(decode(row)) for row in ids.tolist()], np.int64)
         order = np.lexsort((pairs[:, 0], pairs[:, 1]))  # by image, whose keys and values are computed once in a call
         logits = np.empty(len(pairs), np.float32)
         for start in range(0, len(order), _MAX_PAIRS):
@@ -135,8 +140,7 @@ class OnnxRetriever(BaseRetriever):
             length = int(mask[text].sum(1).max())
             logits[some] = self._run(
                 "match",
-                input_ids=ids[text, :length],
-                attention_mask=mask[text, :length],
+                **{name: field[text, :length] for name, field in fields.items()},
                 image_tokens=tokens[rows].astype(np.float32, copy=False),
                 images=image.astype(np.int64),
             )[0]

@@ -13,7 +13,8 @@ Shape letters: B pairs of this process, A pairs of all processes, T text tokens,
 """
 
 from collections.abc import Sequence
-from math import isfinite
+from functools import lru_cache
+from math import inf, isfinite
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,9 @@ from cada_plugin.models.negatives import hardest_negatives, sampled_negatives, s
 from cada_plugin.models.pair_queue import PairQueue
 from cada_plugin.models.renamed import accept_old_names
 from cada_plugin.models.retriever import TextFeatures
+from cada_plugin.portable.phrases import phrase_numbers
 from cada_plugin.registry import MODELS, build_part
+from cada_plugin.text import CaptionTokenizer
 
 NEGATIVES = ("hardest", "sampled")
 RELEASED_GROUPING = {"type": "PositionGroups", "num_groups": 2}
@@ -53,6 +56,9 @@ class CADA(FusionRetriever):
         loss_ara: see ``MaskedAttributeLoss``; None leaves ARA out.
         loss_phrases: see ``PhraseMatchingLoss``. With it the model also says of each attribute phrase alone whether it
             is true of an image (:meth:`phrase_logits`). Needs ``TagAttributes`` and ``FalsifyPhrases`` in the pipeline.
+        phrase_weight: :meth:`match` adds this many times the mean log-odds of the phrases of a caption to its match
+            logit, which takes about as long again. The phrases are those of the plugin's word list. Needs
+            ``loss_phrases``; 0 asks captions as a whole alone.
         loss_alignment: see ``QuotaAlignmentLoss``: aligns the projections of patches and words of true pairs.
         queue_size: number of pairs of earlier steps that ``loss_global`` contrasts with those of the batch, see
             :class:`~cada_plugin.models.pair_queue.PairQueue`. Released: 0.
@@ -79,6 +85,7 @@ class CADA(FusionRetriever):
         loss_atp: dict | None = None,
         loss_ara: dict | None = None,
         loss_phrases: dict | None = None,
+        phrase_weight: float = 0.0,
         loss_alignment: dict | None = None,
         queue_size: int = 0,
         grouping: dict | None = RELEASED_GROUPING,
@@ -125,6 +132,8 @@ class CADA(FusionRetriever):
                 raise ConfigError("loss_phrases needs the fusion decoder of ATP, and loss_atp is None: set one of them")
             self.itm_phrase_head = nn.Linear(self.text_encoder.width, 2)
             init_bert_weights(self.itm_phrase_head)
+        _check_phrase_weight(phrase_weight, loss_phrases)
+        self.phrase_weight = phrase_weight
         if lora is not None:
             parts = (self.visual_encoder, self.text_encoder, self.text_decoder)
             add_low_rank([part for part in parts if part is not None], lora)
@@ -241,14 +250,19 @@ class CADA(FusionRetriever):
         return self.loss_alignment(patches, words, is_word)
 
     def _phrase_logits(
-        self, input_ids: Tensor, phrase_index: Tensor, memory: ImageMemory, places: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        phrase_index: Tensor,
+        memory: ImageMemory,
+        places: Tensor | None = None,
+        images: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Logits (P, G, 2) of the phrases of P texts, each read alone, and which of the phrases exist (P, G).
-        ``places`` are those of the tokens of phrases, if they are known."""
+        ``places`` are those of the tokens of phrases, if they are known; ``images`` (P,) is the image of each text."""
         # (P, T, T); what tokens outside of phrases attend to does not matter, as their states are not read
         alone = phrase_index[:, :, None] == phrase_index[:, None, :]
         places = places_of(phrase_index >= 0) if places is None else places
-        states = self.fuse(input_ids, alone, memory, places=places)  # (P, T, C)
+        states = self.fuse(input_ids, alone, memory, images, places=places)  # (P, T, C)
         means, exists = group_means(states, phrase_index, input_ids.shape[1] - 2)
         return self.itm_phrase_head(means), exists
 
@@ -268,6 +282,27 @@ class CADA(FusionRetriever):
             raise ConfigError("this model judges no phrases: it was built without loss_phrases")
         logits, exists = self._phrase_logits(texts.input_ids, phrase_index, memory)
         return (logits[..., 1] - logits[..., 0]).float() * exists
+
+    def match(
+        self, texts: TextFeatures, memory: ImageMemory, images: Tensor, phrase_index: Tensor | None = None
+    ) -> Tensor:
+        """Raw match logits (P,), with the evidence of the phrases if there is a ``phrase_weight``.
+
+        Args:
+            phrase_index: (P, T) long, as in :meth:`phrase_logits`. By default the phrases are found by word list.
+        """
+        logits = super().match(texts, memory, images)
+        if not self.phrase_weight:
+            return logits
+        ids = texts.input_ids
+        if phrase_index is None:
+            phrase_index = torch.tensor([_phrases_of(self.tokenizer, tuple(row)) for row in ids.tolist()])
+            if not (phrase_index >= 0).any():
+                return logits
+            phrase_index = phrase_index.to(ids.device)
+        each, exists = self._phrase_logits(ids, phrase_index, memory, images=images)
+        log_odds = (each[..., 1] - each[..., 0]).float() * exists  # (P, G)
+        return logits + self.phrase_weight * log_odds.sum(1) / exists.sum(1).clamp_min(1)
 
     def choose_negatives(self, own: Tensor, others: Tensor, same: Tensor) -> Tensor:
         if self.negatives == "hardest":
@@ -292,8 +327,24 @@ class CADA(FusionRetriever):
         return start + (end - start) * self.progress
 
 
+@lru_cache(maxsize=1 << 16)
+def _phrases_of(tokenizer: CaptionTokenizer, ids: tuple[int, ...]) -> list[int]:
+    """The phrase of each token; in re-ranking, the same caption is asked for with many images."""
+    return phrase_numbers(tokenizer.decode(list(ids)))
+
+
 def _wide(x: Tensor, width: int, value: int) -> Tensor:
     return F.pad(x, (0, width - x.shape[1]), value=value)
+
+
+def _check_phrase_weight(weight: float, loss_phrases: dict | None) -> None:
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < inf:
+        raise ConfigError(f"phrase_weight={weight!r}: use a number from 0, such as 1.0")
+    if weight and loss_phrases is None:
+        raise ConfigError(
+            f"phrase_weight={weight} asks for the evidence of phrases, which a model learns with loss_phrases: set "
+            "loss_phrases, or phrase_weight=0"
+        )
 
 
 def _check_options(

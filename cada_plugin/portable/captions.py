@@ -115,6 +115,10 @@ class _FromFile(CaptionRules):
 class WordPieceFile(_FromFile):
     """Of a model with ``CaptionTokenizer``."""
 
+    def decode(self, ids: list[int]) -> list[str]:
+        """The word pieces of ids."""
+        return [self._tokenizer.id_to_token(number) for number in ids]
+
 
 class CLIPFile(CLIPRules, _FromFile):
     """Of a model with ``CLIPCaptionTokenizer``."""

@@ -9,6 +9,7 @@ from importlib import resources
 _CODES = {"JJ": "J", "CC": "C", "NN": "N", "NNS": "S"}
 _PHRASE = re.compile(r"(?:JC?)*N?S?")
 _ARTICLES = frozenset({"a", "an", "the", "his", "her", "their", "its", "this", "that", "these", "those"})
+_JOINERS = ("-", "'")
 _PUNCTUATION = re.compile(r"[^\w\s]")
 
 
@@ -34,6 +35,34 @@ def phrase_spans(tags: Sequence[str]) -> list[tuple[int, int]]:
     """
     coded = "".join(_CODES.get(tag, "o") for tag in tags)
     return [match.span() for match in _PHRASE.finditer(coded) if match.end() > match.start()]
+
+
+def phrase_numbers(pieces: Sequence[str]) -> list[int]:
+    """The number of the attribute phrase that each WordPiece of a caption is in, from 0, and -1 outside of phrases.
+
+    The words are put together again from the pieces; hyphens and apostrophes join what stands beside them.
+
+    >>> phrase_numbers(["[CLS]", "a", "pale", "t", "-", "shirt", "and", "jean", "##s", "[SEP]"])
+    [-1, -1, 0, 0, 0, 0, -1, 1, 1, -1]
+    """
+    words: list[str] = []
+    word_of = []
+    joins = False
+    for place, piece in enumerate(pieces):
+        joiner = piece in _JOINERS and 0 < place < len(pieces) - 1 and _is_word(pieces[place - 1], pieces[place + 1])
+        if words and (joiner or joins or piece.startswith("##")):
+            words[-1] += piece.removeprefix("##")
+        else:
+            words.append(piece)
+        joins = joiner
+        word_of.append(len(words) - 1)
+    spans = enumerate(phrase_spans(lexicon_tags(words)))
+    number_of = {word: number for number, span in spans for word in range(*span)}
+    return [number_of.get(word, -1) for word in word_of]
+
+
+def _is_word(*pieces: str) -> bool:
+    return all(_PUNCTUATION.match(piece.removeprefix("##")) is None for piece in pieces)
 
 
 def without_words(words: Sequence[str], start: int, stop: int) -> str:
