@@ -9,10 +9,13 @@ phrase are compared, those that the model has:
 - *judged*: the phrase read alone by the head for phrases (``loss_phrases``);
 - *group*: the phrase within the caption, by the head for groups of tokens;
 - *asked alone*: the match logit of the phrase as the whole sentence;
-- *left out*: how much the match logit falls without the phrase.
+- *left out*: how much the match logit falls without the phrase;
+- *what it is about*, for comparison: the share of true phrases among all that speak of the same attributes. It never
+  looks at a picture.
 
-Reported are the area under the curve for true against false phrases (0.5 is chance), and how often the phrase with the
-least evidence is a false one, among captions that have both kinds.
+Reported are the area under the curve for true against false phrases (0.5 is chance); the same within phrases that speak
+of the same attributes, such as the colour and the kind of shoes, which only a picture can tell apart; and how often the
+phrase with the least evidence is a false one, among captions that have true and false ones.
 """
 
 import sys
@@ -33,21 +36,50 @@ from cada_plugin.progress import progress_bar
 from cada_plugin.tables import markdown_table
 
 
+def phrase_claims(record: dict) -> list[dict]:
+    """What each phrase of the first caption of a record says, attribute by attribute."""
+    return [claims_of_phrase(record["claims"][0], phrase["unit"]) for phrase in record["phrases"][0]]
+
+
 def phrase_truths(record: dict, other: dict) -> list[bool]:
     """Whether each phrase of the first caption of a record is true of another person."""
-    truths = []
-    for phrase in record["phrases"][0]:
-        claims = claims_of_phrase(record["claims"][0], phrase["unit"])
-        truths.append(all(other["attributes"][slot] in values for slot, values in claims.items()))
-    return truths
+    return [
+        all(other["attributes"][slot] in values for slot, values in claims.items()) for claims in phrase_claims(record)
+    ]
 
 
 def area_under_curve(scores: Sequence[float], true: Sequence[bool]) -> float:
     """How often a true one has the higher score than a false one; equal scores count half."""
+    return area_within(scores, true, [0] * len(scores))
+
+
+def area_within(scores: Sequence[float], true: Sequence[bool], about: Sequence) -> float:
+    """The same over all pairs of a true and a false one that are about the same."""
     scores, true = np.asarray(scores), np.asarray(true)
-    low, high = np.sort(scores[~true]), scores[true]
-    wins = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
-    return float(wins.sum() / (2 * len(low) * len(high)))
+    members: dict = {}
+    for place, what in enumerate(about):
+        members.setdefault(what, []).append(place)
+    wins = pairs = 0.0
+    for places in members.values():
+        low, high = np.sort(scores[places][~true[places]]), scores[places][true[places]]
+        wins += (np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")).sum() / 2
+        pairs += len(low) * len(high)
+    return float(wins / pairs)
+
+
+def shares(true: Sequence[bool], about: Sequence) -> list[float]:
+    """For each phrase the share of true ones among those that are about the same."""
+    found: dict = {}
+    for is_true, what in zip(true, about, strict=True):
+        found.setdefault(what, []).append(is_true)
+    return [float(np.mean(found[what])) for what in about]
+
+
+def least_is_false(scores: Sequence[float], true: Sequence[bool], lengths: Sequence[int]) -> float:
+    """How often the phrase with the least score is a false one, among captions with true and false ones."""
+    ends = np.cumsum(lengths)[:-1]
+    each = zip(np.split(np.asarray(scores), ends), np.split(np.asarray(true), ends), strict=True)
+    return float(np.mean([not true[values.argmin()] for values, true in each if true.any() and not true.all()]))
 
 
 def evidence(retriever: Retriever, record: dict, tokens: torch.Tensor) -> dict[str, list[float]]:
@@ -90,25 +122,30 @@ def main(config: str, checkpoint: str, captions: int = 1000) -> None:
     cosine = embed @ np.asarray(gallery.embed).T
     people = np.array([record["id"] for record in records])
     true: list[bool] = []
+    about: list[tuple] = []
+    lengths: list[int] = []
     scores: dict[str, list[float]] = {}
-    lowest: dict[str, list[bool]] = {}
-    chance = []
     for number, record in enumerate(progress_bar(records[:captions], desc="captions")):
         best = int(np.where(people == record["id"], -np.inf, cosine[number]).argmax())
-        truths = phrase_truths(record, records[best])
-        true += truths
+        true += phrase_truths(record, records[best])
+        about += [tuple(sorted(claims)) for claims in phrase_claims(record)]
+        lengths.append(len(record["phrases"][0]))
         for kind, values in evidence(retriever, record, torch.as_tensor(gallery.tokens[best : best + 1])).items():
             scores.setdefault(kind, []).extend(values)
-            if any(truths) and not all(truths):
-                lowest.setdefault(kind, []).append(not truths[int(np.argmin(values))])
-        if any(truths) and not all(truths):
-            chance.append(1 - np.mean(truths))
+    scores["what it is about"] = shares(true, about)
     rows = [
-        [kind, f"{area_under_curve(x, true):.3f}", f"{100 * np.mean(lowest[kind]):.1f}"] for kind, x in scores.items()
+        [
+            kind,
+            f"{area_under_curve(x, true):.3f}",
+            f"{area_within(x, true, about):.3f}",
+            f"{100 * least_is_false(x, true, lengths):.1f}",
+        ]
+        for kind, x in scores.items()
     ]
-    rows.append(["chance", "0.500", f"{100 * np.mean(chance):.1f}"])
+    mixed = [part for part in np.split(np.asarray(true), np.cumsum(lengths)[:-1]) if part.any() and not part.all()]
+    rows.append(["chance", "0.500", "0.500", f"{100 * (1 - np.mean([part.mean() for part in mixed])):.1f}"])
     print(f"{len(true):,} phrases of {captions:,} captions, {100 * np.mean(true):.0f} % true of the wrong person")
-    print(markdown_table(["evidence", "area under the curve", "least is false, %"], rows))
+    print(markdown_table(["evidence", "area under the curve", "about the same", "least is false, %"], rows))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,15 @@ train_pipeline = [
     dict(type='MaskAttributes', tokenizer=tokenizer, unit='words', probability=0.3),
     dict(type='PackPersonInputs'),
 ]
+# for CADA that judges phrases one by one, with false copies of them too
+judging_pipeline = [
+    *__train,
+    dict(type='FalsifyCaption', tokenizer=tokenizer),
+    dict(type='TagAttributes', tagger=dict(type='LexiconTagger'), tokenizer=tokenizer),
+    dict(type='FalsifyPhrases', tokenizer=tokenizer),
+    dict(type='MaskAttributes', tokenizer=tokenizer, unit='words', probability=0.3),
+    dict(type='PackPersonInputs'),
+]
 # for models that mask nothing
 plain_pipeline = [
     *__train,

@@ -22,6 +22,14 @@ train_pipeline = [
     dict(type='MaskAttributes', tokenizer=tokenizer, unit='words', probability=0.4),
     dict(type='PackPersonInputs'),
 ]
+# for CADA that judges phrases one by one, with false copies of them too
+judging_pipeline = [
+    *__train,
+    dict(type='TagAttributes', tagger=dict(type='NLTKTagger'), tokenizer=tokenizer),
+    dict(type='FalsifyPhrases', tokenizer=tokenizer),
+    dict(type='MaskAttributes', tokenizer=tokenizer, unit='words', probability=0.4),
+    dict(type='PackPersonInputs'),
+]
 # for models that mask nothing, so that no caption has to be tagged
 plain_pipeline = [
     *__train,
