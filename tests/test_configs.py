@@ -168,6 +168,24 @@ def test_classifiers_have_the_published_number_of_people(name, classes):
         assert Config.fromfile(CONFIG_DIR / f"baselines/{baseline}_{name}.py").model.num_classes == classes
 
 
+@pytest.mark.parametrize("name", ["cuhk", "icfg", "rstp", "procedural"])
+def test_cada_plus_is_cada_with_what_helped(name):
+    plus, plain = (read_config(f"cada_{kind}{name}") for kind in ("plus_", ""))
+    assert plus.model == plain.model | {"loss_phrases": {"type": "PhraseMatchingLoss"}, "phrase_weight": 1.0}
+    hubness = {"weight": 0.75, "neighbours": 128}
+    for loop in ("val_cfg", "test_cfg"):
+        if plain[loop]:
+            halved = {"rerank_topk": plain[loop].rerank_topk // 2, "hubness": hubness}
+            assert plus[loop] == plain[loop] | halved
+    steps, before = (some.train_dataloader.dataset.pipeline for some in (plus, plain))
+    falsify = {"type": "FalsifyPhrases", "tokenizer": plain.model.tokenizer}
+    assert falsify in steps
+    assert [step for step in steps if step != falsify] == before
+    rest = {"model", "val_cfg", "test_cfg", "train_dataloader", "trained_weights"}
+    one, other = ({k: v for k, v in settings_of(some).items() if k not in rest} for some in (plus, plain))
+    assert one == other
+
+
 # ---------------------------------------------------------------- grids of variants
 
 
