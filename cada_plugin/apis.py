@@ -116,6 +116,11 @@ class Retriever(BaseRetriever):
         """Whether the model learnt to say of single phrases if they are true of an image."""
         return getattr(self.model, "loss_phrases", None) is not None
 
+    @property
+    def phrase_weight(self) -> float:
+        """Of the evidence of phrases in the match logit; 0 where the model does not ask for it."""
+        return getattr(self.model, "phrase_weight", 0.0)
+
     def fingerprint(self) -> str:
         """Model class, image size and a digest of all weights, by which galleries recognise their model."""
         return fingerprint(self.model, self.image_transforms)
@@ -407,6 +412,14 @@ def _calibration(retriever: Retriever, checkpoint: str | os.PathLike) -> Calibra
             "`cada calibrate`"
         )
         return None
+    for setting in ("cosine_weight", "phrase_weight"):
+        there, here = getattr(calibration, setting), getattr(retriever, setting)
+        if there != here:
+            logger.warning(
+                f"{path} was made with {setting}={there:g} and this config has {here:g}, which gives other scores: it "
+                "is not used. Make it again with `cada calibrate`"
+            )
+            return None
     return calibration
 
 

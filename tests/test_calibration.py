@@ -154,6 +154,16 @@ def test_the_shipped_weights_are_calibrated_and_other_weights_do_not_take_theirs
     assert "Make it again with `cada calibrate`" in caplog.text
 
 
+@pytest.mark.parametrize(("setting", "value"), [("cosine_weight", 3.0), ("phrase_weight", 0.5)])
+def test_a_calibration_of_other_scores_is_not_taken(tmp_path, caplog, setting, value):
+    shipped = load_retriever("cada_procedural")
+    torch.save(shipped.model.state_dict(), tmp_path / "mine.pth")
+    replace(shipped.calibration, **{setting: value}).save(tmp_path / "mine.calibration.json")
+    with caplog.at_level("WARNING"):
+        assert load_retriever("cada_procedural", tmp_path / "mine.pth").calibration is None
+    assert f"made with {setting}={value:g} and this config has" in caplog.text
+
+
 @pytest.mark.slow
 def test_the_command_writes_the_calibration_and_its_picture(tmp_path, capsys):
     weights = tmp_path / "mine.pth"
@@ -173,7 +183,8 @@ def test_the_command_writes_the_calibration_and_its_picture(tmp_path, capsys):
 def test_phrases_are_calibrated_where_the_model_judges_them(tmp_path, capsys):
     """With a head for phrases that is the head of whole captions, which is better than chance."""
     (tmp_path / "judges.py").write_text(
-        "_base_ = 'cada_plugin::cada_procedural.py'\nmodel = dict(loss_phrases=dict(type='PhraseMatchingLoss'))\n"
+        "_base_ = 'cada_plugin::cada_procedural.py'\n"
+        "model = dict(loss_phrases=dict(type='PhraseMatchingLoss'), phrase_weight=0.5)\n"
     )
     state, weights = load_retriever("cada_procedural").model.state_dict(), tmp_path / "judges.pth"
     for name in ("weight", "bias"):
@@ -188,7 +199,7 @@ def test_phrases_are_calibrated_where_the_model_judges_them(tmp_path, capsys):
     assert len(counts) == 2
     assert all(count % 2 == 0 and count > 400 for count in counts)  # as many true as false
     calibration = load_retriever(str(tmp_path / "judges.py"), weights).calibration
-    assert set(calibration.stages) == {STAGE_ONE, FINAL, PHRASES}
+    assert (set(calibration.stages), calibration.phrase_weight) == ({STAGE_ONE, FINAL, PHRASES}, 0.5)
     explanation = load_retriever(str(tmp_path / "judges.py"), weights).explain(
         "a man in a red coat", next((tmp_path / "people/imgs").rglob("*.jpg"))
     )

@@ -61,7 +61,8 @@ def _run(args: argparse.Namespace) -> None:
     retriever = load_retriever(config, args.checkpoint)
     result = evaluate_split(config, args.checkpoint, "val", args.amp)
     phrases = _judged_phrases(retriever, config, "val")
-    calibration = calibrate(result, retriever.fingerprint(), _about(config, result), phrases)
+    about = _about(config, result)
+    calibration = calibrate(result, retriever.fingerprint(), about, phrases, retriever.phrase_weight)
     curves = _curves(calibration, result, phrases, "validation")
     if args.check_test:
         tested = evaluate_split(config, args.checkpoint, "test", args.amp)

@@ -35,11 +35,13 @@ def calibrate(
     fingerprint: str,
     about: str = "",
     phrases: tuple[np.ndarray, np.ndarray] | None = None,
+    phrase_weight: float = 0.0,
 ) -> Calibration:
     """Fit slopes and offsets on the result of an evaluation.
 
     Args:
         phrases: the log-odds (n,) of judged phrases, and which are true (n,), about half of them.
+        phrase_weight: that of the model.
 
     Raises:
         ConfigError: a stage cannot be calibrated, because right images score no higher than wrong ones.
@@ -54,7 +56,7 @@ def calibrate(
                 "this the checkpoint of a trained model?"
             )
         stages[stage] = slope, offset
-    return Calibration(fingerprint, len(result.gallery_ids), result.cosine_weight, stages, about)
+    return Calibration(fingerprint, len(result.gallery_ids), result.cosine_weight, stages, about, phrase_weight)
 
 
 def scored_pairs(result: RetrievalResult) -> dict[str, tuple[np.ndarray, np.ndarray]]:

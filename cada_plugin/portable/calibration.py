@@ -26,6 +26,7 @@ class Calibration:
         stages: (slope, offset) of each calibrated stage, ``t2i_global`` (score: the cosine) and ``t2i`` (score: match
             logit + ``cosine_weight`` * cosine); ``phrases`` where the model judges phrases (score: their log-odds).
         about: what it was fitted on, for people.
+        phrase_weight: of the evidence of phrases in the match logit, see ``CADA``.
     """
 
     fingerprint: str
@@ -33,6 +34,7 @@ class Calibration:
     cosine_weight: float
     stages: Mapping[str, tuple[float, float]]
     about: str = ""
+    phrase_weight: float = 0.0
 
     def probability(self, stage: str, scores: np.ndarray, gallery_images: int) -> np.ndarray:
         """The probability that images show the described person.
