@@ -176,7 +176,8 @@ def test_cada_plus_is_cada_with_what_helped(name):
     for loop in ("val_cfg", "test_cfg"):
         if plain[loop]:
             halved = {"rerank_topk": plain[loop].rerank_topk // 2, "hubness": hubness}
-            assert plus[loop] == plain[loop] | halved
+            cosine = {"cosine_weight": 20.0} if name == "procedural" else {}
+            assert plus[loop] == plain[loop] | halved | cosine
     steps, before = (some.train_dataloader.dataset.pipeline for some in (plus, plain))
     falsify = {"type": "FalsifyPhrases", "tokenizer": plain.model.tokenizer}
     assert falsify in steps
