@@ -3,8 +3,8 @@
     python examples/phrase_evidence.py CONFIG CHECKPOINT [CAPTIONS]
 
 takes the first captions of CAPTIONS (1,000) test images and, for each, the picture of another person that is first by
-the cosine: a hard wrong pair. Some phrases of the caption are true of that person too. Four kinds of evidence for a
-phrase are compared, those that the model has:
+the cosine: a hard wrong pair. Some phrases of the caption are true of that person too. Then it does the same with the
+picture of anybody else. Four kinds of evidence for a phrase are compared, those that the model has:
 
 - *judged*: the phrase read alone by the head for phrases (``loss_phrases``);
 - *group*: the phrase within the caption, by the head for groups of tokens;
@@ -33,6 +33,7 @@ from cada_plugin.models.groupings import group_means
 from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.portable.phrases import without_words
 from cada_plugin.progress import progress_bar
+from cada_plugin.retrieval import EncodedImages
 from cada_plugin.tables import markdown_table
 
 
@@ -110,27 +111,17 @@ def evidence(retriever: Retriever, record: dict, tokens: torch.Tensor) -> dict[s
     return found
 
 
-def main(config: str, checkpoint: str, captions: int = 1000) -> None:
-    retriever = load_retriever(config, checkpoint)
-    arguments = {
-        key: x for key, x in read_config(config).test_dataloader.dataset.items() if key not in ("type", "pipeline")
-    }
-    dataset = ProceduralPEDES(**arguments)
-    records = procedural_records(dataset)[0]
-    gallery = retriever.encode_image([record["img_path"] for record in dataset.records])
-    embed = np.asarray(retriever.encode_text([record["captions"][0] for record in records[:captions]]).embed)
-    cosine = embed @ np.asarray(gallery.embed).T
-    people = np.array([record["id"] for record in records])
+def compare(retriever: Retriever, records: Sequence[dict], gallery: EncodedImages, wrong: Sequence[int]) -> str:
+    """A table of the evidence for the first captions of the first records in pictures of ``wrong`` people."""
     true: list[bool] = []
     about: list[tuple] = []
     lengths: list[int] = []
     scores: dict[str, list[float]] = {}
-    for number, record in enumerate(progress_bar(records[:captions], desc="captions")):
-        best = int(np.where(people == record["id"], -np.inf, cosine[number]).argmax())
-        true += phrase_truths(record, records[best])
+    for record, other in zip(progress_bar(records[: len(wrong)], desc="captions"), wrong, strict=True):
+        true += phrase_truths(record, records[other])
         about += [tuple(sorted(claims)) for claims in phrase_claims(record)]
         lengths.append(len(record["phrases"][0]))
-        for kind, values in evidence(retriever, record, torch.as_tensor(gallery.tokens[best : best + 1])).items():
+        for kind, values in evidence(retriever, record, torch.as_tensor(gallery.tokens[other : other + 1])).items():
             scores.setdefault(kind, []).extend(values)
     scores["what it is about"] = shares(true, about)
     rows = [
@@ -144,8 +135,27 @@ def main(config: str, checkpoint: str, captions: int = 1000) -> None:
     ]
     mixed = [part for part in np.split(np.asarray(true), np.cumsum(lengths)[:-1]) if part.any() and not part.all()]
     rows.append(["chance", "0.500", "0.500", f"{100 * (1 - np.mean([part.mean() for part in mixed])):.1f}"])
-    print(f"{len(true):,} phrases of {captions:,} captions, {100 * np.mean(true):.0f} % true of the wrong person")
-    print(markdown_table(["evidence", "area under the curve", "about the same", "least is false, %"], rows))
+    table = markdown_table(["evidence", "area under the curve", "about the same", "least is false, %"], rows)
+    return f"{len(true):,} phrases, {100 * np.mean(true):.0f} % true of the wrong person\n{table}"
+
+
+def main(config: str, checkpoint: str, captions: int = 1000) -> None:
+    retriever = load_retriever(config, checkpoint)
+    arguments = {
+        key: x for key, x in read_config(config).test_dataloader.dataset.items() if key not in ("type", "pipeline")
+    }
+    dataset = ProceduralPEDES(**arguments)
+    records = procedural_records(dataset)[0]
+    gallery = retriever.encode_image([record["img_path"] for record in dataset.records])
+    embed = np.asarray(retriever.encode_text([record["captions"][0] for record in records[:captions]]).embed)
+    people = np.array([record["id"] for record in records])
+    others = people[: len(embed), None] != people  # (Q, G)
+    random = np.random.default_rng(0).random(others.shape)
+    for name, scores in (("first by the cosine", embed @ np.asarray(gallery.embed).T), ("random", random)):
+        wrong = np.where(others, scores, -np.inf).argmax(1).tolist()
+        print(
+            f"{len(wrong):,} captions, wrong person {name}: {compare(retriever, records, gallery, wrong)}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -63,5 +63,6 @@ def test_all_kinds_of_evidence_are_compared(tmp_path, capsys, judges):
     EXAMPLE["main"](str(config), str(tmp_path / "weights.pth"), 8)
     printed = capsys.readouterr().out
     kinds = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("| ")]
-    assert kinds == ["evidence", "---", *(["judged"] if judges else []), *OTHERS]
-    assert "phrases of 8 captions" in printed
+    assert kinds == 2 * ["evidence", "---", *(["judged"] if judges else []), *OTHERS]
+    assert "8 captions, wrong person first by the cosine: " in printed
+    assert "8 captions, wrong person random: " in printed
