@@ -84,7 +84,8 @@ def test_losses_depend_neither_on_the_order_of_pairs_nor_on_padding(tiny_model, 
 def test_atp_loss_equals_pairs_fused_one_by_one(tiny_model, tiny_batch, grouping, num_groups, shared_head):
     """Compare the shared batch with three passes over copied images, as the paper describes the method."""
     loss = {"type": "MatchingLoss", "group_weight": 2.0 if shared_head else 1.0}  # 2: as MARS
-    model = tiny_model(grouping=groups(grouping, num_groups), shared_head=shared_head, loss_atp=loss)
+    ranking = {"loss_ranking": {"type": "MatchRankingLoss", "weight": 0.5, "cosine_weight": 20.0}}
+    model = tiny_model(grouping=groups(grouping, num_groups), shared_head=shared_head, loss_atp=loss, **ranking)
     assert (model.itm_local_head is None) == shared_head
     group_head, batch = model.itm_head if shared_head else model.itm_local_head, tiny_batch()
     inputs, people = batch["inputs"], [sample.person_id for sample in batch["data_samples"]]
@@ -99,16 +100,25 @@ def test_atp_loss_equals_pairs_fused_one_by_one(tiny_model, tiny_batch, grouping
             others = [j for j in range(4) if people[j] != people[i]]
             hardest = max(others, key=lambda j, i=i, c=column: scores[j, i] if c else scores[i, j])
             pairs.append((hardest, i) if column else (i, hardest))
-        whole, parts = [], []
+        whole, parts, final = [], [], {}
         for n, (t, v) in enumerate(pairs):
             label = torch.tensor([int(n < 4)])
             memory = model.image_memory(tokens[v : v + 1])
             states = model.fuse(ids[t : t + 1], mask[t : t + 1], memory, compute_padding=padding)
             means, exists = model.grouping.means(states, mask[t : t + 1], phrases[t : t + 1])
-            whole.append(F.cross_entropy(model.itm_head(states[:, 0]), label))
+            logits = model.itm_head(states[:, 0])
+            whole.append(F.cross_entropy(logits, label))
+            final[n] = logits[0, 1], F.cosine_similarity(text[t], image[v], dim=0)
             parts += [F.cross_entropy(group_head(means[:, g]), label) for g in exists[0].nonzero()[:, 0]]
         expected = sum(whole) / len(whole) + loss["group_weight"] * sum(parts) / len(parts)
-    torch.testing.assert_close(model.loss(**batch)["loss_atp"], expected, rtol=1e-4, atol=1e-5)
+        ranked = 0.0  # log(1 + e^-lead) of each true pair over its wrong image, with the cosine, and its wrong caption
+        for n, (match, cosine) in list(final.items())[:4]:
+            by_image = match + 20 * cosine - final[n + 4 + n][0] - 20 * final[n + 4 + n][1]
+            by_text = match - final[n + 5 + n][0]
+            ranked = ranked + 0.5 * sum(torch.log1p(torch.exp(-lead)) for lead in (by_image, by_text)) / 4
+    losses = model.loss(**batch)
+    torch.testing.assert_close(losses["loss_atp"], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses["loss_ranking"], ranked, rtol=1e-4, atol=1e-5)
 
 
 def test_each_phrase_is_a_group_even_where_every_word_is_one(tiny_model, tiny_batch):
@@ -323,8 +333,9 @@ def test_phrases_are_judged_by_models_that_learnt_to(tiny_model, tiny_batch):
     batch = tiny_batch()
     with pytest.raises(ConfigError, match=r"and dict\(type='FalsifyPhrases'\) to the pipeline"):
         tiny_model(**JUDGES).loss(**batch)
-    with pytest.raises(ConfigError, match="loss_phrases needs the fusion decoder of ATP"):
-        tiny_model(**(only("loss_global") | JUDGES))
+    for other in (JUDGES, {"loss_ranking": {"type": "MatchRankingLoss"}}):
+        with pytest.raises(ConfigError, match=f"{next(iter(other))} needs the fusion decoder of ATP"):
+            tiny_model(**(only("loss_global") | other))
     with pytest.raises(ConfigError, match="this model judges no phrases"):
         tiny_model().phrase_logits(None, None, None)
 

@@ -10,6 +10,7 @@ from .matching import MatchingLoss, matching_loss
 from .phrases import PhraseMatchingLoss, phrase_matching_loss
 from .projection import CMPCLoss, CMPMLoss, projection_classification_loss, projection_matching_loss
 from .quota_alignment import QuotaAlignmentLoss, quota_alignment_loss
+from .ranking import MatchRankingLoss, ranking_loss
 from .similarity_distribution import SDMLoss, similarity_distribution_loss
 from .triplet_alignment import TripletAlignmentLoss, triplet_alignment_losses
 
@@ -20,6 +21,7 @@ __all__ = [
     "IdentityLoss",
     "InfoNCELoss",
     "MaskedAttributeLoss",
+    "MatchRankingLoss",
     "MatchingLoss",
     "PhraseMatchingLoss",
     "QuotaAlignmentLoss",
@@ -33,6 +35,7 @@ __all__ = [
     "projection_classification_loss",
     "projection_matching_loss",
     "quota_alignment_loss",
+    "ranking_loss",
     "similarity_distribution_loss",
     "triplet_alignment_losses",
 ]

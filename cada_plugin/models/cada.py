@@ -29,7 +29,7 @@ from cada_plugin.models.cross_modal import (
     places_of,
 )
 from cada_plugin.models.distributed import mean_over_processes
-from cada_plugin.models.fusion import EncodedPairs, FusionRetriever
+from cada_plugin.models.fusion import EncodedPairs, FusedPairs, FusionRetriever
 from cada_plugin.models.groupings import Grouping, group_means
 from cada_plugin.models.low_rank import add_low_rank
 from cada_plugin.models.negatives import hardest_negatives, sampled_negatives, similarities
@@ -54,6 +54,7 @@ class CADA(FusionRetriever):
         loss_global: such as ``GlobalAssociationLoss``; None leaves the global association out.
         loss_atp: see ``MatchingLoss``. With None, ATP is left out and the model does not re-rank.
         loss_ara: see ``MaskedAttributeLoss``; None leaves ARA out.
+        loss_ranking: see ``MatchRankingLoss``: the match head also learns to put true pairs before wrong ones.
         loss_phrases: see ``PhraseMatchingLoss``. With it the model also says of each attribute phrase alone whether it
             is true of an image (:meth:`phrase_logits`). Needs ``TagAttributes`` and ``FalsifyPhrases`` in the pipeline.
         phrase_weight: :meth:`match` adds this many times the mean log-odds of the phrases of a caption to its match
@@ -84,6 +85,7 @@ class CADA(FusionRetriever):
         loss_global: dict | None = None,
         loss_atp: dict | None = None,
         loss_ara: dict | None = None,
+        loss_ranking: dict | None = None,
         loss_phrases: dict | None = None,
         phrase_weight: float = 0.0,
         loss_alignment: dict | None = None,
@@ -120,16 +122,19 @@ class CADA(FusionRetriever):
         self.text_decoder = (
             None if text_decoder is None else build_part(MODELS, {**self.decoder_defaults(), **text_decoder})
         )
-        self.loss_global, self.loss_atp, self.loss_ara, self.loss_phrases, self.loss_alignment = (
-            None if cfg is None else build_part(MODELS, cfg)
-            for cfg in (loss_global, loss_atp, loss_ara, loss_phrases, loss_alignment)
+        self.loss_global, self.loss_atp, self.loss_ara = (
+            None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_global, loss_atp, loss_ara)
+        )
+        self.loss_ranking, self.loss_phrases, self.loss_alignment = (
+            None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_ranking, loss_phrases, loss_alignment)
         )
         if isinstance(queue_size, bool) or not isinstance(queue_size, int) or queue_size < 0:
             raise ConfigError(f"queue_size={queue_size!r}: use an integer from 0, such as 1024")
         self.queue = PairQueue(queue_size, embed_dim) if queue_size else None
+        for name in ("loss_ranking", "loss_phrases"):
+            if getattr(self, name) is not None and self.loss_atp is None:
+                raise ConfigError(f"{name} needs the fusion decoder of ATP, and loss_atp is None: set one of them")
         if self.loss_phrases is not None:
-            if self.loss_atp is None:
-                raise ConfigError("loss_phrases needs the fusion decoder of ATP, and loss_atp is None: set one of them")
             self.itm_phrase_head = nn.Linear(self.text_encoder.width, 2)
             init_bert_weights(self.itm_phrase_head)
         _check_phrase_weight(phrase_weight, loss_phrases)
@@ -162,8 +167,8 @@ class CADA(FusionRetriever):
         self.progress = progress
 
     def loss(self, inputs: dict, data_samples: list) -> dict[str, Tensor]:
-        """``loss_global``, ``loss_atp``, ``loss_ara``, ``loss_phrases`` and ``loss_alignment`` of one batch, those that
-        are configured.
+        """``loss_global``, ``loss_atp``, ``loss_ara``, ``loss_ranking``, ``loss_phrases`` and ``loss_alignment`` of one
+        batch, those that are configured.
 
         Args:
             inputs: ``images`` (B, 3, H, W), ``input_ids`` (B, T), ``attention_mask`` (B, T); for ARA ``masked_ids`` and
@@ -178,22 +183,25 @@ class CADA(FusionRetriever):
         if self.loss_global is not None:
             losses["loss_global"] = self.contrast(self.loss_global, pairs, self.queue)
         if self.loss_atp is not None:
-            losses["loss_atp"], memory = self._associate_tokens(inputs, pairs)
+            losses["loss_atp"], logits, fused = self._associate_tokens(inputs, pairs)
         if self.loss_ara is not None:
             losses["loss_ara"] = self._associate_regions(inputs, pairs.image_tokens)
+        if self.loss_ranking is not None:
+            losses["loss_ranking"] = self._rank_pairs(logits[:, 1], pairs, fused.wrong_image)
         if self.loss_phrases is not None:
-            losses["loss_phrases"] = self._judge_phrases(inputs, memory)
+            losses["loss_phrases"] = self._judge_phrases(inputs, fused.memory)
         if self.loss_alignment is not None:
             losses["loss_alignment"] = self._align_words(inputs, pairs)
         return losses
 
-    def _associate_tokens(self, inputs: dict, pairs: EncodedPairs) -> tuple[Tensor, ImageMemory]:
-        """ATP: match or no match, for whole captions and for each group of their tokens. Also gives the keys and values
-        of the images, of which those of the batch come first."""
+    def _associate_tokens(self, inputs: dict, pairs: EncodedPairs) -> tuple[Tensor, Tensor, FusedPairs]:
+        """ATP: match or no match, for whole captions and for each group of their tokens. Also gives the logits (3B, 2)
+        of the captions, and the pairs."""
         grouping = self.grouping
         if grouping is None:
             fused = self.fuse_with_negatives(inputs, pairs, first_only=True)
-            return self.loss_atp(self.itm_head(fused.states[:, 0]), fused.matched), fused.memory
+            logits = self.itm_head(fused.states[:, 0])
+            return self.loss_atp(logits, fused.matched), logits, fused
         if grouping.needs_phrases and "phrase_index" not in inputs:
             raise ConfigError(
                 f"{type(grouping).__name__} needs phrase_index: add dict(type='TagAttributes') to the pipeline"
@@ -203,7 +211,14 @@ class CADA(FusionRetriever):
         total = mean_over_processes(exists.sum())
         group_head = self.itm_head if self.itm_local_head is None else self.itm_local_head
         logits = self.itm_head(fused.states[:, 0])
-        return self.loss_atp(logits, fused.matched, group_head(means), exists, total), fused.memory
+        return self.loss_atp(logits, fused.matched, group_head(means), exists, total), logits, fused
+
+    def _rank_pairs(self, match: Tensor, pairs: EncodedPairs, wrong_image: Tensor) -> Tensor:
+        """True pairs before wrong ones, by match logits (3B,) in the order of ``FusedPairs``."""
+        texts = F.normalize(pairs.text_proj.float(), dim=-1)
+        images, all_images = (F.normalize(x.float(), dim=-1) for x in (pairs.image_proj, pairs.all_images))
+        wrong = all_images.index_select(0, wrong_image)
+        return self.loss_ranking(*match.float().chunk(3), (texts * images).sum(1), (texts * wrong).sum(1))
 
     def _associate_regions(self, inputs: dict, image_tokens: Tensor) -> Tensor:
         """ARA: predict masked attribute words; only masked positions reach the vocabulary head."""

@@ -58,6 +58,8 @@ class FusedPairs(NamedTuple):
     """(3B,) bool, True for the true pairs."""
     memory: ImageMemory
     """Keys and values; the first B images are those of the batch."""
+    wrong_image: Tensor
+    """(B,) long, the wrong image of each caption among those of all processes."""
 
 
 class FusionRetriever(TextImageRetriever):
@@ -233,17 +235,18 @@ class FusionRetriever(TextImageRetriever):
         if self.false_captions:
             wrong = self._with_false_captions(inputs, texts, wrong)
         ids, mask, phrases = (torch.cat([x, x, other]) for x, other in zip(texts, wrong, strict=True))  # (3B, T)
+        asked_image = wrong_image
         if get_world_size() == 1:
             memory = self.image_memory(pairs.image_tokens)
         else:  # wrong images of other processes arrive as tokens: their keys and values are made here
             memory = self.image_memory(torch.cat([pairs.image_tokens, gather(pairs.image_tokens)[wrong_image]]))
-            wrong_image = own + B
+            asked_image = own + B
         # Keys and values are copied for every text. Shared ones would pad every image to as many query tokens as the
         # most popular image has, and one hard negative can be the wrong image of most captions.
-        asked = memory.select(torch.cat([own, wrong_image, own]))
+        asked = memory.select(torch.cat([own, asked_image, own]))
         places = None if counting_is_free(mask) else _places_without_counting(inputs, mask)
         states = self.fuse(ids, mask, asked, first_only=first_only, compute_padding=padded, places=places)
-        return FusedPairs(states, mask, phrases, torch.arange(3 * B, device=ids.device) < B, memory)
+        return FusedPairs(states, mask, phrases, torch.arange(3 * B, device=ids.device) < B, memory, wrong_image)
 
     def _with_false_captions(self, inputs: dict, own: tuple[Tensor, ...], wrong: list[Tensor]) -> list[Tensor]:
         """The wrong texts, a share of them replaced by false copies of the rows' own captions.
