@@ -1,6 +1,10 @@
 # CADA on RSTPReid with what helped on procedural pedestrians, see cada_plus_procedural.py. Nobody has trained it yet.
 _base_ = ['cada_rstp.py']
-model = dict(loss_phrases=dict(type='PhraseMatchingLoss'), phrase_weight=1.0)
+model = dict(
+    loss_ranking=dict(type='MatchRankingLoss', cosine_weight=1.0),
+    loss_phrases=dict(type='PhraseMatchingLoss'),
+    phrase_weight=1.0,
+)
 train_dataloader = dict(dataset=dict(pipeline={{_base_.judging_pipeline}}))
 __retrieval = dict(rerank_topk=64, hubness=dict(weight=0.75, neighbours=128))
 val_cfg = __retrieval

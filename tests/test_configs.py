@@ -31,6 +31,7 @@ BEYOND = {  # the parts of the model that a variant of grids/beyond changes
     "mars": {"grouping", "loss_atp"},
     "qc_align": set(),
     "queue": set(),
+    "ranking": set(),
     "phrases_judged": set(),
 }
 VARIANTS = [
@@ -171,7 +172,10 @@ def test_classifiers_have_the_published_number_of_people(name, classes):
 @pytest.mark.parametrize("name", ["cuhk", "icfg", "rstp", "procedural"])
 def test_cada_plus_is_cada_with_what_helped(name):
     plus, plain = (read_config(f"cada_{kind}{name}") for kind in ("plus_", ""))
-    assert plus.model == plain.model | {"loss_phrases": {"type": "PhraseMatchingLoss"}, "phrase_weight": 1.0}
+    cosine_weight = plus.test_cfg.get("cosine_weight", 1.0)
+    ranking = {"type": "MatchRankingLoss", "cosine_weight": cosine_weight}
+    phrases = {"loss_phrases": {"type": "PhraseMatchingLoss"}, "phrase_weight": 1.0}
+    assert plus.model == plain.model | {"loss_ranking": ranking} | phrases
     hubness = {"weight": 0.75, "neighbours": 128}
     for loop in ("val_cfg", "test_cfg"):
         if plain[loop]:
@@ -244,6 +248,7 @@ def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
             "mars": {"shared_head": True},
             "qc_align": {"loss_alignment": {"type": "QuotaAlignmentLoss"}},
             "queue": {"queue_size": 1024},
+            "ranking": {"loss_ranking": {"type": "MatchRankingLoss", "cosine_weight": main.test_cfg.cosine_weight}},
         }
         new = {key: value for key, value in after["model"].items() if key not in before["model"]}
         assert new == added.get(variant.name, {})
