@@ -19,6 +19,7 @@ phrase with the least evidence is a false one, among captions that have true and
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -66,6 +67,17 @@ def area_within(scores: Sequence[float], true: Sequence[bool], about: Sequence) 
         wins += (np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")).sum() / 2
         pairs += len(low) * len(high)
     return float(wins / pairs)
+
+
+def areas(scores: Sequence[float], true: Sequence[bool], about: Sequence[tuple], most: int = 6) -> dict[str, float]:
+    """The area under the curve for each of the ``most`` frequent things that phrases are about."""
+    scores, true = np.asarray(scores), np.asarray(true)
+    found = {}
+    for what, _ in Counter(about).most_common(most):
+        same = np.array([one == what for one in about])
+        if 0 < true[same].sum() < same.sum():
+            found[" and ".join(what)] = area_under_curve(scores[same], true[same])
+    return found
 
 
 def shares(true: Sequence[bool], about: Sequence) -> list[float]:
@@ -136,7 +148,9 @@ def compare(retriever: Retriever, records: Sequence[dict], gallery: EncodedImage
     mixed = [part for part in np.split(np.asarray(true), np.cumsum(lengths)[:-1]) if part.any() and not part.all()]
     rows.append(["chance", "0.500", "0.500", f"{100 * (1 - np.mean([part.mean() for part in mixed])):.1f}"])
     table = markdown_table(["evidence", "area under the curve", "about the same", "least is false, %"], rows)
-    return f"{len(true):,} phrases, {100 * np.mean(true):.0f} % true of the wrong person\n{table}"
+    first = next(iter(scores))
+    kinds = ", ".join(f"{kind} {area:.2f}" for kind, area in areas(scores[first], true, about).items())
+    return f"{len(true):,} phrases, {100 * np.mean(true):.0f} % true of the wrong person\n{table}\n{first}: {kinds}\n"
 
 
 def main(config: str, checkpoint: str, captions: int = 1000) -> None:

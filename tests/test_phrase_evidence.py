@@ -33,6 +33,15 @@ def test_only_pairs_about_the_same_count_within():
     assert EXAMPLE["area_within"](EXAMPLE["shares"](true, about), true, about) == 0.5
 
 
+def test_the_most_frequent_things_have_areas_of_their_own():
+    scores, true, about = (
+        [1, 2, 9, 8, 0, 5],
+        [False, True, False, True, False, True],
+        [*2 * [("a",)], *3 * [("b",)], ()],
+    )
+    assert EXAMPLE["areas"](scores, true, about, most=2) == {"b": 0.5, "a": 1.0}
+
+
 def test_captions_with_true_and_false_phrases_count_for_the_least():
     true = [True, False, True, True, False, False, True]
     scores = [0.1, 0.2, 0.0, 0.3, 0.9, 0.4, 0.5]
