@@ -14,4 +14,5 @@ train_dataloader = dict(dataset=dict(pipeline={{_base_.judging_pipeline}}))
 __retrieval = dict(rerank_topk=16, cosine_weight=__cosine_weight, hubness=dict(weight=0.75, neighbours=128))
 val_cfg = __retrieval
 test_cfg = __retrieval
-trained_weights = None
+# What this config itself trained, with seed 0; `cada demo` searches with it.
+trained_weights = 'cada_plugin://cada_plus_procedural.safetensors'

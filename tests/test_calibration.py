@@ -22,6 +22,7 @@ from cada_plugin.evaluation.calibration import (
 )
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.portable.stages import FINAL, PHRASES, STAGE_ONE
+from cada_plugin.visualization.reliability import draw_reliability
 
 
 def sigmoid(x):
@@ -73,6 +74,16 @@ def test_a_known_curve_is_found_again_and_is_reliable():
 def test_scores_that_separate_right_from_wrong_keep_a_finite_slope():
     slope, _ = fit_logistic(np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, False, True, True]))
     assert 0 < slope < 1000
+
+
+def test_every_curve_is_drawn(tmp_path, monkeypatch):
+    names = [f"{stage}, {split}" for split in ("validation", "test") for stage in ("stage 1", "re-ranked", "phrases")]
+    curve, drawn = reliability(np.linspace(0, 1, 50), np.arange(50) > 20), []
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.legend", lambda axes, **_: drawn.extend(line.get_label() for line in axes.lines)
+    )
+    draw_reliability(dict.fromkeys(names, curve), "title", tmp_path / "curves.png")
+    assert [label.partition(":")[0] for label in drawn] == ["as stated", *names]
 
 
 def test_reliability_bins_what_was_stated():

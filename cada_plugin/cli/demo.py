@@ -66,7 +66,7 @@ def _indexed(folder: Path) -> tuple[Gallery, str]:
         gallery = Gallery.open(place)
     else:
         # tokens are kept, so that re-ranking need not read the crops again
-        gallery = Gallery.create(place, folder / "people/imgs", "cada_procedural", tokens="int8")
+        gallery = Gallery.create(place, folder / "people/imgs", "cada_plus_procedural", tokens="int8")
     _write_facts(folder / "facts.csv", records)
     gallery.remember_facts(table=folder / "facts.csv")
     gallery.index()

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from cada_plugin.files import replacing
 
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # of Okabe and Ito
-_MARKERS = "oDs^"
+_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")  # Okabe and Ito
+_MARKERS = "oDs^vP"
 
 
 def draw_reliability(curves: Mapping[str, dict], title: str, path: Path) -> None:
     """Draw one curve for each entry of ``curves``, an output of :func:`cada_plugin.evaluation.calibration.reliability`
-    by its name, above a histogram of the stated probabilities."""
+    by its name, above a histogram of the stated probabilities. There are at most six: three stages of two splits."""
     # imported here, as a search draws no diagram and runs where matplotlib is not installed
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -20,15 +20,16 @@ def draw_reliability(curves: Mapping[str, dict], title: str, path: Path) -> None
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color="#999999", linestyle=":", label="as stated")
-    for (name, curve), color, marker in zip(curves.items(), _COLORS, _MARKERS, strict=False):
+    for place, (name, curve) in enumerate(curves.items()):
+        color, marker = _COLORS[place], _MARKERS[place]
         label = f"{name}: mean error {curve['error']:.3f}"
         upper.plot(curve["stated"], curve["happened"], color=color, marker=marker, label=label)
         lower.plot(curve["stated"], curve["count"], color=color, marker=marker)
-    upper.set_ylabel("share that shows the person")
+    upper.set_ylabel("share that is right")
     upper.set_title(title, loc="left", fontsize=11)
     upper.legend(loc="lower right", frameon=False, fontsize=9)
     lower.set_yscale("log")
-    lower.set_ylabel("images")
+    lower.set_ylabel("how many")
     lower.set_xlabel("stated probability")
     for axes in (upper, lower):
         axes.grid(color="#dddddd")
