@@ -150,3 +150,27 @@ def test_an_exception_that_python_drops_is_raised_again_and_not_printed():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["went on", "interrupted by SIGTERM"], done.stderr
     assert done.stderr == ""
+
+
+def test_a_signal_leaves_no_queue_locked():
+    """It comes when the main thread has just taken the lock of a queue to a worker, before the lock's block begins."""
+    program = (
+        "import multiprocessing, os, signal, threading\n"
+        "from cada_plugin.portable.interruption import Interrupted, interruptible, raise_if_interrupted\n"
+        "class Lock(threading.Condition):\n"
+        "    def __enter__(self):\n"
+        "        taken = super().__enter__()\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        return taken\n"
+        "queue = multiprocessing.Queue()\n"
+        "queue._notempty = Lock(threading.Lock())\n"
+        "with interruptible():\n"
+        "    try:\n"
+        "        queue.put('work')\n"
+        "        raise_if_interrupted()\n"
+        "    except Interrupted as interrupted:\n"
+        "        print(interrupted, queue._notempty.acquire(timeout=5), flush=True)\n"
+        "os._exit(0)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (found.stdout, found.stderr) == ("interrupted by SIGTERM True\n", "")

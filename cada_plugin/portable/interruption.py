@@ -2,9 +2,12 @@
 
 Python raises ``KeyboardInterrupt`` wherever the main thread happens to be. If that is inside a destructor or a callback
 of C code, the exception is printed and dropped, and the run goes on. The signal is therefore also remembered, and a
-Runner checks for it before every hook.
+Runner checks for it before every hook. Where the main thread is giving work to a loader worker, the signal is only
+remembered: an exception there can leave the lock of the queue taken, and then the run would never end, because to shut
+the worker down something has to be put into the same queue.
 """
 
+import multiprocessing.queues
 import os
 import signal
 import sys
@@ -43,6 +46,8 @@ def interruptible() -> Iterator[None]:
             os.kill(os.getpid(), number)
             return
         again, _pending = _pending is not None, number
+        if _is_putting(frame):
+            return
         if not again or number == signal.SIGINT:  # launchers repeat their signals; only a repeated Ctrl-C counts
             raise Interrupted(number)
 
@@ -64,6 +69,15 @@ def interruptible() -> Iterator[None]:
         _pending, sys.unraisablehook = None, report
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_putting(frame: FrameType | None) -> bool:
+    """Whether the main thread is putting something into a queue to another process."""
+    while frame is not None:
+        if frame.f_code.co_name == "put" and frame.f_code.co_filename == multiprocessing.queues.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def raise_if_interrupted() -> None:
