@@ -119,7 +119,7 @@ class Retriever(BaseRetriever):
     @property
     def phrase_weight(self) -> float:
         """Of the evidence of phrases in the match logit; 0 where the model does not ask for it."""
-        return getattr(self.model, "phrase_weight", 0.0)
+        return self.model.phrase_weight
 
     def fingerprint(self) -> str:
         """Model class, image size and a digest of all weights, by which galleries recognise their model."""

@@ -27,7 +27,6 @@ from cada_plugin.engine.config import settings_of
 from cada_plugin.errors import CheckpointError, ConfigError
 from cada_plugin.export.card import model_card
 from cada_plugin.export.fingerprint import fingerprint, image_size, interpolation
-from cada_plugin.export.graphs import asks_phrases
 from cada_plugin.export.manifest import CALIBRATION, TOKENIZER, Manifest
 from cada_plugin.files import write_json
 from cada_plugin.models.retriever import TextImageRetriever
@@ -109,7 +108,7 @@ def write_common(
         can_match=trained.model.can_match,
         rerank_topk=trained.rerank_topk,
         cosine_weight=trained.cosine_weight,
-        asks_phrases=asks_phrases(trained.model),
+        asks_phrases=trained.model.phrase_weight > 0,
         tokenizer={
             "rules": _RULES[type(tokenizer)],
             "max_words": tokenizer.max_words,

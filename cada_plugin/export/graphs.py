@@ -65,11 +65,6 @@ class _MatchGraph(nn.Module):
         return (self.model.match(texts, self.model.image_memory(image_tokens), images, **phrases).float(),)
 
 
-def asks_phrases(model: TextImageRetriever) -> bool:
-    """Whether matching needs to know the phrases of a text."""
-    return getattr(model, "phrase_weight", 0.0) > 0
-
-
 @dataclass(frozen=True)
 class Graph:
     """An exported program with the names of its inputs and outputs. ``dynamic`` names the dynamic dimensions by input:
@@ -107,7 +102,7 @@ def export_graphs(model: TextImageRetriever, image_size: tuple[int, int]) -> lis
             inputs = model.data_preprocessor({"inputs": {"images": images[:2]}}, False)["inputs"]
             tokens = model.encode_image(inputs["images"]).tokens
         texts = {"input_ids": ids, "attention_mask": mask}
-        if asks_phrases(model):
+        if model.phrase_weight:
             texts["phrase_index"] = torch.tensor([-1, 0, 0, 1, -1]).repeat(_EXAMPLES, 1)
         wanted.append(
             (

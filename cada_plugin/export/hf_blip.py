@@ -1,8 +1,9 @@
 """CADA or BLIP as a folder that ``transformers.BlipForImageTextRetrieval.from_pretrained`` opens.
 
 The folder has that model's config and weights, the tokenizer, and an image processor with the size, mean and standard
-deviation of ours. What that model has no part for is dropped: the group match head and the attribute decoder. It puts
-no ``[ENC]`` in place of the first token: a program that wants the match logits of ours has to.
+deviation of ours. What that model has no part for is dropped: the match heads of groups and of phrases, and the
+attribute decoder. It puts no ``[ENC]`` in place of the first token: a program that wants the match logits of ours has
+to.
 """
 
 from pathlib import Path

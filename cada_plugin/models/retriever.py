@@ -35,6 +35,9 @@ class TextImageRetriever(BaseModel):
     """
 
     can_match: bool = False
+    phrase_weight: float = 0.0
+    """How much the evidence of single phrases counts in the match logit. If it does, ``match`` also takes
+    ``phrase_index``, see ``CADA``."""
     tokenizer: CaptionTokenizer
 
     def __init__(self, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
