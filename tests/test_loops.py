@@ -192,7 +192,6 @@ def test_order_of_the_gallery_changes_no_number(evaluate, dataset):
     shuffled, _ = evaluate(loader={"sampler": [3, 8, 1, 0, 2, 7, 5, 6, 4]})
     assert shuffled == pytest.approx(reference, abs=1e-9)
     renumbered, _ = evaluate(data=Renumbered(dataset, [3, 8, 1, 0, 2, 7, 5, 6, 4]))
-    reference["t2i/R1_gain_p"] = pytest.approx(reference["t2i/R1_gain_p"], abs=0.02)  # resamples other queries
     assert renumbered == pytest.approx(reference, abs=1e-9)
 
 

@@ -115,7 +115,7 @@ def two_stages(seed: int = 0, Q: int = 30, G: int = 20, **changes: object) -> Re
     fields = {
         "text_embed": embed[0],
         "image_embed": embed[1],
-        "shortlist": (embed[0] @ embed[1].T).topk(5).indices,
+        "shortlist": (embed[0] @ embed[1].T).topk(min(5, G)).indices,
         "match_logits": torch.randn(Q, 5, generator=random),
         "query_ids": torch.arange(Q) % 10,
         "gallery_ids": torch.arange(G) % 10,
@@ -139,6 +139,24 @@ def test_metrics_of_a_slice_are_those_of_its_queries_alone():
             assert metrics[f"{stage}/R1[{name}]"] == pytest.approx(alone["R1"])
             assert metrics[f"{stage}/mAP[{name}]"] == pytest.approx(alone["mAP"])
     assert sum("[" in key for key in metrics) == 3 * (1 + 2 * 3)
+
+
+def test_the_gain_by_re_ranking_is_as_sure_as_people_are_many_and_not_captions():
+    """Only the first of three people gains, with 12 captions: a resample without that person has a share of (2/3)^3."""
+    people = torch.arange(36) % 3
+    result = two_stages(
+        Q=36,
+        G=3,
+        text_embed=torch.nn.functional.normalize(torch.eye(3)[[1, 1, 2]] + 0.1 * torch.eye(3), dim=1)[people],
+        image_embed=torch.eye(3),
+        shortlist=torch.arange(3).expand(36, 3),
+        match_logits=9.0 * torch.eye(3)[people],
+        query_ids=people,
+        gallery_ids=torch.arange(3),
+    )
+    metrics = metrics_of(result)
+    assert (metrics["t2i_global/R1"], metrics["t2i/R1"]) == (pytest.approx(200 / 3), 100.0)
+    assert metrics["t2i/R1_gain_p"] == pytest.approx((2 / 3) ** 3, abs=0.02)
 
 
 def test_without_slices_nothing_changes():

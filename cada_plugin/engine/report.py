@@ -24,7 +24,7 @@ def retrieval_table(metrics: dict[str, float], caption: str) -> str:
     if GAIN_P_VALUE in metrics:
         gain = metrics[f"{FINAL}/R1"] - metrics[f"{STAGE_ONE}/R1"]
         lines.append(
-            f"re-ranking changes R@1 by {gain:+.2f} (paired bootstrap over queries, p = {metrics[GAIN_P_VALUE]:.4f})"
+            f"re-ranking changes R@1 by {gain:+.2f} (paired bootstrap over people, p = {metrics[GAIN_P_VALUE]:.4f})"
         )
     if any(slice_of(name) for name in metrics):
         lines += ["", slice_table(metrics)]

@@ -24,7 +24,7 @@ class TextToImageRetrieval(BaseMetric):
 
     Every model has ``t2i_global/R1`` (stage 1). A model that re-ranks also has ``t2i/R1`` for the final list and
     ``t2i_match/R1`` for the shortlist ordered by the match logit alone. ``t2i/R1_gain_p`` is the p-value of the R@1
-    that re-ranking gains, from a paired bootstrap over queries.
+    that re-ranking gains, from a paired bootstrap over the people of the queries.
 
     If the annotation gives *slices* of the captions, ``t2i/R1[binding]`` and ``t2i/mAP[binding]`` are over the queries
     of the slice ``binding``, for each slice and list, and ``queries[binding]`` is their number.
@@ -87,7 +87,8 @@ class TextToImageRetrieval(BaseMetric):
 
     def _gain_p_value(self) -> float:
         hits = [self.ranks[stage]["first_rank"] == 0 for stage in (STAGE_ONE, FINAL)]
-        return paired_bootstrap(*(h.astype(float) for h in hits))["p_value"]
+        # captions of one person succeed and fail together, so people are resampled and not captions
+        return paired_bootstrap(*(h.astype(float) for h in hits), groups=self.result.query_ids.numpy())["p_value"]
 
 
 def slice_metrics(ranks: dict[str, dict[str, np.ndarray]], slices: dict[str, Tensor]) -> dict[str, float]:
