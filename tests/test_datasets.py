@@ -222,14 +222,22 @@ def test_mals_joins_its_files_and_numbers_its_people(tmp_path):
 
 
 def test_a_bad_record_of_mals_is_named_with_its_file(tmp_path):
-    _, second = write_mals(tmp_path)
+    first, second = write_mals(tmp_path)
+    first[0]["caption"] = 3
+    first[1]["image_id"] = None
+    write_json(tmp_path / "gene_attrs/g_4x_attrs.json", first)
     del second[1]["caption"]
     second[0]["image"] = "../secret.jpg"
     write_json(tmp_path / "gene_attrs/g_c_g_a_0_attrs.json", second)
     with pytest.raises(AnnotationError) as raised:
         MALS(tmp_path)
-    assert "no 'captions' (record 1 of g_c_g_a_0_attrs.json)" in str(raised.value)
-    assert "leaves the image folder" in str(raised.value)
+    for message in (
+        "a caption is blank or not text: write one or remove it (record 0 of g_4x_attrs.json)",
+        "'image_id' has type NoneType, expected an integer",
+        "no 'caption' (record 1 of g_c_g_a_0_attrs.json)",
+        "leaves the image folder",
+    ):
+        assert message in str(raised.value)
 
 
 def test_mals_without_its_files_says_where_they_belong(tmp_path):

@@ -10,8 +10,8 @@ import os
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Annotation:
     records: list
     positions: Sequence[int | str]
     unit: str = "record"  # what a position counts: "record" from 0 in a JSON list, "line" from 1 in a CSV file
+    own_names: Mapping[str, str] = field(default_factory=dict)  # what the file itself calls a key, where that differs
 
     @property
     def has_split(self) -> bool:
@@ -185,8 +186,9 @@ def find_problems(
             continue
         missing = [key for key in required if key not in record]
         if missing:
-            add("missing_keys", f"no {', '.join(map(repr, missing))}", index)
-        for kind, message in _value_problems(record, image_root, path_key, splits):
+            own = (annotation.own_names.get(key, key) for key in missing)
+            add("missing_keys", f"no {', '.join(map(repr, own))}", index)
+        for kind, message in _value_problems(record, image_root, path_key, splits, annotation.own_names):
             add(kind, message, index)
         if unique_identity and not missing and isinstance(record[path_key], str):
             owner = (record["id"], record.get("split"), record.get("camera_id"))
@@ -210,7 +212,9 @@ _NO_SPLIT_HINT = (
 )
 
 
-def _value_problems(record: dict, image_root: str, path_key: str, splits: Sequence[str] | None):
+def _value_problems(
+    record: dict, image_root: str, path_key: str, splits: Sequence[str] | None, own_names: Mapping[str, str]
+):
     """Yield (kind, message) for each key that is present but unusable."""
     path = record.get(path_key, "-")
     if not _is_text(path) or not path.strip():
@@ -221,7 +225,7 @@ def _value_problems(record: dict, image_root: str, path_key: str, splits: Sequen
         optional = key == "camera_id" and record.get(key) is None
         trouble = None if optional or key not in record else _integer_trouble(record[key])
         if trouble:
-            yield "wrong_type", f"{key!r} {trouble}"
+            yield "wrong_type", f"{own_names.get(key, key)!r} {trouble}"
     if "captions" in record:
         captions = record["captions"]
         if not isinstance(captions, list):

@@ -52,7 +52,7 @@ class MALS(TextPersonDataset):
             for place, record in enumerate(read_annotations(file)):
                 records.append(_as_usual(record, numbers))
                 positions.append(f"{place} of {file.name}")
-        return Annotation(path, records, positions)
+        return Annotation(path, records, positions, own_names={"captions": "caption", "id": "image_id"})
 
 
 def _as_usual(record: object, numbers: dict[object, int]) -> object:
@@ -60,8 +60,9 @@ def _as_usual(record: object, numbers: dict[object, int]) -> object:
     if not isinstance(record, dict):
         return record
     usual = {"split": "train", **record}
-    if isinstance(record.get("caption"), str):
+    if "caption" in record:
         usual["captions"] = [record["caption"]]
-    if isinstance(record.get("image_id"), str | int):
-        usual["id"] = numbers.setdefault(record["image_id"], len(numbers))
+    if "image_id" in record:
+        person = record["image_id"]
+        usual["id"] = numbers.setdefault(person, len(numbers)) if isinstance(person, str | int) else person
     return usual
