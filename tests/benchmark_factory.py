@@ -1,12 +1,17 @@
-"""Write the folder of a finished benchmark without running it: two configs, two seeds, one cross test, costs."""
+"""Write the folder of a finished benchmark without running it: two configs, two seeds, one cross test, costs; and wait
+until a running one has left its folder."""
 
+import contextlib
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 
+from cada_plugin.benchmark.jobs import sole_user
 from cada_plugin.benchmark.plan import CrossTest, Plan, Row, Run
 from cada_plugin.benchmark.run import _is_finished, _is_measured
+from cada_plugin.errors import ConfigError
 
 QUERIES = 12
 METRICS = {"t2i_global/R1": 25.0, "t2i_global/mAP": 30.0, "t2i/R1": 50.0, "t2i/mAP": 40.0, "t2i/R1_gain_p": 0.1}
@@ -69,3 +74,17 @@ def done(plan: Plan) -> dict[str, bool]:
     return {one.label: _is_finished(one) for one in made} | {
         f"cost of {row.name}": _is_measured(row) for row in plan.rows
     }
+
+
+def wait_until_free(out: Path) -> None:
+    """Wait until a killed process has released the folder."""
+    deadline = time.monotonic() + 20
+    while not is_free(out):
+        assert time.monotonic() < deadline, "a child is left"
+        time.sleep(0.1)
+
+
+def is_free(out: Path) -> bool:
+    with contextlib.suppress(ConfigError), sole_user(out):
+        return True
+    return False

@@ -4,7 +4,6 @@ The benchmark runs in this process. To save the time of imports, its subprocesse
 one test uses real ones.
 """
 
-import contextlib
 import csv
 import functools
 import json
@@ -24,20 +23,15 @@ import numpy as np
 import pytest
 import runner_factory as factory
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
+from benchmark_factory import wait_until_free
 from mmengine.config import Config, config
 from PIL import Image
-from torch import nn
 
-from cada_plugin.benchmark import charts, cost, jobs, plan
+from cada_plugin.benchmark import cost, jobs, plan
 from cada_plugin.benchmark import run as benchmark
-from cada_plugin.benchmark.resources import count_flop
 from cada_plugin.benchmark.variants import Variant, read_grid
 from cada_plugin.cli import main
 from cada_plugin.engine import RankedGalleryHook
-from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation import paired_bootstrap
 from cada_plugin.integrations.yacs import to_mmengine
 from cada_plugin.registry import MODELS
@@ -349,20 +343,6 @@ def interrupt_when(path: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def wait_until_free(out: Path) -> None:
-    """Wait until a killed process has released the folder."""
-    deadline = time.monotonic() + 20
-    while not is_free(out):
-        assert time.monotonic() < deadline, "a child is left"
-        time.sleep(0.1)
-
-
-def is_free(out: Path) -> bool:
-    with contextlib.suppress(ConfigError), jobs.sole_user(out):
-        return True
-    return False
 
 
 @pytest.mark.slow
@@ -697,165 +677,3 @@ def test_every_run_reads_a_copy_with_the_overrides(folder, tmp_path):
         )
     assert copies[0].test_dataloader.dataset.data_root == str(folder / "people")
     assert copies[1].model == to_mmengine(yaml).model
-
-
-# ---------------------------------------------------------------- children
-
-
-def test_a_killed_child_is_a_failure_with_its_log(tmp_path):
-    with jobs.sole_user(tmp_path) as lock, jobs.Children(1, lock) as children:
-        with pytest.raises(jobs.JobError, match=r"killed by SIGKILL \(out of memory\?\)"):
-            children.call(["sh", "-c", "kill -9 $$"], tmp_path / "log")
-        with pytest.raises(jobs.JobError, match=r"^the last word$") as caught:
-            children.call(["sh", "-c", "echo error: the last word; echo bye; exit 3"], tmp_path / "log")
-        assert caught.value.log == tmp_path / "log"
-        with pytest.raises(jobs.JobError, match="exit status 4 without a word"):  # what was said before is not its
-            children.call(["sh", "-c", "exit 4"], tmp_path / "log")
-
-
-def test_a_folder_has_one_user_as_long_as_a_child_lives(tmp_path):
-    def call() -> None:
-        with contextlib.suppress(Exception):  # that it was stopped
-            children.call(["sh", "-c", "sleep 60 & sleep 60"], tmp_path / "log")
-
-    with jobs.sole_user(tmp_path) as lock:
-        children = jobs.Children(1, lock)
-        caller = threading.Thread(target=call)
-        caller.start()
-        while not (tmp_path / "log").exists():
-            time.sleep(0.01)
-        in_use = f"in use by the benchmark of process {os.getpid()}"
-        with pytest.raises(ConfigError, match=in_use), jobs.sole_user(tmp_path):
-            pass
-    with pytest.raises(ConfigError, match="left behind"), jobs.sole_user(tmp_path):
-        pass
-    children.__exit__()
-    caller.join()
-    wait_until_free(tmp_path)  # not even the child's own child is left
-
-
-@pytest.mark.parametrize(
-    ("devices", "visible", "expected"),
-    [
-        (0, None, ["2", "2", "2"]),
-        (1, None, ["", "", ""]),
-        (2, None, ["0", "1", "0"]),
-        (2, "GPU-a,GPU-b", ["GPU-a", "GPU-b", "GPU-a"]),
-    ],
-)
-def test_jobs_share_the_machine(tmp_path, monkeypatch, devices, visible, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    variable = "CUDA_VISIBLE_DEVICES" if devices else "OMP_NUM_THREADS"
-    given = [environment.get(variable, "") for environment in jobs._environments(3)]
-    assert given == expected
-
-
-def test_the_progress_of_a_training_is_read_from_its_log(tmp_path):
-    log = tmp_path / "train.log"
-    assert jobs._fraction(log) == 0
-    log.write_text("training:   5%|| 3/60\rtraining:  42%|#### | 25/60 [00:10<00:14]\nencoding val split:  90%|")
-    assert jobs._fraction(log) == 0.42
-    with log.open("a") as file:  # the bar is written twice a minute, and more is logged meanwhile
-        file.write("Epoch(train) [1][50/60] lr: 1.0e-04 loss: 1.5\n" * 500)
-    assert jobs._fraction(log) == 0.42
-
-
-# ---------------------------------------------------------------- arithmetic, by hand
-
-B, T, C, F = 2, 7, 16, 24  # batch, tokens, width, hidden width
-
-
-def lstm_flop() -> int:
-    """Four gates, both directions, two layers of which the second reads both directions of the first."""
-    return 2 * B * T * 2 * (4 * F * (C + F) + 4 * F * (2 * F + F))
-
-
-def layer_flop(tokens: int = T, asking: int = T) -> int:
-    """Query projection of ``asking`` tokens, key and value of all, attention weights and sum, output, feed-forward."""
-    attention = 2 * C * C * (asking + 2 * tokens) + 2 * 2 * asking * tokens * C + 2 * asking * C * C
-    return attention + 2 * 2 * asking * C * F
-
-
-@pytest.mark.parametrize(
-    ("module", "flop"),
-    [
-        (nn.Linear(C, F), 2 * B * T * C * F),
-        (nn.LSTM(C, F, 2, batch_first=True, bidirectional=True), lstm_flop()),
-        (nn.TransformerEncoderLayer(C, 4, F, batch_first=True), B * layer_flop()),
-        (nn.Sequential(nn.Unflatten(1, (1, T)), nn.Conv2d(1, 5, 3, stride=2, bias=False)), 2 * B * 5 * 9 * 3 * 7),
-    ],
-    ids=["linear", "lstm", "transformer", "convolution"],
-)
-def test_flop_of_a_layer(module, flop):
-    """Counted FLOP equal the formula, also for layers that run as fused kernels in eval mode."""
-    assert count_flop(lambda: module.eval()(torch.randn(B, T, C))) == flop
-    assert torch.backends.mkldnn.enabled  # and they are used again
-    assert torch.backends.mha.get_fastpath_enabled()
-
-
-def test_flop_of_a_caption_and_a_pair():
-    """CADA's text encoder and fusion decoder: only the first token leaves the last layer."""
-    bert = {"width": C, "depth": 3, "heads": 2, "max_positions": 16, "dropout": 0.0}
-    model = MODELS.build(
-        {
-            "type": "CADA",
-            "tokenizer": {"type": "CaptionTokenizer", "vocab": "procedural", "max_length": 16},
-            "visual_encoder": {
-                "type": "ViTEncoder",
-                "image_size": (32, 16),
-                "patch_size": 8,
-                "width": C,
-                "depth": 2,
-                "heads": 2,
-            },
-            "text_encoder": {"type": "CrossModalBert", **bert},
-            "embed_dim": 8,
-            "loss_global": {"type": "GlobalAssociationLoss"},
-            "loss_atp": {"type": "MatchingLoss"},
-        }
-    ).eval()
-    S = 1 + 4 * 2  # image tokens
-    ids = torch.arange(T)[None]
-    with torch.no_grad():
-        counted = cost.count_gflops(model, torch.randn(1, 3, 32, 16), ids, reranks=True)
-
-    def layer(asking: int, keys: int, feed_forward: int) -> int:
-        attention = 2 * C * C * (asking + 2 * keys) + 2 * 2 * asking * keys * C + 2 * asking * C * C
-        return attention + feed_forward * 2 * 2 * asking * C * 4 * C
-
-    def cross(asking: int) -> int:
-        return layer(asking, S, 0)  # keys and values of the image included
-
-    image = 2 * 3 * 64 * C * 8 + 2 * layer(S, S, 1) + 2 * C * 8
-    caption = 2 * layer(T, T, 1) + layer(1, T, 1) + 2 * C * 8
-    pair = 2 * layer(T, T, 1) + layer(1, T, 1) + 2 * cross(T) + cross(1) + 2 * C * 2
-    assert {key: round(value * 1e9) for key, value in counted.items()} == {
-        "gflops_image": image,
-        "gflops_caption": caption,
-        "gflops_pair": pair,
-    }
-
-
-# ---------------------------------------------------------------- pictures
-
-
-def test_names_in_the_picture_do_not_overlap():
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlim(1, 3)
-    axes.set_ylim(40, 60)
-    points = [(f"a_model_with_a_name_{i}", 2 + 0.02 * i, 50 + 0.3 * (i % 3)) for i in range(7)]
-    charts._label(figure, axes, points, [[(x, y)] for _, x, y in points])
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in axes.texts]
-    assert sorted(text.get_text() for text in axes.texts) == [name for name, _, _ in points]
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert all(
-        axes.get_window_extent().containsx(box.x0) and axes.get_window_extent().containsx(box.x1) for box in boxes
-    )
