@@ -273,6 +273,17 @@ def test_saved_results_make_the_same_page_and_hold_no_paths(plan, tmp_path, caps
     assert "\n\n`cada benchmark one --out bench`" in page
 
 
+def test_results_that_lack_a_part_leave_the_charts_that_are_there(plan, tmp_path, capsys):
+    results = portable(collect(plan))
+    for row in results["rows"]:
+        row["cost"] = {"query_ms": 1.0}
+    (tmp_path / "x.json").write_text(json.dumps(results))
+    (tmp_path / "x_cost.png").write_text("drawn before")
+    assert main(["report", str(tmp_path / "x.json"), "--out", str(tmp_path)]) == 2
+    assert "lacks a part of its results" in capsys.readouterr().err
+    assert (tmp_path / "x_cost.png").read_text() == "drawn before"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

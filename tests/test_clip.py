@@ -61,6 +61,8 @@ def test_a_long_caption_keeps_its_end(folder):
     assert len(ids) == 6
     assert ids[-1] == tokenizer.end_id
     assert tokenizer.count_truncated(list(CAPTIONS)) == 2
+    few_words = CLIPCaptionTokenizer(str(folder), max_length=60, max_words=3)
+    assert few_words.count_truncated(["! ! red coat", "! red coat"]) == 1  # a mark between spaces is a word here
     encoded = tokenizer.encode("red coat")
     assert encoded.word_index[0] == encoded.word_index[-1] == -1
 

@@ -176,6 +176,7 @@ FILTERS = {
     "nothing": Filter(cameras=["roof"]),
     "contradiction": Filter(after=1_790_000_050, before=1_790_000_040),
     "unknown column": Filter(columns={"shoe": ["1"]}),
+    "unknown and empty column": Filter(columns={"shoe": ()}),
     "absent is not empty": Filter(columns={"floor": [""]}),
 }
 
@@ -561,6 +562,9 @@ def test_lance_with_an_index(tmp_path: Path) -> None:
             assert len(found) == len(best)
             assert len({row.id for row, _ in found} & set(best)) >= 0.9 * len(best)
             assert all(abs(score - expected[row.id]) < TOLERANCE for row, score in found)
+            rows_of, vectors = store.get([row.id for row, _ in found])
+            exact = vectors @ query - 0.5 * np.array([row.hubness for row in rows_of])
+            assert [score for _, score in found] == pytest.approx(exact.tolist(), abs=1e-6)
     store.compact()
     store.add(rows[:10], embed[:10])
     store.compact()

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from cada_plugin import load_retriever
+from cada_plugin.checkpoints.io import shipped_path
 from cada_plugin.cli.main import main
 from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.errors import ConfigError, GalleryError
@@ -225,6 +227,10 @@ def test_names_are_read_if_they_fit_the_pattern():
     [
         ("camera\nx\n", "no column path"),
         ("path,time\na,noon\n", "line 2: 'noon' is no time"),
+        ("path,time\na,1764061800000\n", "line 2: '1764061800000' is no time"),  # milliseconds
+        ("path,time\na,20261125093000\n", "is no time"),
+        ("path,time\na,20261125\n", "is no time"),  # neither a date nor a second of 1970
+        ("path,time\na,nan\n", "is no time"),
         ("path\na\na\n", "twice"),
     ],
 )
@@ -232,6 +238,34 @@ def test_tables_that_cannot_be_used_name_the_line(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_facts(tmp_path / "t.csv")
+
+
+def test_a_table_of_no_pictures_is_one(tmp_path):
+    (tmp_path / "t.csv").write_text("path,camera\n")
+    assert read_facts(tmp_path / "t.csv") == {}
+
+
+def test_a_folder_that_lost_all_pictures_empties_no_gallery(crops, tmp_path, capsys):
+    gallery = Gallery.create(tmp_path / "gallery", crops, "cada_procedural", tokens="int8")
+    gallery.index(progress=False)
+    before = content(gallery)
+    crops.rename(tmp_path / "disk")
+    crops.mkdir()  # where the disk was mounted
+    assert main(["index", "--gallery", str(tmp_path / "gallery")]) == 2
+    assert "is its disk mounted? Nothing was changed" in capsys.readouterr().err
+    assert content(gallery) == before
+    crops.rmdir()
+    (tmp_path / "disk").rename(crops)
+    assert not gallery.index(progress=False).new  # their tokens are there too
+
+
+@pytest.mark.parametrize("checkpoint", ["cada_plugin://cada_procedural.safetensors", "~/mine.safetensors"])
+def test_the_weights_of_a_gallery_are_found_again(crops, tmp_path, monkeypatch, checkpoint):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(shipped_path("cada_plugin://cada_procedural.safetensors"), tmp_path / "mine.safetensors")
+    Gallery.create(tmp_path / "gallery", crops, "cada_procedural", checkpoint)
+    monkeypatch.chdir(crops)
+    assert len(Gallery.open(tmp_path / "gallery")) == 0
 
 
 # ---------------------------------------------------------------- searching
@@ -328,6 +362,37 @@ def test_a_cut_off_needs_a_calibrated_model(gallery, monkeypatch):
         gallery.search("a man", min_score=0.5)
 
 
+def test_a_calibration_without_re_ranking_says_nothing_of_re_ranked_images(gallery, monkeypatch):
+    calibration = gallery.retriever.calibration
+    first = replace(calibration, stages={STAGE_ONE: calibration.stages[STAGE_ONE]})
+    monkeypatch.setattr(gallery.retriever, "calibration", first)
+    assert {hit.score for hit in gallery.search("a man", topk=60)} == {None}
+    with pytest.raises(ConfigError, match="needs a calibrated model"):
+        gallery.search("a man", min_score=0.5)
+    monkeypatch.setattr(gallery.retriever, "rerank_topk", 0)
+    assert all(hit.score is not None for hit in gallery.search("a man"))
+
+
+@pytest.mark.parametrize("name", ["sentences", "like", "without", "right", "wrong"])
+def test_one_text_is_not_a_list_of_letters(name):
+    with pytest.raises(ConfigError, match=rf"{name}='a man' is one text: give a list, \['a man'\]"):
+        Query(**{"sentences": ["a man"]} | {name: "a man"})
+
+
+def test_filters_want_lists_and_a_query_has_its_own_options(gallery):
+    for fields in ({"cameras": "gate"}, {"columns": {"floor": "1"}}):
+        with pytest.raises(ConfigError, match="is one text"):
+            Filter(**fields)
+    with pytest.raises(ConfigError, match="topk beside a Query: write them into the query"):
+        gallery.search(Query(["a man"]), topk=3)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_has_a_picture_at_least(gallery, batch_size):
+    with pytest.raises(ConfigError, match=f"batch_size={batch_size}: use an integer from 1"):
+        gallery.retriever.encode_image(gallery.root, batch_size=batch_size)
+
+
 def test_marked_hits_leave_the_list_and_a_right_one_moves_it(gallery):
     hits = gallery.search("a man in a blue jacket", topk=60)
     right, wrong = hits[3].row, hits[0].row
@@ -388,14 +453,23 @@ def test_hubness_is_measured_kept_and_subtracted(gallery, people, tmp_path, caps
     assert "holds 1 captions" in capsys.readouterr().err
 
 
-def test_hits_may_be_limited_and_one_for_each_person(gallery):
+def test_hits_may_be_limited_and_one_for_each_person(gallery, monkeypatch):
     query = Query(["a man in a blue jacket"], topk=60)
     hits = gallery.search(query)
     assert len(hits) == 60
     assert len(gallery.search(Query(["a man in a blue jacket"], topk=60, per_person=True))) == 20
     all_of_them = Query(["a man in a blue jacket"], topk=20, per_person=True)  # more people than the shortlist has
     assert len({hit.row.person for hit in gallery.search(all_of_them)}) == 20
+    with monkeypatch.context() as patch:  # an engine that finds no more at once gives those people that it can
+        patch.setattr(gallery.store, "most_found", 40, raising=False)
+        some = gallery.search(all_of_them)
+        assert 0 < len({hit.row.person for hit in some}) == len(some) < 20
     limit = sorted(hit.cosine for hit in hits)[30]
+    asked = []
+    nearest = gallery.store.nearest
+    monkeypatch.setattr(gallery.store, "nearest", lambda vector, k, *rest: asked.append(k) or nearest(vector, k, *rest))
+    assert gallery.search(Query(["a man in a blue jacket"], topk=60, per_person=True, min_cosine=hits[0].cosine))
+    assert asked == [60]  # it does not look for people below the cut
     assert len(gallery.search(Query(["a man in a blue jacket"], topk=60, min_cosine=limit))) == 30
     like = gallery.search(Query(like=[hits[5].path], topk=1))[0]
     assert (like.path, like.match) == (hits[5].path, None)
@@ -444,6 +518,25 @@ def test_the_command_prints_draws_and_says_where_nothing_is_found(gallery, tmp_p
     assert main(["search", place]) == 2
     assert "needs a sentence" in capsys.readouterr().err
     assert main(["search", str(tmp_path / "none"), "a man"]) == 2
+
+
+def test_hits_are_told_even_if_their_pictures_are_gone_or_cannot_be_drawn(crops, tmp_path, capsys):
+    place = str(tmp_path / "gallery")
+    Gallery.create(place, crops, "cada_procedural", tokens="fp16").index(progress=False)
+    assert main(["search", place, "a man", "--sheet", str(crops)]) == 2
+    assert f"--sheet {crops} is a folder" in capsys.readouterr().err
+    first = Gallery.open(place).search("a man")[0].path
+    Path(first).unlink()
+    sheet, why = tmp_path / "s.png", tmp_path / "why"
+    assert main(["search", place, "a man", "--topk", "2", "--sheet", str(sheet), "--explain", str(why)]) == 0
+    told = capsys.readouterr()
+    assert first in told.out
+    assert told.out.count("match") == 2
+    assert f"not drawn: {first}" in told.err
+    assert sheet.is_file()
+    assert [path.name for path in why.iterdir()] == ["2.png"]
+    assert main(["search", place, "a man", "-f", "--camera", "nowhere"]) == 1
+    assert capsys.readouterr().out == ""
 
 
 def test_a_gallery_in_milvus_is_the_same_by_one_changed_argument(crops, tmp_path, monkeypatch):

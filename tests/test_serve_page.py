@@ -125,6 +125,45 @@ def test_the_first_order_is_shown_before_the_re_ranked_one(page, gallery):
     assert shown(page)[:48] == wanted(gallery, Query([SENTENCE], topk=48))
 
 
+def test_a_picture_that_is_open_stays_the_one_that_is_marked(page, gallery):
+    """The final list may put another picture at its place, or not have it at all."""
+    first = wanted(gallery, Query([SENTENCE], topk=48, rerank=False))
+    final = wanted(gallery, Query([SENTENCE], topk=48))
+    place = next(place for place in range(48) if first[place] != final[place])
+    held: list[Route] = []  # the request for the final list
+
+    def wait(route: Route) -> None:
+        if '"final"' in route.request.post_data and not held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/api/search", wait)
+    page.get_by_label("Description of the person").fill(SENTENCE)
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("re-ranking")
+    page.locator(".hit .open").nth(place).click()
+    held[0].continue_()
+    expect(page.locator("#status")).to_contain_text("Best of")
+    page.keyboard.press("w")
+    expect(page).to_have_url(re.compile(rf"wrong={first[place]}"))
+
+
+def test_a_least_likelihood_is_no_least_cosine(page, gallery):
+    type_sentence(page)
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_label("Likelihood at least").fill("0.5")
+    expect(page).to_have_url(re.compile("least_likelihood=0.5"))
+    page.get_by_label("Without").fill("a hat")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Cosine at least")).to_have_value("0")
+    expect(page.locator("#status")).to_contain_text("Best of")
+    assert shown(page)[:48] == wanted(gallery, Query([SENTENCE], without=["a hat"], topk=48))
+    page.get_by_label("Without").fill("")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Likelihood at least")).to_have_value("0.5")
+
+
 def test_scrolling_brings_the_rest(page, gallery):
     type_sentence(page)
     for _ in range(5):

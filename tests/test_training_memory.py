@@ -98,6 +98,10 @@ def test_memory_grows_with_the_batch_and_shrinks_by_both_means():
 
 
 @pytest.mark.slow
+def test_what_judges_phrases_is_counted_too():
+    assert count_training_memory(read_config("cada_plus_procedural")).peak > count_training_memory(config()).peak
+
+
 def test_the_command_needs_no_data_and_no_other_option(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--cfg-options", "train_dataloader.batch_size=8"]

@@ -25,11 +25,12 @@ _REACHES = (10, 16, 24, 34, 46, 60, 80)  # distances of a label from its point t
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
-def draw_accuracy(results: dict, path: Path) -> None:
-    """Bars of the R@1 of both stages, the first config on top; error bars are the standard deviation over seeds."""
+def draw_accuracy(results: dict, path: Path) -> bool:
+    """Bars of the R@1 of both stages, the first config on top; error bars are the standard deviation over seeds.
+    False if there is nothing to draw."""
     rows = [row for row in results["rows"] if f"{final_stage(row['metrics'])}/R1" in row["metrics"]]
     if not rows:
-        return
+        return False
     figure = Figure(figsize=(8, 1.7 + 0.7 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for stage in STAGES:
@@ -51,13 +52,15 @@ def draw_accuracy(results: dict, path: Path) -> None:
     axes.grid(axis="x", color="#dddddd")
     _finish(figure, axes, f"R@1 on {title(results)}")
     _save(figure, path)
+    return True
 
 
-def draw_cost(results: dict, path: Path) -> None:
-    """Chart of R@1 against the latency of a query; a line joins the two stages of a model."""
+def draw_cost(results: dict, path: Path) -> bool:
+    """Chart of R@1 against the latency of a query; a line joins the two stages of a model. False if there is
+    nothing to draw."""
     rows = [row for row in results["rows"] if row["cost"] and f"{final_stage(row['metrics'])}/R1" in row["metrics"]]
     if not rows:
-        return
+        return False
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.add_subplot()
     labels: list[tuple[str, float, float]] = []
@@ -79,7 +82,7 @@ def draw_cost(results: dict, path: Path) -> None:
     for stage, name in STAGES.items():
         axes.plot([], [], color=COLORS[stage], marker=MARKERS[stage], linestyle="none", markersize=8, label=name)
     if not lines:
-        return
+        return False
     _log_axis(axes, [x for line in lines for x, _ in line])
     axes.margins(y=0.15)
     bottom, top = axes.get_ylim()
@@ -92,6 +95,7 @@ def draw_cost(results: dict, path: Path) -> None:
     _finish(figure, axes, f"R@1 against query time, {title(results)}")
     _label(figure, axes, labels, lines)
     _save(figure, path)
+    return True
 
 
 def _spread(rows: Sequence[dict]) -> str:

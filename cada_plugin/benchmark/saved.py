@@ -66,8 +66,8 @@ def remake(path: Path, out: Path) -> list[Path]:
     with _complete(path):
         text = markdown(results)
         for draw, chart in zip((draw_accuracy, draw_cost), charts, strict=True):
-            chart.unlink(missing_ok=True)
-            draw(results, chart)
+            if not draw(results, chart):
+                chart.unlink(missing_ok=True)
     with replacing(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return [made for made in (page, *charts) if made.exists()]

@@ -14,13 +14,14 @@ models that `cada calibrate` was run for. Exit status: 0 something was found, 1 
 import argparse
 import json
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 
 from cada_plugin.cli.running import run_command
-from cada_plugin.errors import ConfigError
+from cada_plugin.errors import ConfigError, ImageError
+from cada_plugin.files import writable_file, writable_folder
 from cada_plugin.gallery import Filter, Gallery, GalleryHit, Query
-from cada_plugin.gallery.facts import parse_time
+from cada_plugin.gallery.facts import parse_time, utc
+from cada_plugin.portable.pictures import load_person_image
 from cada_plugin.visualization import RankedQuery, draw_explanation, draw_ranked_galleries
 
 _EXPLAINED = 3  # hits: a sheet takes about as long as a search
@@ -78,33 +79,49 @@ def _run(args: argparse.Namespace) -> int:
         per_person=args.per_person,
         hubness_weight=args.hubness_weight,
     )
+    if args.sheet:
+        writable_file(Path(args.sheet), "--sheet")
+    if args.explain:
+        writable_folder(Path(args.explain), "--explain")
     gallery = Gallery.open(args.gallery, device=args.device)
     hits = gallery.search(query)
     if args.sort == "time":
         hits = sorted(hits, key=lambda hit: (hit.row.time is None, hit.row.time))
-    if args.sheet and hits:
-        labels = [_label(hit) for hit in hits]
-        shown = [(hit.path, -1, label) for hit, label in zip(hits, labels, strict=True)]
-        draw_ranked_galleries(
-            [RankedQuery("; ".join(sentences) or f"like {', '.join(args.like)}", None, shown)], args.sheet, len(hits)
-        )
-        print(f"drawn: {args.sheet}", file=sys.stderr)
-    if args.explain:
-        _explain(gallery, query, hits, Path(args.explain))
     if args.json:
         print(json.dumps([_as_json(hit) for hit in hits], indent=2))
-    elif args.files:
-        print("\n".join(hit.path for hit in hits))
-    else:
-        for hit in hits:
-            print(f"{hit.rank:3}  {_score(hit):42}  {_when(hit):16}  {hit.row.camera:10}  {hit.path}".rstrip())
+    for hit in hits if not args.json else ():
+        told = f"{hit.rank:3}  {_score(hit):42}  {_when(hit):16}  {hit.row.camera:10}  {hit.path}".rstrip()
+        print(hit.path if args.files else told)
+    sys.stdout.flush()  # the hits are there even if a picture of them cannot be drawn
+    if args.sheet and hits:
+        _draw_sheet("; ".join(sentences) or f"like {', '.join(args.like)}", hits, Path(args.sheet))
+    if args.explain:
+        _explain(gallery, query, hits, Path(args.explain))
     return int(not hits)
+
+
+def _draw_sheet(title: str, hits: list[GalleryHit], path: Path) -> None:
+    """Pictures that are gone keep an empty place."""
+    shown = [(hit.path if _is_there(hit) else None, -1, _label(hit)) for hit in hits]
+    draw_ranked_galleries([RankedQuery(title, None, shown)], path, len(hits))
+    print(f"drawn: {path}", file=sys.stderr)
 
 
 def _explain(gallery: Gallery, query: Query, hits: list[GalleryHit], folder: Path) -> None:
     for hit in hits[:_EXPLAINED]:
-        explanations = gallery.explain(query, hit.row.id)
-        print(f"drawn: {draw_explanation(explanations, hit.path, folder / f'{hit.rank}.png')}", file=sys.stderr)
+        if _is_there(hit):
+            explanations = gallery.explain(query, hit.row.id)
+            print(f"drawn: {draw_explanation(explanations, hit.path, folder / f'{hit.rank}.png')}", file=sys.stderr)
+
+
+def _is_there(hit: GalleryHit) -> bool:
+    """Whether the picture of a hit can be read; tells it if not."""
+    try:
+        load_person_image(hit.path)
+    except ImageError as error:
+        print(f"not drawn: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _columns(words: list[str]) -> dict[str, list[str]]:
@@ -130,9 +147,8 @@ def _score(hit: GalleryHit) -> str:
 
 
 def _when(hit: GalleryHit) -> str:
-    if hit.row.time is None:
-        return ""
-    return datetime.fromtimestamp(hit.row.time, timezone.utc).strftime("%Y-%m-%d %H:%M")
+    time = utc(hit.row.time)
+    return "" if time is None else time.strftime("%Y-%m-%d %H:%M")
 
 
 def _as_json(hit: GalleryHit) -> dict:

@@ -78,10 +78,11 @@ def read_facts(path: Path) -> dict[str, Facts]:
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            columns, rows = reader.fieldnames or [], list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(f"--csv {path} cannot be read: {error}") from error
-    key = next((name for name in ("path", "file_path") if rows and name in rows[0]), None)
+    key = next((name for name in ("path", "file_path") if name in columns), None)
     if key is None:
         raise ConfigError(
             f"--csv {path} has no column path: its first line names the columns, such as path,camera,time"
@@ -106,16 +107,27 @@ def parse_time(text: str, where: str) -> float:
     """Seconds since 1970 of an ISO 8601 time (UTC where it names no zone) or of a number of seconds.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is neither, or could be both: eight digits are taken for neither a date nor seconds.
     """
+    advice = "write 2026-11-25T09:30 or seconds since 1970"
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        pass
+        try:
+            return _seconds(datetime.fromisoformat(text))
+        except (ValueError, OverflowError):
+            raise ConfigError(f"{where}: {text!r} is no time: {advice}") from None
+    if re.fullmatch(r"\d{8}", text) or utc(seconds) is None:
+        raise ConfigError(f"{where}: {text!r} is no time, as seconds they end in no likely year: {advice}")
+    return seconds
+
+
+def utc(seconds: float | None) -> datetime | None:
+    """The time in UTC; None for None, and for a number that no calendar has."""
     try:
-        return _seconds(datetime.fromisoformat(text))
-    except ValueError:
-        raise ConfigError(f"{where}: {text!r} is no time: write 2026-11-25T09:30 or seconds since 1970") from None
+        return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def _seconds(time: datetime) -> float:

@@ -1,5 +1,6 @@
 """A gallery that is kept: index a folder of pictures once, bring it up to date, and search it by sentences."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cada_plugin import load_retriever
+from cada_plugin.checkpoints.io import SHIPPED
 from cada_plugin.errors import ConfigError, GalleryError
 from cada_plugin.export.manifest import is_exported
 from cada_plugin.gallery.facts import Facts, NamePattern, read_facts
@@ -114,8 +116,8 @@ class Gallery:
             {
                 "format": _FORMAT,
                 "fingerprint": retriever.fingerprint(),
-                "config": str(Path(config).resolve()) if Path(config).is_file() or is_exported(config) else config,
-                "checkpoint": None if checkpoint is None else str(Path(checkpoint).resolve()),
+                "config": _lasting(config) if Path(config).is_file() or is_exported(config) else config,
+                "checkpoint": None if checkpoint is None else _lasting(checkpoint),
                 "dim": dim,
                 "tokens": tokens,
                 "root": str(folder),
@@ -130,7 +132,8 @@ class Gallery:
         if not _is_remote(place):
             return (Path(place) / "gallery.json").exists()
         try:
-            return bool(_open_store(place, None, create=False).meta())
+            with contextlib.closing(_open_store(place, None, create=False)) as store:
+                return bool(store.meta())
         except GalleryError:
             return False
 
@@ -155,6 +158,13 @@ class Gallery:
     def reranks(self) -> bool:
         """Whether the model has a stage 2."""
         return self.retriever.can_match and self.retriever.rerank_topk > 0
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the scores of all stages of the model are calibrated. A calibration that was made without re-ranking
+        says nothing of re-ranked images."""
+        calibration = self.retriever.calibration
+        return calibration is not None and {STAGE_ONE, *([FINAL] if self.reranks else [])} <= calibration.stages.keys()
 
     # ------------------------------------------------------------------ indexing
 
@@ -201,7 +211,7 @@ class Gallery:
             facts: what is known of the picture at a path. By default that of :meth:`remember_facts`.
 
         Raises:
-            ConfigError: the folder is gone, or another process is indexing into this gallery.
+            ConfigError: the folder is gone or without any picture, or another process is indexing into this gallery.
         """
         if not self.root.is_dir():
             raise ConfigError(f"the folder {self.root} of the gallery {self.place} is gone: nothing was changed")
@@ -215,6 +225,11 @@ class Gallery:
         bank = self._caption_bank()
         stale = bank is not None and self.store.meta().get("hubness_of") != bank.digest
         changes = compare(self.root, self.store.rows())
+        if changes.removed and not (changes.new or changes.moved or changes.touched or changes.unchanged):
+            raise ConfigError(
+                f"the folder {self.root} holds no picture any more, and the gallery {self.place} has "
+                f"{len(changes.removed):,}: is its disk mounted? Nothing was changed. To empty a gallery, delete it"
+            )
         if self.mode != "none":  # a token file that was lost, or removed because it was damaged, is made again
             lost = [row for row in changes.unchanged if not self._tokens.has(row.hash)]
             changes.new += [File(row.path, row.size, row.mtime_ns) for row in lost]
@@ -317,6 +332,8 @@ class Gallery:
         """
         if isinstance(query, str):
             query = Query([query], **options)
+        elif options:
+            raise ConfigError(f"{', '.join(options)} beside a Query: write them into the query")
         self._check(query)
         captions = self._captions(query)
         texts = self.retriever.encode_text(captions) if captions else None
@@ -330,14 +347,17 @@ class Gallery:
 
         k = max(query.topk, self.retriever.rerank_topk if second else 0)
         hits = nearest(k)
-        while query.per_person and len(hits) == k and len(_one_per_person(hits)) < query.topk:
-            k *= 4  # many images of few people came first: look further until there are enough people
+        least = -np.inf if query.min_cosine is None else query.min_cosine
+        most = self.store.most_found - len(marked)
+        while query.per_person and len(hits) == k < most and hits[-1].cosine >= least:
+            if len(_one_per_person(hits)) >= query.topk:
+                break
+            k = min(4 * k, most)  # many images of few people came first: look further until there are enough people
             hits = nearest(k)
-        if query.min_cosine is not None:
-            hits = [hit for hit in hits if hit.cosine >= query.min_cosine]
+        hits = [hit for hit in hits if hit.cosine >= least]
         if second and hits:
             hits = self._rerank(query, texts, hits)
-        if self.retriever.calibration is not None and query.of_sentences_alone:
+        if self.calibrated and query.of_sentences_alone:
             hits = self._scored(query, hits)
         if query.min_score is not None:
             hits = [hit for hit in hits if hit.score >= query.min_score]
@@ -371,7 +391,7 @@ class Gallery:
         return [self.retriever.explain(one, image, gallery_images=images) for one in self._captions(query)]
 
     def _check(self, query: Query) -> None:
-        if query.min_score is not None and self.retriever.calibration is None:
+        if query.min_score is not None and not self.calibrated:
             raise ConfigError(
                 "a least score needs a calibrated model: make its calibration with `cada calibrate CONFIG CHECKPOINT`, "
                 "or cut off by the cosine (min_cosine)"
@@ -450,6 +470,11 @@ class Gallery:
         encoded, bad = self.retriever.encode_readable([self.root / row.path for row in rows])
         there = [place not in bad for place in range(len(rows))]
         return np.asarray(encoded.tokens if encoded is not None else ()), there
+
+
+def _lasting(path: str | os.PathLike) -> str:
+    """A path that is found from another working directory too."""
+    return str(path) if str(path).startswith(SHIPPED) else str(Path(path).expanduser().resolve())
 
 
 def _read_facts(pattern: str | None, table: str | os.PathLike | None) -> Callable[[str], Facts | None]:

@@ -1,6 +1,7 @@
 """A gallery in a LanceDB database: a folder on this machine."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -79,6 +80,8 @@ class LanceStore:
     Raises:
         GalleryError: the folder holds no gallery, one of another D, or a damaged one.
     """
+
+    most_found = sys.maxsize
 
     def __init__(
         self, folder: str | Path, dim: int | None, create: bool = False, settings: IndexSettings | None = None
@@ -182,12 +185,9 @@ class LanceStore:
 
             if self._table.count_rows() >= self.settings.from_rows and self.indexed:
                 probes = self.settings.probes * (_FILTERED if where else 1)
-                found = search().nprobes(probes).limit(k).select(["row", "_distance"]).to_arrow()
-                if len(found) == k:  # else the nearest partitions hold too few of the rows that a filter keeps
-                    length = float(np.linalg.norm([*vector, hubness_weight])) or 1.0
-                    scores = (length * (1 - found["_distance"].to_numpy())).tolist()
-                    rows = (_row(text) for text in found["row"].to_pylist())
-                    return sorted(zip(rows, scores, strict=True), key=lambda hit: (-hit[1], hit[0].id))
+                rows, vectors = self._read(search().nprobes(probes).limit(k + MARGIN))
+                if len(rows) >= k:  # else the nearest partitions hold too few of the rows that a filter keeps
+                    return ranked(rows, vectors, vector, k, hubness_weight)
             rows, vectors = self._read(search().bypass_vector_index().limit(k + MARGIN))
         return ranked(rows, vectors, vector, k, hubness_weight)
 
@@ -256,10 +256,11 @@ class LanceStore:
         terms += [f"time < {_number(only.before)}"] if only.before is not None else []
         for name, values in only.columns.items():
             column = name if name in ("camera", "person") else column_of(name)
+            if not values:
+                continue
             if column not in self._table.schema.names:
                 return None
-            if values:
-                terms.append(_is_in(column, values))
+            terms.append(_is_in(column, values))
         return " AND ".join(terms)
 
     @contextmanager

@@ -42,7 +42,6 @@ _TEXTS = ("id", "path", "hash", "camera", "person")
 _NUMBERS = {"size": DataType.INT64, "mtime_ns": DataType.INT64, "hubness": DataType.DOUBLE, "time": DataType.DOUBLE}
 _FIELDS = (*_TEXTS, *_NUMBERS)
 _LONGEST_TEXT = 65_535  # bytes; the most that Milvus allows
-_MOST_FOUND = 16_384  # of one search; the most that Milvus allows
 _IDS_AT_ONCE = 1000
 # 5,000 rows of D = 512 are 10 MB, and Milvus takes 64 MB in a message.
 _ROWS_AT_ONCE = 5000
@@ -86,6 +85,8 @@ class MilvusStore:
     Raises:
         GalleryError: the server cannot be reached, or holds no such gallery, or one of another D.
     """
+
+    most_found = 16_384  # more, Milvus does not allow
 
     def __init__(self, address: str, collection: str, dim: int | None, create: bool = False) -> None:
         self.address, self.collection = address, collection
@@ -205,8 +206,8 @@ class MilvusStore:
         self, vector: np.ndarray, k: int, only: Filter | None = None, hubness_weight: float = 0.0
     ) -> list[tuple[GalleryRow, float]]:
         query = query_vector(vector, self.dim, hubness_weight)
-        if k > _MOST_FOUND:
-            raise GalleryError(f"{k} images are wanted: Milvus finds {_MOST_FOUND} at most in one search")
+        if k > self.most_found:
+            raise GalleryError(f"{k} images are wanted: Milvus finds {self.most_found} at most in one search")
         with self._explained("searched"):
             where = _where(only)
             if k < 1 or where is None:
@@ -215,7 +216,7 @@ class MilvusStore:
                 self.collection,
                 data=[query.astype(np.float16) if self._half else query],
                 filter=where,
-                limit=min(k + MARGIN, _MOST_FOUND),
+                limit=min(k + MARGIN, self.most_found),
                 output_fields=["*"],
                 search_params={"metric_type": "IP"},
                 anns_field="vector",

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cada_plugin.errors import ConfigError
-from cada_plugin.gallery.store import Filter
+from cada_plugin.gallery.store import Filter, refuse_one_text
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Query:
     hubness_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("sentences", "like", "without", "right", "wrong"):
+            refuse_one_text(name, getattr(self, name))
         if not self.sentences and not self.like:
             raise ConfigError("a search needs a sentence, or a picture to be like: give one at least")
         if self.combine not in ("and", "or"):

@@ -6,6 +6,7 @@ uses nothing beyond this protocol, so a third engine is one more adapter that pa
 Shape letters: N rows, D size of the embedding, k rows found.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cada_plugin.errors import GalleryError
+from cada_plugin.errors import ConfigError, GalleryError
 
 COLUMN = "c_"
 """Begins the stored name of every free column."""
@@ -66,13 +67,28 @@ class Filter:
     before: float | None = None
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name, values in {"cameras": self.cameras, **self.columns}.items():
+            refuse_one_text(name, values)
+
+
+def refuse_one_text(name: str, values: object) -> None:
+    """Raise ``ConfigError`` for a text where several are expected: it would be taken letter by letter."""
+    if isinstance(values, str | os.PathLike):
+        raise ConfigError(f"{name}={os.fspath(values)!r} is one text: give a list, [{os.fspath(values)!r}]")
+
 
 class Store(Protocol):
     """Rows of one gallery, with their embeddings in fp16 or as near to it as the engine can.
 
     A local store changes as a whole or not at all if the process is killed in a method; a remote one may do so request
     by request. What a kill leaves undone, the next indexing repairs. Methods raise ``GalleryError`` with what to do.
+
+    Attributes:
+        most_found: the most rows that one search can find.
     """
+
+    most_found: int
 
     def meta(self) -> dict:
         """What :meth:`set_meta` stored; an empty dict in a new gallery."""

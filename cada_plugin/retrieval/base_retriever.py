@@ -122,6 +122,8 @@ class BaseRetriever(ABC):
         self, images: Sequence[ImageInput], batch_size: int, go_on: bool
     ) -> tuple[EncodedImages | None, dict[int, str]]:
         """Encode readable images. After an unreadable one, the others are encoded too (``go_on``) or only checked."""
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size}: use an integer from 1")
         bad: dict[int, str] = {}
         batches, paths = [], []
         for start in range(0, len(images), batch_size):

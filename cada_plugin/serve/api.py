@@ -201,7 +201,7 @@ class _Facts:
             cameras=sorted(cameras - {""}),
             columns={name: sorted(few) for name, few in sorted(columns.items()) if len(few) <= _FEW_VALUES},
             model=retriever.fingerprint(),
-            calibrated=retriever.calibration is not None,
+            calibrated=self._gallery.calibrated,
             reranks=self._gallery.reranks,
             explains=retriever.can_match,
         )

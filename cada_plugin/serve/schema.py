@@ -3,7 +3,6 @@ names; hits carry the names of ONVIF's FindImagebyNL where it has one (uri, time
 
 import math
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from typing import Annotated, Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 
 from cada_plugin.errors import ConfigError, needs_extra
 from cada_plugin.gallery import Filter, GalleryHit, Query
-from cada_plugin.gallery.facts import parse_time
+from cada_plugin.gallery.facts import parse_time, utc
 from cada_plugin.portable.explanation import Explanation
 
 with needs_extra("serve"):
@@ -210,13 +209,9 @@ def _up_to_one(map: np.ndarray) -> list[list[float]]:
     return (map / max(float(map.max()), 1e-30)).round(4).tolist()
 
 
-def _iso(time: float | None) -> str | None:
-    if time is None:
-        return None
-    try:
-        return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):  # a CSV can hold any number
-        return None
+def _iso(seconds: float | None) -> str | None:
+    time = utc(seconds)
+    return None if time is None else time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _seconds(time: str | float | None, name: str) -> float | None:

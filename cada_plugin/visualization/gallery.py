@@ -27,14 +27,15 @@ _TEXT_SIZE, _TITLE_SIZE = 17, 26
 class RankedQuery:
     """One query and its retrieved images.
 
-    ``hits`` are (image path, person id, score), best first; the score is a number, or a text to show in its place.
+    ``hits`` are (image path, person id, score), best first; the score is a number, or a text to show in its place. The
+    place of a hit whose path is None stays empty.
     ``truth`` is the image that the caption was written for. If any row has one, an extra first column without a rank
     shows it.
     """
 
     caption: str
     query_person_id: int | None
-    hits: Sequence[tuple[str | os.PathLike, int, float | str]]
+    hits: Sequence[tuple[str | os.PathLike | None, int, float | str]]
     truth: str | os.PathLike | None = None
 
 
@@ -157,13 +158,15 @@ class _Picture:
                 self._mark(x + self.cell[0] - radius, y + radius, radius, right)
             self._beneath(str(rank + 1), score if isinstance(score, str) else f"{score:.3f}", x, y)
 
-    def _framed(self, path: str | os.PathLike, x: int, y: int, colour: tuple[int, int, int]) -> None:
+    def _framed(self, path: str | os.PathLike | None, x: int, y: int, colour: tuple[int, int, int]) -> None:
         width, height = self.cell
         self.draw.rectangle((x, y, x + width - 1, y + height - 1), colour)
         inner = (width - 2 * self.frame, height - 2 * self.frame)
         self.draw.rectangle(
             (x + self.frame, y + self.frame, x + width - self.frame - 1, y + height - self.frame - 1), MAT
         )
+        if path is None:
+            return
         person = load_person_image(path)
         ratio = min(inner[0] / person.width, inner[1] / person.height)
         size = (max(1, round(person.width * ratio)), max(1, round(person.height * ratio)))

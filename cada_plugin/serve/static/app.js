@@ -11,12 +11,17 @@ let files = []; // pictures that were dropped in: {file, address}
 let hits = [];
 let more = false; // whether the server has further hits
 let running; // AbortController of the search that goes on
-let shown = -1; // index of the hit that is shown large
+let shown = null; // the hit that is shown large, which a new list may not have
 const tiles = new Map(); // by id, so that a new order moves tiles and does not load pictures again
 
 function empty() {
-  return { sentences: [], combine: "and", without: [], cameras: [], after: "", before: "", where: {}, least: 0,
+  return { sentences: [], combine: "and", without: [], cameras: [], after: "", before: "", where: {}, least: noLeast(),
     perPerson: false, like: [], right: [], wrong: [] };
+}
+
+// The least score of a hit. A likelihood and a cosine are kept apart: 0.5 of one is not 0.5 of the other.
+function noLeast() {
+  return { likelihood: 0, cosine: 0 };
 }
 
 function element(name, { text, ...attributes } = {}, ...children) {
@@ -52,7 +57,7 @@ async function ask(path, options) {
 function request(stage, offset) {
   const { perPerson, least, ...rest } = query;
   const body = { ...rest, per_person: perPerson, topk: PAGE, offset, stage, after: rest.after || null, before: rest.before || null };
-  if (least > 0) body[likelihoods() ? "min_score" : "min_cosine"] = least;
+  if (least[leastOf()] > 0) body[likelihoods() ? "min_score" : "min_cosine"] = least[leastOf()];
   if (!files.length) {
     return ["api/search", { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }];
   }
@@ -73,6 +78,11 @@ function likelihoods() {
     && !files.length;
 }
 
+// Which least score the slider sets.
+function leastOf() {
+  return likelihoods() || (!hasQuery() && about.calibrated) ? "likelihood" : "cosine";
+}
+
 // ---------------------------------------------------------------- searching
 
 function hasQuery() {
@@ -82,6 +92,7 @@ function hasQuery() {
 async function search({ remember = true } = {}) {
   running?.abort();
   const mine = (running = new AbortController());
+  more = false; // the hits are still those of the query before, which have no further ones
   if (remember) {
     const address = toAddress();
     if (address !== location.search) history.pushState(null, "", address || location.pathname);
@@ -121,9 +132,9 @@ async function loadMore() {
   loading = true;
   const mine = running;
   try {
-    const answer = await find("final", hits.length);
-    if (running === mine) {
-      const before = hits.length;
+    const before = hits.length;
+    const answer = await find("final", before);
+    if (running === mine && hits.length === before) {
       show([...hits, ...answer.hits], answer.more && answer.hits.length > 0);
       if (hits.length === before) more = false; // the gallery changed meanwhile: do not ask for the same page for ever
     }
@@ -159,7 +170,7 @@ function toAddress() {
   if (query.combine === "or") words.set("combine", "or");
   for (const name of ["after", "before"]) if (query[name]) words.set(name, query[name]);
   for (const [name, values] of Object.entries(query.where)) for (const one of values) words.append("where", `${name}=${one}`);
-  if (query.least > 0) words.set("least", query.least);
+  for (const [name, value] of Object.entries(query.least)) if (value > 0) words.set(`least_${name}`, value);
   if (query.perPerson) words.set("person", "1");
   const text = words.toString();
   return text && `?${text}`;
@@ -176,7 +187,7 @@ function fromAddress() {
     const cut = word.indexOf("=");
     if (cut > 0) (read.where[word.slice(0, cut)] ??= []).push(word.slice(cut + 1));
   }
-  read.least = Number(words.get("least")) || 0;
+  for (const name of Object.keys(read.least)) read.least[name] = Number(words.get(`least_${name}`)) || 0;
   read.perPerson = words.get("person") === "1";
   return read;
 }
@@ -204,6 +215,7 @@ function showCombine() {
 }
 
 function readForm() {
+  query.least[leastOf()] = Number(get("least").value); // of what the slider showed, before the query is another
   const texts = [...get("sentences").querySelectorAll("input")].map((input) => input.value.trim());
   query.sentences = texts.filter(Boolean);
   query.combine = query.sentences.length > 1 ? get("combine").value : "and";
@@ -215,7 +227,6 @@ function readForm() {
   for (const select of get("columns").querySelectorAll("select")) {
     if (select.value) query.where[select.dataset.column] = [select.value];
   }
-  query.least = Number(get("least").value);
   query.perPerson = get("per-person").checked;
 }
 
@@ -234,17 +245,17 @@ function showForm() {
   for (const select of get("columns").querySelectorAll("select")) {
     select.value = query.where[select.dataset.column]?.[0] ?? "";
   }
-  get("least").value = query.least;
+  get("least").value = query.least[leastOf()];
   get("per-person").checked = query.perPerson;
   showLeast();
-  const used = [query.without.length, query.cameras.length, query.after, query.before, query.least, query.perPerson,
+  const used = [query.without.length, query.cameras.length, query.after, query.before, query.least[leastOf()], query.perPerson,
     ...Object.keys(query.where)].filter(Boolean).length;
   get("toggle-filters").textContent = used ? `Filters (${used})` : "Filters";
 }
 
 function showLeast() {
   const value = Number(get("least").value);
-  get("least-name").textContent = likelihoods() || !hasQuery() && about.calibrated ? "Likelihood at least" : "Cosine at least";
+  get("least-name").textContent = leastOf() === "likelihood" ? "Likelihood at least" : "Cosine at least";
   get("least-value").textContent = value > 0 ? value.toFixed(2) : "any";
 }
 
@@ -349,8 +360,7 @@ function addFiles(list) {
 
 function showLarge(place) {
   if (!hits[place]) return;
-  shown = place;
-  const hit = hits[place];
+  const hit = (shown = hits[place]);
   get("picture").src = hit.uri;
   const facts = [["Rank", hit.rank], ["Likelihood", hit.likelihood === null ? "" : scoreOf(hit)], ["Cosine", hit.cosine.toFixed(3)],
     ["Match", hit.match?.toFixed(2)], ["Camera", hit.camera], ["Time (UTC)", timeOf(hit)], ["Person", hit.person],
@@ -361,6 +371,11 @@ function showLarge(place) {
   if (place > hits.length - 5) loadMore();
   get("explain").hidden = !(about.explains && query.sentences.length);
   showWhy();
+}
+
+function showNext(step) {
+  const place = hits.findIndex((hit) => hit.id === shown.id);
+  if (place >= 0) showLarge(place + step);
 }
 
 // ---------------------------------------------------------------- why a picture was found
@@ -377,7 +392,7 @@ async function showWhy() {
   get("why").replaceChildren();
   if (!wanted) return;
   get("why").append(element("p", { text: "Explaining …" }));
-  const body = { id: hits[shown].id, sentences: query.sentences, combine: query.combine };
+  const body = { id: shown.id, sentences: query.sentences, combine: query.combine };
   try {
     const answer = await ask("api/explain", { method: "POST", signal: mine.signal,
       headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
@@ -440,13 +455,12 @@ function toggleWhy() {
 function closeLarge() {
   asking?.abort();
   get("large").close();
-  tiles.get(hits[shown]?.id)?.querySelector(".open").focus();
+  tiles.get(shown.id)?.querySelector(".open").focus();
 }
 
 function markShown(kind) {
-  const { id } = hits[shown];
   get("large").close();
-  mark(kind, id);
+  mark(kind, shown.id);
 }
 
 // ---------------------------------------------------------------- keys
@@ -461,7 +475,7 @@ function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const typing = event.target.matches("input, select, textarea");
   if (get("large").open) {
-    const does = { ArrowLeft: () => showLarge(shown - 1), ArrowRight: () => showLarge(shown + 1),
+    const does = { ArrowLeft: () => showNext(-1), ArrowRight: () => showNext(1),
       r: () => markShown("right"), w: () => markShown("wrong"), e: toggleWhy }[event.key];
     if (does) { event.preventDefault(); does(); }
     return;
@@ -539,18 +553,17 @@ get("toggle-filters").addEventListener("click", () => {
 });
 get("filters").addEventListener("change", () => { readForm(); search(); });
 get("least").addEventListener("input", showLeast);
-get("earlier").addEventListener("click", () => showLarge(shown - 1));
-get("later").addEventListener("click", () => showLarge(shown + 1));
+get("earlier").addEventListener("click", () => showNext(-1));
+get("later").addEventListener("click", () => showNext(1));
 get("close").addEventListener("click", closeLarge);
 get("large").addEventListener("cancel", (event) => { event.preventDefault(); closeLarge(); });
 get("explain").addEventListener("click", toggleWhy);
 get("is-right").addEventListener("click", () => markShown("right"));
 get("is-wrong").addEventListener("click", () => markShown("wrong"));
 get("more-like").addEventListener("click", () => {
-  const { id } = hits[shown];
   get("large").close();
   files = [];
-  query = { ...query, sentences: [], without: [], least: 0, like: [id], right: [], wrong: [] };
+  query = { ...query, sentences: [], without: [], least: noLeast(), like: [shown.id], right: [], wrong: [] };
   search();
 });
 document.addEventListener("keydown", onKey);
