@@ -16,6 +16,7 @@ from export_factory import MODELS_OF_THE_TABLE, VISION, config, pictures, rde_of
 from hub_stand_in import stand_in
 from PIL import Image
 from runner_factory import REPO
+from torchvision.transforms import InterpolationMode
 from transformers import AutoTokenizer, BlipForImageTextRetrieval, BlipImageProcessor
 
 from cada_plugin.apis import Retriever, load_retriever
@@ -38,6 +39,22 @@ def ours(tmp_path_factory) -> Retriever:
 def saved(ours, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "people"
     return ours.save_pretrained(folder, METRICS, "2026-11-21, two CPU cores")
+
+
+@pytest.mark.parametrize("change", ["mean", "std", "resize", "weights"])
+def test_whatever_changes_the_embeddings_of_images_changes_the_fingerprint(tmp_path, change):
+    model = retriever(tmp_path, MODELS_OF_THE_TABLE["CADA"])
+    before, image = model.fingerprint(), pictures(1)
+    embed = model.encode_image(image).embed.clone()
+    if change == "resize":
+        model.image_transforms[0].transform.interpolation = InterpolationMode.NEAREST
+    else:
+        of_preprocessor = vars(model.model.data_preprocessor)["_buffers"]
+        tensor = of_preprocessor[change] if change != "weights" else next(model.model.visual_encoder.parameters())
+        with torch.no_grad():
+            tensor.mul_(1.5)
+    assert not torch.equal(model.encode_image(image).embed, embed)
+    assert model.fingerprint() != before
 
 
 def assert_same(one: Retriever, other: Retriever) -> None:

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         "change the test alone are not trained again. 'CONFIG/NAME: ...' varies one config only",
     )
     parser.add_argument(
-        "--save", metavar="FILE.json", help="write the results here as well, without paths, for `cada report`"
+        "--save", metavar="FILE.json", help="write the results here as well, without paths of runs, for `cada report`"
     )
     add_overrides(parser)
     parser.set_defaults(command=shlex.join(["cada", "benchmark", *argv]))

@@ -11,13 +11,14 @@ from cada_plugin.portable.pixels import RESIZES
 
 
 def fingerprint(model: TextImageRetriever, image_transforms: Sequence[Callable]) -> str:
-    """Model class, image size and a digest of all weights, such as ``CADA 96x48 5d1c0f6a2b9e``.
+    """Model class, image size and a digest of the rest, such as ``CADA 96x48 5d1c0f6a2b9e``.
 
-    Embeddings of two models cannot be compared even if they have the same length, so whatever changes them must change
-    this text: the weights, their names, and the size that images are resized to.
+    Embeddings of two models cannot be compared even if they have the same length, so whatever changes those of images
+    must change this text: the weights, their names, how images are resized and to what size, and their normalisation.
     """
-    digest = hashlib.blake2b(digest_size=6)
-    for name, tensor in sorted(model.state_dict().items()):
+    digest = hashlib.blake2b(f"{interpolation(image_transforms)} ".encode(), digest_size=6)
+    normalisation = {f"data_preprocessor.{name}": x for name, x in model.data_preprocessor.named_buffers()}
+    for name, tensor in sorted({**model.state_dict(), **normalisation}.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     height, width = image_size(image_transforms)
