@@ -30,7 +30,7 @@ from cada_plugin.gallery.index import row_id
 def enlarge(small: Gallery, place: Path, rows: int) -> None:
     """A gallery of so many rows, of the pictures of a small one."""
     meta = small.store.meta()
-    large = Gallery.create(place, small.root, "cada_procedural")
+    large = Gallery.create(place, small.root, meta["config"], meta["checkpoint"])
     known = list(small.store.rows())
     _, embed = small.store.get([row.id for row in known])
     rng = np.random.default_rng(0)

@@ -1,9 +1,9 @@
 """Make the tables and charts of a benchmark again, from the file of its results.
 
-cada report docs/results/camera.json --out docs/results
+cada report docs/results/procedural.json --out docs/results
 
-`cada benchmark ... --save FILE.json` writes that file, which holds no paths and can be committed. For camera.json, this
-command writes camera.md, camera_accuracy.png and camera_cost.png; nothing is trained or tested.
+`cada benchmark ... --save FILE.json` writes that file, which holds no paths and can be committed. For procedural.json, this
+command writes procedural.md, procedural_accuracy.png and procedural_cost.png; nothing is trained or tested.
 """
 
 import argparse

@@ -51,7 +51,7 @@ class IndexSettings:
     """When a gallery gets an index, and how it is searched by it.
 
     The index groups the vectors in partitions around centres (IVF), and a search reads the partitions whose centres are
-    nearest, with the vectors as they are. docs/speed.md has the measurements behind these numbers.
+    nearest, with the vectors as they are. docs/scale.md has the measurements behind these numbers.
 
     Attributes:
         from_rows: below this number of images a search reads every vector and is exact.
