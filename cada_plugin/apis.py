@@ -366,10 +366,11 @@ def load_retriever(
         config, checkpoint = read_weights_folder(Path(config).expanduser())
     if not isinstance(config, Config):
         config = _read_config(config)
-    weights = None if checkpoint is None else os.path.basename(os.path.normpath(checkpoint))
+    trained = checkpoint or config.get("trained_weights")
+    weights = None if trained is None else os.path.basename(os.path.normpath(trained))
     model_cfg = ConfigDict(config.model)
     init_cfg = model_cfg.pop("init_cfg", None) or {}
-    checkpoint = checkpoint or config.get("trained_weights") or init_cfg.get("checkpoint") or config.get("load_from")
+    checkpoint = trained or init_cfg.get("checkpoint") or config.get("load_from")
     if not checkpoint:
         raise ConfigError(
             "a retriever needs weights: give checkpoint=PATH, the config has no trained_weights, init_cfg or load_from"

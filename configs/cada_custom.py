@@ -4,6 +4,7 @@
 # below _base_ into a config based on cada_cuhk.py, which starts from BLIP's weights and reads all words.
 _base_ = ['cada_procedural.py']
 data_root = 'data/custom'
+trained_weights = None  # those of the base know procedural people
 __dataset = dict(_delete_=True, type='CustomPEDES', data_root=data_root)
 train_dataloader = dict(
     sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True),  # also right for fewer pairs than a batch

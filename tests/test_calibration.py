@@ -215,3 +215,14 @@ def test_phrases_are_calibrated_where_the_model_judges_them(tmp_path, capsys):
         "a man in a red coat", next((tmp_path / "people/imgs").rglob("*.jpg"))
     )
     assert all(0 < phrase.probability < 1 for phrase in explanation.phrases)
+
+    # captions whose words have no opposites leave the phrases as they are
+    annotation = tmp_path / "people/reid_raw.json"
+    records = json.loads(annotation.read_text())
+    for record in records:
+        record["captions"] = ["A person is walking."]
+        record.pop("slices", None)
+    annotation.write_text(json.dumps(records))
+    assert main([*words[:3], "--work-dir", str(tmp_path / "w"), "--cfg-options", *options]) in (0, 2)
+    told = capsys.readouterr()
+    assert "phrases of the val split are not calibrated: none of them has an opposite" in told.err

@@ -279,7 +279,7 @@ def test_the_folder_for_transformers_gives_the_scores_of_ours(tmp_path, capsys, 
 
 def test_a_model_that_hugging_face_has_no_place_for_is_refused(tmp_path, capsys):
     assert main(["export", "cada_procedural", "own", str(tmp_path / "a"), "--format", "hf-blip"]) == 2
-    assert "not a square number" in capsys.readouterr().err
+    assert "are 128x64 pixels, and Hugging Face's BLIP takes square ones only" in capsys.readouterr().err
     assert main(["export", "clip_procedural", "own", str(tmp_path / "a"), "--format", "hf-blip"]) == 2
     assert "is no CADA or BLIP" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
@@ -298,5 +298,7 @@ def test_the_command_says_what_it_cannot_use(tmp_path, capsys):
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
     assert main([*arguments, str(tmp_path / "metrics.json"), "--measured", "today"]) == 0
     assert "model.safetensors 9." in capsys.readouterr().out
-    assert "was not run on them" in (tmp_path / "out/README.md").read_text()
+    card = (tmp_path / "out/README.md").read_text()
+    assert "epochs 2" in card
+    assert "Weights: `cada_procedural.safetensors`" in card
     assert load_retriever(out).encode_image(Image.new("RGB", (8, 8))).embed.shape == (1, 128)

@@ -111,8 +111,22 @@ def test_impossible_batches_are_refused(monkeypatch, arguments, message):
         sampler_of(monkeypatch, **arguments)
 
 
-def test_the_hook_hands_on_the_embeddings_of_the_training_steps(monkeypatch):
-    model, batch = build_tiny(), build_batch()
+def test_few_items_are_in_one_group_each_and_never_with_their_own_person():
+    people = torch.arange(12) // 4  # no item has more than eight of other people
+    embeds = F.normalize(torch.randn(12, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    near = look_alikes(embeds, people)
+    for seed in range(20):
+        order = torch.randperm(12, generator=torch.Generator().manual_seed(seed)).numpy()
+        groups = group_look_alikes(order, near, 3)
+        assert sorted(item for group in groups for item in group) == list(range(12))
+        for item, *others in groups:
+            assert all(people[other] != people[item] for other in others)
+
+
+@pytest.mark.parametrize("more", [{}, {"loss_alignment": {"type": "QuotaAlignmentLoss"}}], ids=["plain", "alignment"])
+def test_the_hook_hands_on_the_embeddings_of_the_training_steps(monkeypatch, more):
+    """Also if a loss projects patches and words later in the step."""
+    model, batch = build_tiny(**more), build_batch()
     sampler, hook = sampler_of(monkeypatch), LookAlikeHook()
     loader = SimpleNamespace(sampler=sampler, batch_size=16)
     runner = SimpleNamespace(model=model, train_dataloader=loader, _resume=False)
@@ -122,6 +136,7 @@ def test_the_hook_hands_on_the_embeddings_of_the_training_steps(monkeypatch):
     for sample, index in zip(batch["data_samples"], indices, strict=True):
         sample.set_metainfo({"sample_index": index})
     data = model.data_preprocessor(batch, True)
+    hook.before_train_iter(runner, 0, batch)
     model(**data, mode="loss")
     hook.after_train_iter(runner, 0, batch)
     hook.after_train_epoch(runner)

@@ -149,8 +149,7 @@ def is_read_or_refused(name: str, root: Path, splits: tuple[str, ...] = ("train"
             assert item["img_path"].startswith(str(root))
             for caption in item["captions"]:
                 assert len(TOKENIZER.encode(caption).input_ids) >= 2
-        if "duplicate_image" not in {problem.kind for problem in report.problems}:  # which the loader joins
-            assert report.counts[split] == (loaded.num_ids, loaded.num_images, loaded.num_captions)
+        assert report.counts[split] == (loaded.num_ids, loaded.num_images, loaded.num_captions)
         people += {record["person_id"] for record in loaded.records}
     if report is not None and not any(problem.kind == "shared_ids" for problem in report.problems):
         assert len(people) == len(set(people))

@@ -1,12 +1,16 @@
 """Which metric chooses the best epoch if a run does not measure the one in its config."""
 
 import logging
+import re
 from types import SimpleNamespace
 
 import pytest
+import runner_factory as factory
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import MessageHub
 
+from cada_plugin.benchmark.plan import Run
+from cada_plugin.benchmark.run import _chosen_checkpoint
 from cada_plugin.engine import RetrievalValLoop, SafeCheckpointHook
 from cada_plugin.errors import ConfigError
 
@@ -81,3 +85,16 @@ def test_mmengines_own_hook_is_settled_by_our_tools(runner):
     hook = MMEngineCheckpointHook(save_best="t2i/R1", rule="greater")
     settle_best(hook, runner(can_match=False))
     assert hook.key_indicators == ["t2i_global/R1"]
+
+
+@pytest.mark.slow
+def test_of_several_metrics_the_first_one_chooses_the_epoch_that_is_tested(tmp_path):
+    config = factory.write_run(tmp_path)
+    metrics = ("t2i/R1", "t2i/mAP")
+    options = ("train_cfg.max_epochs=1", f"default_hooks.checkpoint.save_best={','.join(metrics)}")
+    outcome = factory.tool("train", config, "--work-dir", "run", "--cfg-options", *options, cwd=tmp_path)
+    assert outcome.status == 0, outcome.stderr
+    assert re.search(r"testing the best epoch on the validation split \(.*best_t2i_R1_epoch_1\.pth\)", outcome.stderr)
+    run = Run("tiny", config, tmp_path / "run", 0)
+    config.write_text(f"{config.read_text()}\ndefault_hooks = dict(checkpoint=dict(save_best={metrics}))\n")
+    assert _chosen_checkpoint(run).name == "best_t2i_R1_epoch_1.pth"

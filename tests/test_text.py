@@ -345,6 +345,16 @@ def test_another_tagger_caption_or_split_is_tagged_anew(captions, tokenizer, nam
     assert tags_of(captions, tokenizer, name=name)[0] == len(captions)
 
 
+def test_another_rule_for_what_a_word_is_has_tags_of_its_own():
+    """CLIP's captions keep marks at their words: tags of one are not those of the other."""
+    transform = TagAttributes({"type": CountingTagger}, TOKENIZER)
+    transform.prepare(["red coat."])
+    first = set(cache_dir().glob("tags-*.json"))
+    transform.tokenizer.__class__ = type("AnotherTokenizer", (type(transform.tokenizer),), {})
+    transform.prepare(["red coat."])
+    assert len(set(cache_dir().glob("tags-*.json")) - first) == 1
+
+
 def test_tagger_named_by_a_path_is_cached_too():
     tags_of(["red coat"], name="spacy-/models/en")
     assert tags_of(["red coat"], name="spacy-/models/en")[0] == 0

@@ -51,6 +51,15 @@ def variant(config: Path, text: str) -> Path:
 # ---------------------------------------------------------------- what a good run looks like
 
 
+@pytest.mark.parametrize(("end", "told"), [(1, ()), (3, ("training has 1 epochs", "param_scheduler.0.end and"))])
+def test_a_schedule_of_another_length_is_told(config, end, told):
+    cosine = f"dict(type='CosineAnnealingLR', T_max={end}, end={end}, by_epoch=True, convert_to_iter_based=True)"
+    outcome, _ = run(variant(config, f"param_scheduler = [{cosine}]"))
+    assert outcome.status == 0, outcome.stderr
+    assert ("the schedule of its learning rate" in outcome.stderr) == bool(told)
+    assert all(words in outcome.stderr for words in told)
+
+
 @pytest.mark.slow
 def test_the_console_is_calm(first_run, trained):
     assert first_run.stdout == ""
@@ -289,5 +298,7 @@ def test_weights_alone_cannot_be_resumed(config, trained):
 def test_flags_that_need_something_else(config):
     assert_error(run(config, "--auto-scale-lr")[0], "auto_scale_lr=dict(base_batch_size=...)")
     assert_error(run(config, "--launcher", "pytorch")[0], "torchrun --nproc-per-node")
+    if not torch.cuda.is_available():
+        assert_error(run(config, "--launcher", "slurm")[0], "slurm without a GPU needs torchrun")
     outcome = factory.tool("train", config, "--cfg-options", "train_cfg.max_epochs", cwd=config.parent)
     assert_error(outcome, "KEY=VALUE")

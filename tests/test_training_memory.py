@@ -10,10 +10,10 @@ from test_baselines import BASELINES
 from torch import nn
 
 from cada_plugin.benchmark.memory import LiveBytes, count_training_memory
-from cada_plugin.checkpoints import load_checkpoint, write_weights
+from cada_plugin.checkpoints import load_checkpoint, to_hf_blip, write_weights
 from cada_plugin.cli import main
 from cada_plugin.engine.config import read_config
-from cada_plugin.errors import ConfigError
+from cada_plugin.errors import CheckpointError, ConfigError
 from cada_plugin.registry import MODELS
 
 LORA = {"rank": 2}
@@ -201,6 +201,10 @@ def test_a_checkpoint_with_updates_comes_back(tmp_path):
     write_weights(first.state_dict(), tmp_path / "first.pth")
     assert load_checkpoint(second, tmp_path / "first.pth", strict=True).loaded == len(first.state_dict())
     torch.testing.assert_close(second.loss(**build_batch()), first.loss(**build_batch()))
+    with pytest.raises(CheckpointError, match=r"low-rank updates \(LoRA\), which this model has not: use the config"):
+        load_checkpoint(build_tiny(), tmp_path / "first.pth")
+    with pytest.raises(CheckpointError, match="which Hugging Face's BLIP does not know"):
+        to_hf_blip(first.state_dict())
 
 
 @pytest.mark.parametrize(

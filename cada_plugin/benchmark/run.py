@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mmengine.config import Config
+
 from cada_plugin.benchmark.charts import draw_accuracy, draw_cost
 from cada_plugin.benchmark.jobs import Job, JobError, run_all, sole_user
 from cada_plugin.benchmark.machine import machine
@@ -110,7 +112,7 @@ def _train_and_test(run: Run) -> Job:
             finally:  # the time of an interrupted training counts as well
                 state["train_seconds"] = state.get("train_seconds", 0.0) + time.monotonic() - begin
                 write_json(note, state)
-            state["checkpoint"] = _chosen_checkpoint(run.folder).name  # relative: the folder may be moved
+            state["checkpoint"] = _chosen_checkpoint(run).name  # relative: the folder may be moved
         write_json(note, state)
         begin = time.monotonic()
         _test(call, run.config, run.folder / state["checkpoint"], run.folder, options, run.partial)
@@ -119,12 +121,16 @@ def _train_and_test(run: Run) -> Job:
     return Job(run.label, run.folder, work)
 
 
-def _chosen_checkpoint(folder: Path) -> Path:
-    """The checkpoint of the best epoch on the validation split, else the last one, as in ``cada train``."""
-    best = list(folder.glob("best_*.pth"))
-    chosen = best[0] if len(best) == 1 else last_checkpoint(folder)
+def _chosen_checkpoint(run: Run) -> Path:
+    """The checkpoint of the best epoch on the validation split, by the first metric of ``save_best``; else the last
+    one. As in ``cada train``."""
+    hooks = Config.fromfile(run.config).get("default_hooks") or {}
+    by = (hooks.get("checkpoint") or {}).get("save_best")
+    metric = by[0].replace("/", "_") if isinstance(by, list | tuple) else ""
+    best = list(run.folder.glob(f"best_{metric}*.pth"))
+    chosen = best[0] if len(best) == 1 else last_checkpoint(run.folder)
     if chosen is None:
-        raise JobError("the training left no checkpoint", folder / "train.log")
+        raise JobError("the training left no checkpoint", run.folder / "train.log")
     return chosen
 
 

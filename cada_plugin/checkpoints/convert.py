@@ -69,6 +69,11 @@ class Conversion:
     tall: bool = False
 
 
+def has_update(name: str) -> bool:
+    """Whether a weight is part of a low-rank update (LoRA)."""
+    return ".lora_A." in name or ".lora_B." in name
+
+
 def detect_format(state: Mapping[str, Tensor]) -> Format:
     """The format that the parameter names belong to. ``plain`` means an unknown format, whose names are kept."""
     parts = {name.split(".")[0] for name in state}
@@ -104,8 +109,13 @@ def to_hf_blip(state: Mapping[str, Tensor]) -> Conversion:
 
     Raises:
         CheckpointError: there is no image encoder, or one that Hugging Face's BLIP does not support: its images are not
-            square, or it has a convolutional stem.
+            square, or it has a convolutional stem; or there are low-rank updates.
     """
+    if any(map(has_update, state)):
+        raise CheckpointError(
+            "these weights have low-rank updates (LoRA), which Hugging Face's BLIP does not know: `cada export` keeps "
+            "them with --format folder, onnx or torch-export"
+        )
     positions = state.get("visual_encoder.pos_embed")
     if positions is None:
         raise CheckpointError("these weights have no image encoder (visual_encoder.*): Hugging Face's BLIP needs one")
@@ -116,7 +126,9 @@ def to_hf_blip(state: Mapping[str, Tensor]) -> Conversion:
             "images only: convert weights of a square image size"
         )
     if "visual_encoder.patch_embed.proj.weight" not in state:
-        raise CheckpointError("the image encoder has a convolutional stem, which Hugging Face's BLIP does not have")
+        stem = "visual_encoder.patch_embed.proj.0.weight" in state
+        reason = "has a convolutional stem" if stem else "is not that of CADA or BLIP"
+        raise CheckpointError(f"the image encoder {reason}: Hugging Face's BLIP cannot hold it")
     result = Conversion({}, "cada")
     for name, tensor in state.items():
         if not name.startswith(_HF_BLIP_PARTS) or name.endswith(".position_ids"):

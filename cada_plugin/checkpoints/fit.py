@@ -10,7 +10,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
-from cada_plugin.checkpoints.convert import FORMAT_NAMES, Conversion, to_cada
+from cada_plugin.checkpoints.convert import FORMAT_NAMES, Conversion, has_update, to_cada
 from cada_plugin.checkpoints.openai_clip import is_openai_clip
 from cada_plugin.errors import CheckpointError
 
@@ -164,7 +164,16 @@ def _take_part(result: Conversion, target: Mapping[str, Tensor]) -> None:
 
 
 def _keep_below_updates(result: Conversion, target: Mapping[str, Tensor]) -> None:
-    """If layers of the model have low-rank updates (LoRA), let weights without updates be those below them."""
+    """If layers of the model have low-rank updates (LoRA), let weights without updates be those below them.
+
+    Raises:
+        CheckpointError: the weights have updates, and the model has none.
+    """
+    if any(map(has_update, result.state)) and not any(map(has_update, target)):
+        raise CheckpointError(
+            "the checkpoint has low-rank updates (LoRA), which this model has not: use the config that trained it, or "
+            "set model.lora as there"
+        )
     for name in target:
         plain = name.replace(".base_layer.", ".")
         if plain in result.state and name not in result.state:

@@ -110,10 +110,15 @@ def load_checkpoint(
     return report
 
 
+def bare_model(runner: Runner) -> nn.Module:
+    """The model of a Runner, without the DistributedDataParallel around it."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
 def load_into_runner(runner: Runner, path: str | os.PathLike, strict: bool = False) -> LoadReport:
     """Call :func:`load_checkpoint` for the model of a Runner, before ``train``, ``val`` or ``test``, and log the
     report. The Runner loads nothing else afterwards: leave ``load_from`` unset, and do not use this to resume."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare_model(runner)
     report = load_checkpoint(model, path, strict)
     runner._has_loaded = True
     runner.logger.info(str(report))

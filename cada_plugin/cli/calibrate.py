@@ -9,6 +9,7 @@ split to the picture, whose people the fit has not seen.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def _curves(
 
 def _judged_phrases(retriever: Retriever, config: Config, split: str) -> tuple[np.ndarray, np.ndarray] | None:
     """The log-odds of phrases of a split with its pictures, and which of them are true: one caption of each picture,
-    each phrase once as it is and once made false. None if the model judges no phrases."""
+    each phrase once as it is and once made false. None if the model judges no phrases, or no phrase has an opposite."""
     if not retriever.judges_phrases:
         return None
     dataset = DATASETS.build({**config[f"{split}_dataloader"].dataset, "pipeline": []})
@@ -123,4 +124,7 @@ def _judged_phrases(retriever: Retriever, config: Config, split: str) -> tuple[n
         for text, is_true in ((one, True), (other, False)):
             log_odds += retriever.phrase_log_odds(text, falsified, tokens).tolist()
             true += [is_true] * len(falsified)
+    if not true:
+        print(f"phrases of the {split} split are not calibrated: none of them has an opposite", file=sys.stderr)
+        return None
     return np.array(log_odds), np.array(true)

@@ -10,10 +10,11 @@ Exit status: 0 clean (notes are allowed), 1 problems, 2 nothing usable was found
 import argparse
 import sys
 
+from cada_plugin.cli.running import run_command
 from cada_plugin.tables import text_table
 
 
-def parse_args(argv: list[str]) -> argparse.Namespace:
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "cada check-data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -21,7 +22,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("root", help="folder that holds the annotation file and the images")
     parser.add_argument("--ann-file", help="annotation file, if it has an unusual name (absolute or below ROOT)")
     parser.add_argument("--no-decode", action="store_true", help="only look whether images exist, do not decode them")
-    return parser.parse_args(argv)
+    return run_command(_run, parser.parse_args(argv))
 
 
 def format_counts(report) -> str:
@@ -38,8 +39,7 @@ def format_counts(report) -> str:
     return text_table(header, rows)
 
 
-def main(argv: list[str]) -> int:
-    args = parse_args(argv)
+def _run(args: argparse.Namespace) -> int:
     from cada_plugin.datasets.checks import check_dataset  # after the arguments: torch takes seconds to import
     from cada_plugin.errors import CADAError
 

@@ -2,7 +2,7 @@
 
 cada report docs/results/procedural.json --out docs/results
 
-`cada benchmark ... --save FILE.json` writes that file, which holds no paths and can be committed. For procedural.json, this
+`cada benchmark ... --save FILE.json` writes that file, which can be committed. For procedural.json, this
 command writes procedural.md, procedural_accuracy.png and procedural_cost.png; nothing is trained or tested.
 """
 

@@ -15,7 +15,9 @@ def main(argv: list[str]) -> int:
         "cada test", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_common_arguments(parser)
-    parser.add_argument("checkpoint", help="ours, or the released weights of CADA, BLIP, CLIP, IRRA or RDE, or a Hugging Face folder of BLIP or CLIP")
+    parser.add_argument(
+        "checkpoint", help="ours, released weights of CADA, BLIP, CLIP, IRRA or RDE, or a Hugging Face folder"
+    )
     parser.add_argument("--out", metavar="FILE.json", help="write the metrics here")
     parser.add_argument("--queries", metavar="FILE.npz", help="write rank and precision of every query here")
     parser.add_argument(

@@ -68,9 +68,7 @@ def check_dataset(alias: str, root: str, ann_file: str | None = None, decode: bo
     if lacks_split and dataset.SPLIT_OPTIONAL:
         raw, derived = derive_splits(raw)
         problems.append(derived)
-    if annotation.unit == "line":
-        raw = dataset.merge(raw)
-    for record in raw:
+    for record in dataset.merge(raw):
         by_split[record.get("split", NO_SPLIT)].append(dataset.to_record(record, image_root))
 
     counts = count_splits(by_split)

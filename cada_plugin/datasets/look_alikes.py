@@ -88,13 +88,15 @@ class LookAlikeSampler(Sampler):
 
 
 def look_alikes(embeds: Tensor, person_ids: Tensor, number: int = NEIGHBOURS) -> np.ndarray:
-    """For each item the ``number`` most similar items (N, number) of other people, the most similar first."""
+    """For each item the ``number`` most similar items (N, number) of other people, the most similar first. Where there
+    are not so many, the item itself stands for the rest."""
     number = min(number, len(embeds))
     found = []
     for rows in torch.arange(len(embeds)).split(_ROWS):
         cosine = embeds[rows] @ embeds.T
         cosine.masked_fill_(person_ids[rows, None] == person_ids, -torch.inf)
-        found.append(cosine.topk(number, dim=1).indices)
+        nearest = cosine.topk(number, dim=1)
+        found.append(torch.where(nearest.values == -torch.inf, rows[:, None], nearest.indices))
     return torch.cat(found).numpy()
 
 
@@ -104,6 +106,7 @@ def group_look_alikes(order: np.ndarray, neighbours: np.ndarray, group_size: int
     groups = []
     for item in order.tolist():
         if free[item]:
+            free[item] = False
             near = neighbours[item]
             group = [item, *near[free[near]][: group_size - 1].tolist()]
             free[group] = False

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from cada_plugin.checkpoints.load import bare_model
 from cada_plugin.engine.loops import RetrievalValLoop
 from cada_plugin.errors import ConfigError
 from cada_plugin.portable.stages import FINAL, GAIN_P_VALUE, MATCH_ALONE, STAGE_ONE
@@ -32,7 +32,7 @@ def settle_best(hook: MMEngineCheckpointHook, runner: Runner) -> None:
         runner.logger.info(f"save_best={', '.join(hook.save_best)} is left out: there is no validation split")
         hook.save_best = None
         return
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare_model(runner)
     if not isinstance(runner.val_loop, RetrievalValLoop) or runner.val_loop.reranks(model):
         return
     rules: dict[str, str | None] = {}

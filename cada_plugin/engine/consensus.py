@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from cada_plugin.checkpoints.load import bare_model
 from cada_plugin.errors import ConfigError, needs_extra
 from cada_plugin.models import RDE
 from cada_plugin.models.distributed import gather
@@ -51,7 +51,7 @@ class ConsensusDivisionHook(Hook):
         _mixture_model()  # so that a missing scikit-learn is reported before the first epoch
 
     def before_train_epoch(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         if not isinstance(model, RDE):
             raise ConfigError(f"ConsensusDivisionHook divides pairs for RDE, not for {type(model).__name__}")
         if not model.division:

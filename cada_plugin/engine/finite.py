@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from cada_plugin.checkpoints.load import bare_model
 from cada_plugin.checkpoints.training_state import not_finite
 from cada_plugin.engine.resume import Place
 from cada_plugin.errors import CADAError, TrainingError, first_line
@@ -62,7 +62,7 @@ class FiniteCheckHook(Hook):
 def broken_tensors(runner: Runner) -> list[str]:
     """Names of the tensors of the model and of its optimizer's state that are not finite. The optimizer counts because
     an infinite second moment stops all learning, although weights and losses stay finite."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare_model(runner)
     optimizer = runner.optim_wrapper  # a config, or None, until a training has begun
     state = optimizer.state_dict() if hasattr(optimizer, "state_dict") else {}
     return not_finite({"model": model.state_dict(), "optimizer": state})

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from PIL import Image
 from tqdm import tqdm
 
+from cada_plugin.checkpoints.load import bare_model
 from cada_plugin.datasets.base import TextPersonDataset, mix_seed
 from cada_plugin.evaluation import RankedImage, RetrievalResult, TextToImageRetrieval
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
@@ -91,7 +91,7 @@ class TrainingProgressHook(Hook):
     """
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         if hasattr(model, "set_progress"):
             model.set_progress(runner.iter / max(runner.max_iters, 1))
 

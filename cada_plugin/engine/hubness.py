@@ -63,5 +63,5 @@ def _captions_of(dataset: dict | None) -> list[str]:
             "hubness needs the training captions of one of the plugin's data sets, and train_dataloader.dataset is of "
             f"type {dataset.get('type')}: leave hubness out"
         )
-    built = DATASETS.build(ConfigDict({**dataset, "pipeline": []}))
+    built = DATASETS.build(ConfigDict({**dataset, "pipeline": [], "verify_images": False}))  # captions alone are read
     return [caption for record in built.records for caption in record["captions"]]

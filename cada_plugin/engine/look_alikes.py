@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from cada_plugin.checkpoints.load import bare_model
 from cada_plugin.datasets.look_alikes import LookAlikeSampler
 from cada_plugin.errors import ConfigError
 from cada_plugin.registry import HOOKS
@@ -35,7 +35,7 @@ class LookAlikeHook(Hook):
         self._collected: list[tuple[Tensor, Tensor]] = []
 
     def before_train(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         sampler = runner.train_dataloader.sampler
         if not isinstance(sampler, LookAlikeSampler):
             return
@@ -52,8 +52,13 @@ class LookAlikeHook(Hook):
         if self._embeds is not None and len(self._embeds) == len(sampler.person_ids):
             sampler.embeds = self._embeds.float()
 
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        self._seen = {}
+
     def _remember(self, name: str):
         def remember(module: nn.Module, args: tuple, output: Tensor) -> None:
+            if name in self._seen:  # later in a step, losses may project patches and words
+                return
             if output.dim() == 2:
                 self._seen[name] = output.detach()
             elif name == _IMAGES:  # IRRA and RDE project all tokens, and a ViT's first token stands for the image

@@ -3,11 +3,11 @@
 import torch
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
+from cada_plugin.checkpoints.load import bare_model
 from cada_plugin.datasets import TextPersonDataset
 from cada_plugin.engine.encoded_items import EncodedItems, EncodedSplit
 from cada_plugin.engine.hubness import HubnessCorrection
@@ -76,7 +76,7 @@ class _RetrievalLoop(BaseLoop):
         """Evaluate the whole split and return its metrics."""
         self.runner.call_hook(f"before_{self.mode}")
         self.runner.call_hook(f"before_{self.mode}_epoch")
-        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+        model = bare_model(self.runner)
         model.eval()
         device = next(model.parameters()).device
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=self.amp)
@@ -92,7 +92,7 @@ class _RetrievalLoop(BaseLoop):
     @torch.no_grad()
     def try_first_item(self) -> None:
         """Encode the first item, so that a model or pipeline that evaluation cannot use is reported before training."""
-        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+        model = bare_model(self.runner)
         training = model.training
         model.eval()
         batch = self.dataloader.collate_fn([self.dataloader.dataset[0]])

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from cada_plugin.checkpoints.load import bare_model
 from cada_plugin.datasets.procedural.partial import (
     COUNTS,
     CutCaption,
@@ -71,7 +71,7 @@ def evaluate_partial(runner: Runner, asked: Asked) -> dict[str, float]:
     ``moved_down`` and ``moved_up`` compare the two, see :func:`~cada_plugin.evaluation.partial.rank_change`.
     """
     loop = runner.test_loop
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare_model(runner)
     device = next(model.parameters()).device
 
     def ranked(captions: list[str]) -> dict[str, object]:

@@ -51,10 +51,10 @@ def prepare(config: Config, job: str, source: str, work_dir: str | None = None, 
         loader.sampler.batch_size = loader.batch_size  # that of the sampler follows
     config.work_dir = work_dir or config.get("work_dir") or str(Path("work_dirs") / Path(source).stem)
     config.launcher = launcher
-    if launcher == "pytorch" and "RANK" not in os.environ:
+    if launcher != "none" and "RANK" not in os.environ and (launcher == "pytorch" or not torch.cuda.is_available()):
         raise ConfigError(
-            f"--launcher pytorch needs torchrun: torchrun --nproc-per-node 4 -m cada_plugin {job} {source} "
-            "--launcher pytorch"
+            f"--launcher {launcher} {'' if launcher == 'pytorch' else 'without a GPU '}needs torchrun: torchrun "
+            f"--nproc-per-node 4 -m cada_plugin {job} {source} --launcher pytorch"
         )
     return config
 
@@ -93,7 +93,7 @@ def _train_and_test(config: Config, resume: str | None) -> None:
     place = Place.of(config)
     weights, notes = choose_start(config, resume)
     runner = build_runner(config)
-    for note in notes:
+    for note in [*notes, *_schedule_notes(config)]:
         runner.logger.warning(note)
     if weights:
         load_into_runner(runner, weights)
@@ -110,7 +110,7 @@ def _train_and_test(config: Config, resume: str | None) -> None:
     if runner.test_loop is None:
         return
     barrier()  # the main process may still be writing the checkpoint
-    best = runner.message_hub.runtime_info.get("best_ckpt")
+    best = _best_checkpoint(runner)
     chosen = Path(best) if best else place.last()
     if chosen is None:
         runner.logger.info("testing the weights as they are: no checkpoint was written")
@@ -120,6 +120,28 @@ def _train_and_test(config: Config, resume: str | None) -> None:
         load_into_runner(runner, chosen)
         fresh_hooks(runner, config)
     runner.test()
+
+
+def _schedule_notes(config: Config) -> list[str]:
+    """What to know if the learning rate ends at another epoch than training does."""
+    epochs = (config.get("train_cfg") or {}).get("max_epochs")
+    schedulers = config.get("param_scheduler") or []
+    schedulers = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
+    ends = [(place, one.end) for place, one in enumerate(schedulers) if one.get("by_epoch", True) and "end" in one]
+    if not epochs or not ends or max(end for _, end in ends) == epochs:
+        return []
+    place, end = max(ends, key=lambda one: one[1])
+    kept = f" and param_scheduler.{place}.T_max" if "T_max" in schedulers[place] else ""
+    return [
+        f"training has {epochs} epochs, and the schedule of its learning rate {end}: set param_scheduler.{place}.end"
+        f"{kept} as well, unless this is meant"
+    ]
+
+
+def _best_checkpoint(runner: Runner) -> str | None:
+    """Of the best epoch on the validation split, by the first metric if ``save_best`` names several."""
+    info = runner.message_hub.runtime_info  # MMEngine calls it best_ckpt_METRIC where there are several
+    return next((path for key, path in info.items() if key.partition("_ckpt")[0] == "best" and path), None)
 
 
 def fresh_hooks(runner: Runner, config: Config) -> None:

@@ -9,7 +9,7 @@ to.
 from pathlib import Path
 
 from cada_plugin.checkpoints import to_hf_blip, write_weights
-from cada_plugin.errors import ConfigError
+from cada_plugin.errors import CheckpointError, ConfigError
 from cada_plugin.export.folder import Trained
 from cada_plugin.models.cross_modal import CrossModalBert
 from cada_plugin.models.encoders import ViTEncoder
@@ -33,9 +33,14 @@ def write_hf_blip_folder(trained: Trained, folder: Path) -> list[str]:
             f"{type(model).__name__} is no CADA or BLIP with a ViT, so Hugging Face's BLIP cannot hold it: use "
             "--format folder, onnx or torch-export"
         )
-    conversion = to_hf_blip(model.state_dict())
     vision, text = model.visual_encoder, model.text_encoder
-    height, _ = vision.patch_embed.img_size
+    height, width = vision.patch_embed.img_size
+    if height != width:
+        raise CheckpointError(
+            f"the images of this model are {height}x{width} pixels, and Hugging Face's BLIP takes square ones only: "
+            "use --format folder, onnx or torch-export"
+        )
+    conversion = to_hf_blip(model.state_dict())
     config = BlipConfig(
         vision_config={
             "hidden_size": vision.width,

@@ -45,7 +45,7 @@ class EncodeCaptions:
 
 class _Tagging:
     """Tags of the captions of a data set. Each caption is tagged once, because the data set calls ``prepare`` before
-    its workers start.
+    its workers start; captions that ``KeepPhrases`` cut are new ones, and tagged in every epoch.
 
     Args:
         tagger: config of a tagger of :mod:`cada_plugin.text.tagger`.
@@ -62,8 +62,9 @@ class _Tagging:
         if not self.tagger.cacheable:
             return
         captions = sorted(set(captions))
-        # max_words is in the key because it decides how many words of a caption are tagged
-        key = "\n".join([self.tagger.name, str(self.tokenizer.max_words), *captions])
+        # the tokenizer decides what a word is, and max_words how many of them are tagged
+        rules = type(self.tokenizer).__name__
+        key = "\n".join([self.tagger.name, rules, str(self.tokenizer.max_words), *captions])
         digest = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
         name = f"tags-{re.sub('[^a-zA-Z0-9_.-]+', '_', self.tagger.name)}-{digest}.json"
         self._cache = read_cache(name) or {}
