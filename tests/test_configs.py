@@ -281,8 +281,7 @@ def test_a_variant_of_the_masking_reads_captions_as_its_config_does(config, vari
     (mask,) = (step for step in pipelines[1] if step["type"].startswith("Mask"))
     assert mask["tokenizer"] == read_config(config).model.tokenizer
     if variant.name == "mask_phrases":
-        probability = 0.6 if config == "cada_procedural" else 0.8
-        assert (mask["type"], mask["unit"], mask["probability"]) == ("MaskAttributes", "phrases", probability)
+        assert (mask["type"], mask["unit"], mask["probability"]) == ("MaskAttributes", "phrases", 0.8)
     else:
         assert (mask["type"], mask["probability"]) == ("MaskTokens", 0.15)
         assert "TagAttributes" not in [step["type"] for step in pipelines[1]]
