@@ -454,7 +454,7 @@ def test_other_machines_are_let_in_with_a_token_alone(gallery, capsys, monkeypat
     assert main(["serve", "nothing/here", "--port", "0"]) == 2
 
 
-def test_the_demo_draws_indexes_and_serves(tmp_path, monkeypatch):
+def test_the_demo_draws_indexes_and_serves(tmp_path, monkeypatch, capsys):
     options = ["demo", "--no-browser", "--people", "3", "--port", "0"]
     with subprocess.Popen(
         [sys.executable, "-m", "cada_plugin", *options],
@@ -484,6 +484,11 @@ def test_the_demo_draws_indexes_and_serves(tmp_path, monkeypatch):
     monkeypatch.setattr(Gallery, "create", None)  # the second start finds everything there
     assert main(options) == 0
     assert len(served[0]) == 12
+
+    meta = served[0].store.meta()
+    served[0].store.set_meta(meta | {"fingerprint": "CADA 128x64 0123456789ab"})
+    assert main(options) == 2
+    assert f"another version: delete {Path('cada_demo') / 'gallery'}" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cada_plugin.cli.running import run_command
 from cada_plugin.datasets.procedural import build_procedural
-from cada_plugin.errors import ConfigError
+from cada_plugin.errors import ConfigError, GalleryError
 from cada_plugin.gallery import Gallery
 from cada_plugin.serve.running import listen, serve
 
@@ -63,7 +63,10 @@ def _indexed(folder: Path) -> tuple[Gallery, str]:
     records = json.loads((folder / "people/reid_raw.json").read_text(encoding="utf-8"))
     place = folder / "gallery"
     if Gallery.exists(place):
-        gallery = Gallery.open(place)
+        try:
+            gallery = Gallery.open(place)
+        except GalleryError as error:
+            raise GalleryError(f"{error}. This demo was made by another version: delete {place}") from error
     else:
         # tokens are kept, so that re-ranking need not read the crops again
         gallery = Gallery.create(place, folder / "people/imgs", "cada_plus_procedural", tokens="int8")
