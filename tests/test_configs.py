@@ -24,13 +24,15 @@ GRIDS = {
     "grids/procedural": ["cada_procedural"],
     "grids/published": ["cada_cuhk", "cada_icfg", "cada_rstp"],
 }
+ALONE = {"text_decoder", "loss_atp", "loss_ara"}  # what is None where the global association stands alone
 BEYOND = {  # the parts of the model that a variant of grids/beyond changes
-    "sdm": {"loss_global"},
-    "a_sdm": {"loss_global"},
+    "global_tal": {"loss_global", *ALONE},
+    "global_sdm": {"loss_global", *ALONE},
+    "global_a_sdm": {"loss_global", *ALONE},
+    "global_queue": ALONE,
     "tal": {"loss_global"},
     "mars": {"grouping", "loss_atp"},
     "qc_align": set(),
-    "queue": set(),
     "ranking": set(),
     "phrases_judged": set(),
 }
@@ -209,7 +211,7 @@ def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
     changed = {key for key in before if before[key] != after[key]}
     model = {key for key in before["model"] if before["model"][key] != after["model"].get(key)}
     parts = {
-        "global_only": {"text_decoder", "loss_atp", "loss_ara"},
+        "global_only": ALONE,
         "no_atp": {"loss_atp"},
         "no_ara": {"text_decoder", "loss_ara"},
     }.get(variant.name)
@@ -247,11 +249,12 @@ def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
         added = {
             "mars": {"shared_head": True},
             "qc_align": {"loss_alignment": {"type": "QuotaAlignmentLoss"}},
-            "queue": {"queue_size": 1024},
+            "global_queue": {"queue_size": 1024},
             "ranking": {"loss_ranking": {"type": "MatchRankingLoss", "cosine_weight": main.test_cfg.cosine_weight}},
         }
         new = {key: value for key, value in after["model"].items() if key not in before["model"]}
         assert new == added.get(variant.name, {})
+        assert all(ours.model[part] is None for part in ALONE) == variant.name.startswith("global_")
     elif variant.name == "weight1":
         assert changed == {"test_cfg"}
         assert ours.test_cfg == main.test_cfg | {"cosine_weight": 1.0}
