@@ -16,6 +16,9 @@ from pathlib import Path
 
 from cada_plugin.errors import ConfigError
 
+SHIPPED = "cada_plugin://"
+"""Begins the address of a file that comes with the plugin, wherever that is installed."""
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:

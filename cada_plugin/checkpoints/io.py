@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cada_plugin.checkpoints.torch_files import read_torch_file
 from cada_plugin.errors import CheckpointError
-from cada_plugin.files import replacing, writable_file
+from cada_plugin.files import SHIPPED, replacing, writable_file
 
 FOLDER_FILES = (
     "model.safetensors",
@@ -23,7 +23,6 @@ FOLDER_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-SHIPPED = "cada_plugin://"  # weights that come with the plugin, wherever it is installed
 WEIGHTS = Path(__file__).parents[1] / "weights"
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _NAME_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile

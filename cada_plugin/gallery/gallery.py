@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cada_plugin import load_retriever
-from cada_plugin.checkpoints.io import SHIPPED
 from cada_plugin.errors import ConfigError, GalleryError
 from cada_plugin.export.manifest import is_exported
+from cada_plugin.files import SHIPPED
 from cada_plugin.gallery.facts import Facts, NamePattern, read_facts
 from cada_plugin.gallery.hubness import CaptionBank
 from cada_plugin.gallery.index import Changes, File, compare, digest_or_none, row_id
