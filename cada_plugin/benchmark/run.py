@@ -126,7 +126,7 @@ def _chosen_checkpoint(run: Run) -> Path:
     one. As in ``cada train``."""
     hooks = Config.fromfile(run.config).get("default_hooks") or {}
     by = (hooks.get("checkpoint") or {}).get("save_best")
-    metric = by[0].replace("/", "_") if isinstance(by, list | tuple) else ""
+    metric = by[0].replace("/", "_") + "_" if isinstance(by, list | tuple) else ""
     best = list(run.folder.glob(f"best_{metric}*.pth"))
     chosen = best[0] if len(best) == 1 else last_checkpoint(run.folder)
     if chosen is None:

@@ -118,7 +118,7 @@ def parse_time(text: str, where: str) -> float:
         except (ValueError, OverflowError):
             raise ConfigError(f"{where}: {text!r} is no time: {advice}") from None
     if re.fullmatch(r"\d{8}", text) or utc(seconds) is None:
-        raise ConfigError(f"{where}: {text!r} is no time, as seconds they end in no likely year: {advice}")
+        raise ConfigError(f"{where}: {text!r} is no time, as so many seconds after 1970 is no likely year: {advice}")
     return seconds
 
 
