@@ -127,7 +127,7 @@ def _schedule_notes(config: Config) -> list[str]:
     epochs = (config.get("train_cfg") or {}).get("max_epochs")
     schedulers = config.get("param_scheduler") or []
     schedulers = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
-    ends = [(place, one.end) for place, one in enumerate(schedulers) if one.get("by_epoch", True) and "end" in one]
+    ends = [(place, one.end) for place, one in enumerate(schedulers) if one.get("by_epoch", True) and one.get("end")]
     if not epochs or not ends or max(end for _, end in ends) == epochs:
         return []
     place, end = max(ends, key=lambda one: one[1])
