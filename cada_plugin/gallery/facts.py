@@ -1,8 +1,9 @@
 """What is known of a picture beside its pixels: camera, time and person, from its name or from a CSV."""
 
 import csv
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -101,6 +102,17 @@ def read_facts(path: Path) -> dict[str, Facts]:
             {name: value for name, value in values.items() if value},
         )
     return facts
+
+
+def facts_reader(pattern: str | None, table: str | os.PathLike | None) -> Callable[[str], Facts | None]:
+    """What tells the facts of the picture at a path: a table of them first, and then its name.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    by_path = read_facts(Path(table)) if table else {}
+    by_name = NamePattern(pattern).read if pattern else by_path.get
+    return lambda path: by_path.get(path) or by_name(path)
 
 
 def parse_time(text: str, where: str) -> float:

@@ -1,26 +1,19 @@
-"""A gallery that is kept: indexing tells files apart, survives kills, and searches by documented formulas."""
+"""Searches of a gallery are those of the documented formulas."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from gallery_factory import copy_crops, draw_people
 from PIL import Image
 
 from cada_plugin import load_retriever
-from cada_plugin.checkpoints.io import shipped_path
 from cada_plugin.cli.main import main
 from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.errors import ConfigError, GalleryError
-from cada_plugin.gallery import Facts, Filter, Gallery, NamePattern, Query, read_facts
-from cada_plugin.gallery import gallery as gallery_module
-from cada_plugin.gallery import index as index_module
+from cada_plugin.gallery import Facts, Filter, Gallery, Query, indexing
 from cada_plugin.gallery.query import combined_logits, stage_one_vectors
 from cada_plugin.portable.hubness import hubness
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
@@ -30,10 +23,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory) -> ProceduralPEDES:
-    build = {"seed": 9, "identities": {"train": 2, "val": 2, "test": 20}, "images_per_identity": 3}
-    return ProceduralPEDES(
-        data_root=str(tmp_path_factory.mktemp("kept") / "people"), split="test", test_mode=True, build=build
-    )
+    return draw_people(tmp_path_factory.mktemp("drawn") / "people")
+
+
+@pytest.fixture
+def crops(people, tmp_path) -> Path:
+    return copy_crops(people, tmp_path / "crops")
 
 
 @pytest.fixture(scope="module")
@@ -41,243 +36,10 @@ def retriever():
     return load_retriever("cada_procedural")
 
 
-@pytest.fixture
-def crops(people, tmp_path) -> Path:
-    folder = tmp_path / "crops"
-    folder.mkdir()
-    for record in people.records:
-        shutil.copy(record["img_path"], folder)
-    return folder
-
-
-def content(gallery: Gallery) -> dict:
-    rows = list(gallery.store.rows())
-    _, embed = gallery.store.get([row.id for row in rows])
-    return {row.path: (row, tuple(vector)) for row, vector in zip(rows, embed.round(3), strict=True)}
-
-
-# ---------------------------------------------------------------- indexing
-
-
-def test_files_are_told_apart_and_only_new_ones_are_decoded(crops, tmp_path, monkeypatch):
-    gallery = Gallery.create(tmp_path / "gallery", crops, "cada_procedural")
-    (crops / "broken.jpg").write_bytes(b"no picture")
-    strange = os.fsdecode(b"caf\xe9.jpg")  # Latin-1: no Unicode text
-    shutil.copy(sorted(crops.iterdir())[0], crops / strange)
-    changes = gallery.index(progress=False)
-    assert len(gallery) == 60
-    assert sorted(changes.unreadable) == ["broken.jpg", strange]
-    (crops / strange).unlink()
-    names = sorted(row.path for row in gallery.store.rows())
-    decoded = []
-    encode = gallery.retriever.encode_readable
-    monkeypatch.setattr(gallery.retriever, "encode_readable", lambda p, *a: decoded.extend(p) or encode(p, *a))
-
-    (crops / "broken.jpg").unlink()
-    again = gallery.index(progress=False)
-    assert (len(again.unchanged), decoded) == (60, [])
-
-    (crops / "deep").mkdir()
-    (crops / names[0]).rename(crops / "deep/moved.jpg")
-    (crops / names[1]).unlink()
-    Image.new("RGB", (64, 128), "red").save(crops / names[2])
-    os.utime(crops / names[3], (1, 1))
-    Image.new("RGB", (64, 128), "blue").save(crops / "new ü.png")
-    (crops / names[4]).write_bytes(b"damaged")
-    before = content(gallery)
-    changes = gallery.index(progress=False)
-    assert [(old.path, file.path) for old, file in changes.moved] == [(names[0], "deep/moved.jpg")]
-    assert [row.path for row in changes.removed] == [names[1]]
-    assert changes.changed == {names[2], names[4]}
-    assert [row.path for row, _ in changes.touched] == [names[3]]
-    assert list(changes.unreadable) == [names[4]]
-    assert sorted(path.name for path in decoded) == sorted([names[2], "new ü.png", names[4]])
-    after = content(gallery)
-    assert after.keys() == before.keys() - {names[0], names[1], names[4]} | {"deep/moved.jpg", "new ü.png"}
-    assert after["deep/moved.jpg"][1] == before[names[0]][1]
-    assert after[names[2]][1] != before[names[2]][1]
-    fresh = Gallery.create(tmp_path / "fresh", crops, "cada_procedural")
-    fresh.index(progress=False)
-    assert content(fresh) == after
-
-
-KILLED = """
-import os, random, signal, sys, time
-os.environ["OMP_NUM_THREADS"] = "1"
-from cada_plugin.cli import index  # without the database, whose threads would not survive a fork
-from cada_plugin.cli.main import main
-from cada_plugin.gallery import gallery
-gallery._CHUNK = 4
-random.seed(0)
-for _ in range(20):
-    child = os.fork()
-    if not child:
-        os._exit(main(["index", sys.argv[1], "--gallery", sys.argv[2], "--tokens", "int8", "--batch-size", "4"]))
-    time.sleep(random.uniform(0.3, 1.1))
-    os.kill(child, signal.SIGKILL)
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
-
-
-def test_a_run_killed_at_any_instant_is_continued_and_ends_as_one_that_was_not(crops, tmp_path):
-    whole = Gallery.create(tmp_path / "whole", crops, "cada_procedural", tokens="int8")
-    whole.index(progress=False)
-    place = tmp_path / "killed"
-    command = [sys.executable, "-c", KILLED, str(crops), str(place)]
-    statuses = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\n")
-    assert statuses.count("9") > 5  # killed; later runs have little left to do and may end before
-    assert main(["index", str(crops), "--gallery", str(place), "--tokens", "int8"]) == 0
-    killed = Gallery.open(place)
-    assert content(killed) == content(whole)
-    files = {str(path.relative_to(place)) for path in place.glob("tokens/*/*.npz")}
-    assert files == {str(path.relative_to(tmp_path / "whole")) for path in (tmp_path / "whole").glob("tokens/*/*.npz")}
-
-
-def test_a_second_run_on_ten_thousand_files_decodes_none(crops, tmp_path, monkeypatch):
-    """In twenty folders, with files that are hard links of sixty pictures."""
-    many = tmp_path / "many"
-    sources = sorted(crops.iterdir())
-    for number in range(10_000):
-        folder = many / f"{number % 20}"
-        folder.mkdir(parents=True, exist_ok=True)
-        os.link(sources[number % len(sources)], folder / f"{number}.jpg")
-    gallery = Gallery.create(tmp_path / "gallery", many, "cada_procedural")
-    assert len(gallery.index(progress=False).new) == 10_000
-    monkeypatch.setattr(gallery.retriever, "encode_readable", None)
-    monkeypatch.setattr(index_module, "digest_or_none", None)  # not even read
-    assert len(gallery.index(progress=False).unchanged) == len(gallery) == 10_000
-
-
-def test_a_second_writer_and_another_model_are_told(crops, tmp_path, monkeypatch, retriever, capsys):
-    gallery = Gallery.create(tmp_path / "gallery", crops, "cada_procedural")
-    gallery.index(progress=False)
-    from cada_plugin.files import only_writer
-
-    blocker = subprocess.Popen(
-        [sys.executable, "-c", "import sys, pathlib\nfrom cada_plugin.files import only_writer\n"
-         f"with only_writer(pathlib.Path({str(tmp_path / 'gallery')!r}), 'indexing run'):\n"
-         "    print('locked', flush=True); sys.stdin.read()"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert blocker.stdout.readline() == "locked\n"
-    with pytest.raises(ConfigError, match=r"is in use by an? indexing run .*Wait for it, or end it"):
-        gallery.index(progress=False)
-    blocker.communicate("")
-    with only_writer(tmp_path / "gallery", "x"):
-        pass
-    with pytest.raises(GalleryError, match="holds a gallery already"):
-        Gallery.create(tmp_path / "gallery", crops, "cada_procedural")
-    other = load_retriever("cada_procedural")
-    next(other.model.parameters()).data.add_(1.0)
-    with pytest.raises(GalleryError, match=r"was made by CADA 128x64 \w{12}, and this model is CADA 128x64 \w{12}:"):
-        Gallery.open(tmp_path / "gallery", other)
-    place, weights = str(tmp_path / "gallery"), str(tmp_path / "other.pth")
-    torch.save(other.model.state_dict(), weights)
-    for arguments, message in (
-        ([str(tmp_path)], "is of the folder"),
-        (["--config", "cada_procedural", "--checkpoint", weights], "was made by CADA 128x64"),
-        (["--tokens", "int8"], "keeps tokens=none, not int8"),
-        (["--checkpoint", "x.pth"], "needs the --config"),
-    ):
-        assert main(["index", *arguments, "--gallery", place]) == 2
-        assert message in capsys.readouterr().err
-
-
-def test_what_is_known_comes_from_names_and_tables(crops, tmp_path, capsys):
-    for number, path in enumerate(sorted(crops.iterdir())[:8]):
-        path.rename(crops / f"gate{number % 2}_2026112509{number:02}00 x.jpg")
-    table = tmp_path / "facts.csv"
-    table.write_text("path,camera,time,colour\ngate1_20261125090100 x.jpg,north,1970-01-01T00:01,red; 'dark'\n")
-    pattern = "{camera}_{time:%Y%m%d%H%M%S}"
-    place = str(tmp_path / "gallery")
-    assert main(["index", str(crops), "--gallery", place, "--name-pattern", pattern, "--csv", str(table)]) == 0
-    rows = {row.path: row for row in Gallery.open(place).store.rows()}
-    first, table_row = rows["gate0_20261125090000 x.jpg"], rows["gate1_20261125090100 x.jpg"]
-    assert (first.camera, first.time) == ("gate0", 1795597200.0)
-    assert (table_row.camera, table_row.time, dict(table_row.columns)) == ("north", 60.0, {"colour": "red; 'dark'"})
-    assert "without camera, time and person (not in the CSV, no name that fits the pattern): 52 images" in (
-        capsys.readouterr().out
-    )
-    hits = Gallery.open(place).search(Query(["a man"], only=Filter(cameras=["gate0"]), topk=60))
-    assert len(hits) == 4
-    table.write_text("path,camera\ngate1_20261125090100 x.jpg,south\n")  # read again, and the pattern is kept
-    assert main(["index", "--gallery", place, "--csv", str(table)]) == 0
-    again = {row.path: row.camera for row in Gallery.open(place).store.rows()}
-    assert (again["gate0_20261125090000 x.jpg"], again["gate1_20261125090100 x.jpg"]) == ("gate0", "south")
-
-
-@pytest.mark.parametrize(
-    ("pattern", "message"),
-    [("{cam}", "is not understood"), ("{time}", "is not understood"), ("plain", "has no"), ("{camera}{camera}", "not")],
-)
-def test_patterns_that_say_nothing_are_refused(pattern, message):
-    with pytest.raises(ConfigError, match=message):
-        NamePattern(pattern)
-
-
-def test_names_are_read_if_they_fit_the_pattern():
-    read = NamePattern("{camera}-{person}_{any}").read
-    assert read("a/b/c3-p17_x.jpg") == Facts(camera="c3", person="p17")
-    assert read("other.jpg") is None
-    assert NamePattern("{camera}_c{time:%H%M}").read("a_c9999.jpg") is None  # no time of day
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("camera\nx\n", "no column path"),
-        ("path,time\na,noon\n", "line 2: 'noon' is no time"),
-        ("path,time\na,1764061800000\n", "line 2: '1764061800000' is no time"),  # milliseconds
-        ("path,time\na,20261125093000\n", "is no time"),
-        ("path,time\na,20261125\n", "is no time"),  # neither a date nor a second of 1970
-        ("path,time\na,nan\n", "is no time"),
-        ("path\na\na\n", "twice"),
-    ],
-)
-def test_tables_that_cannot_be_used_name_the_line(tmp_path, text, message):
-    (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        read_facts(tmp_path / "t.csv")
-
-
-def test_a_table_of_no_pictures_is_one(tmp_path):
-    (tmp_path / "t.csv").write_text("path,camera\n")
-    assert read_facts(tmp_path / "t.csv") == {}
-
-
-def test_a_folder_that_lost_all_pictures_empties_no_gallery(crops, tmp_path, capsys):
-    gallery = Gallery.create(tmp_path / "gallery", crops, "cada_procedural", tokens="int8")
-    gallery.index(progress=False)
-    before = content(gallery)
-    crops.rename(tmp_path / "disk")
-    crops.mkdir()  # where the disk was mounted
-    assert main(["index", "--gallery", str(tmp_path / "gallery")]) == 2
-    assert "is its disk mounted? Nothing was changed" in capsys.readouterr().err
-    assert content(gallery) == before
-    crops.rmdir()
-    (tmp_path / "disk").rename(crops)
-    assert not gallery.index(progress=False).new  # their tokens are there too
-
-
-@pytest.mark.parametrize("checkpoint", ["cada_plugin://cada_procedural.safetensors", "~/mine.safetensors"])
-def test_the_weights_of_a_gallery_are_found_again(crops, tmp_path, monkeypatch, checkpoint):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    shutil.copy(shipped_path("cada_plugin://cada_procedural.safetensors"), tmp_path / "mine.safetensors")
-    Gallery.create(tmp_path / "gallery", crops, "cada_procedural", checkpoint)
-    monkeypatch.chdir(crops)
-    assert len(Gallery.open(tmp_path / "gallery")) == 0
-
-
-# ---------------------------------------------------------------- searching
-
-
 @pytest.fixture(scope="module")
-def gallery(people, retriever, tmp_path_factory) -> Gallery:
+def gallery(people, tmp_path_factory) -> Gallery:
     folder = tmp_path_factory.mktemp("searched")
-    (folder / "crops").mkdir()
-    for record in people.records:
-        shutil.copy(record["img_path"], folder / "crops")
-    gallery = Gallery.create(folder / "gallery", folder / "crops", "cada_procedural")
+    gallery = Gallery.create(folder / "gallery", copy_crops(people, folder / "crops"), "cada_procedural")
     gallery.index(lambda path: Facts(person=path.partition("_")[0]), progress=False)
     return gallery
 
@@ -387,12 +149,6 @@ def test_filters_want_lists_and_a_query_has_its_own_options(gallery):
         gallery.search(Query(["a man"]), topk=3)
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_a_batch_has_a_picture_at_least(gallery, batch_size):
-    with pytest.raises(ConfigError, match=f"batch_size={batch_size}: use an integer from 1"):
-        gallery.retriever.encode_image(gallery.root, batch_size=batch_size)
-
-
 def test_marked_hits_leave_the_list_and_a_right_one_moves_it(gallery):
     hits = gallery.search("a man in a blue jacket", topk=60)
     right, wrong = hits[3].row, hits[0].row
@@ -438,8 +194,8 @@ def test_hubness_is_measured_kept_and_subtracted(gallery, people, tmp_path, caps
     other.write_text("a woman with long hair and a red bag\n" * 10)
     hubs.remember_captions(other)
     rounds = iter([True, False])
-    monkeypatch.setattr(gallery_module, "_CHUNK", 20)
-    monkeypatch.setattr(gallery_module, "hubness", lambda *values: hubness(*values) if next(rounds) else 1 / 0)
+    monkeypatch.setattr(indexing, "_CHUNK", 20)
+    monkeypatch.setattr(indexing, "hubness", lambda *values: hubness(*values) if next(rounds) else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         hubs.index(progress=False)
     monkeypatch.undo()
@@ -539,28 +295,6 @@ def test_hits_are_told_even_if_their_pictures_are_gone_or_cannot_be_drawn(crops,
     assert capsys.readouterr().out == ""
 
 
-def test_a_gallery_in_milvus_is_the_same_by_one_changed_argument(crops, tmp_path, monkeypatch):
-    """Milvus Lite stands in for a server: it speaks the same protocol."""
-    pytest.importorskip("milvus_lite")
-    from cada_plugin.gallery import gallery as module
-    from cada_plugin.gallery.milvus_store import MilvusStore
-
-    local = Gallery.create(tmp_path / "local", crops, "cada_procedural")
-    local.index(progress=False)
-    lite = str(tmp_path / "milvus.db")
-    monkeypatch.setattr(
-        module, "_open_store", lambda place, dim, create: MilvusStore(lite, "crops", dim, create=create)
-    )
-    remote = Gallery.create("http://host:19530/crops", crops, "cada_procedural")
-    remote.index(progress=False)
-    assert content(remote).keys() == content(local).keys()
-    query = Query(["a man in a blue jacket"], topk=12)
-    assert [hit.path for hit in remote.search(query)] == [hit.path for hit in local.search(query)]
-    assert len(remote.index(progress=False).unchanged) == 60
-    for gallery in (remote, local):
-        gallery.store.close()
-
-
 def test_a_model_that_cannot_match_is_searched_by_its_cosine(crops, tmp_path, capsys):
     place = str(tmp_path / "clip")
     assert main(["index", str(crops), "--gallery", place, "--config", "clip_procedural"]) == 0
@@ -574,3 +308,9 @@ def test_a_model_that_cannot_match_is_searched_by_its_cosine(crops, tmp_path, ca
     assert main(["index", str(crops), "--gallery", str(tmp_path / "x"), "--config", "clip_procedural",
                  "--tokens", "int8"]) == 2  # fmt: skip
     assert "does not re-rank and has no tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_has_a_picture_at_least(gallery, batch_size):
+    with pytest.raises(ConfigError, match=f"batch_size={batch_size}: use an integer from 1"):
+        gallery.retriever.encode_image(gallery.root, batch_size=batch_size)

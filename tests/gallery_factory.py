@@ -1,0 +1,20 @@
+"""Pictures of drawn people for galleries."""
+
+import shutil
+from pathlib import Path
+
+from cada_plugin.datasets import ProceduralPEDES
+
+
+def draw_people(folder: Path) -> ProceduralPEDES:
+    """Three pictures of each of twenty people, and captions of them."""
+    build = {"seed": 9, "identities": {"train": 2, "val": 2, "test": 20}, "images_per_identity": 3}
+    return ProceduralPEDES(data_root=str(folder), split="test", test_mode=True, build=build)
+
+
+def copy_crops(people: ProceduralPEDES, folder: Path) -> Path:
+    """Their pictures in one folder, named ``PERSON_IMAGE.jpg``."""
+    folder.mkdir()
+    for record in people.records:
+        shutil.copy(record["img_path"], folder)
+    return folder
