@@ -20,6 +20,9 @@ def test_a_killed_child_is_a_failure_with_its_log(tmp_path):
         with pytest.raises(jobs.JobError, match=r"^the last word$") as caught:
             children.call(["sh", "-c", "echo error: the last word; echo bye; exit 3"], tmp_path / "log")
         assert caught.value.log == tmp_path / "log"
+        raised = "training:  60%|####      | 339/562 [05:42<03:44,  1.01s/it]"
+        with pytest.raises(jobs.JobError, match=r"^ValueError: no loss$"):  # and not the bar that an exception leaves
+            children.call(["sh", "-c", f"echo 'ValueError: no loss'; echo '{raised}'; exit 1"], tmp_path / "log")
         with pytest.raises(jobs.JobError, match="exit status 4 without a word"):  # what was said before is not its
             children.call(["sh", "-c", "exit 4"], tmp_path / "log")
 

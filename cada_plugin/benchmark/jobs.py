@@ -26,6 +26,7 @@ from cada_plugin.progress import progress_bar
 
 _PATIENCE = 10.0  # seconds between SIGTERM and SIGKILL
 _LOG_END = 65536  # bytes at the end of a log to search for the progress bar, which is written twice a minute
+_BAR = re.compile(r"\d%\|.*\[\d+:\d\d")  # such as "42%|####    | 25/60 [00:10<00:14]"
 _TRAINING = re.compile(rb"training: +(\d+)%")  # written by ``ProgressHook``
 
 
@@ -171,6 +172,7 @@ def _last_words(log: Path, begin: int, status: int) -> str:
     with log.open("rb") as file:
         file.seek(begin)
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in lines if not _BAR.search(line)]  # a bar is drawn a last time after the traceback
     errors = [line for line in lines if line.startswith("error: ")]
     return (errors or lines or [f"exit status {status} without a word"])[-1].removeprefix("error: ")
 
