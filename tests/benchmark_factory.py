@@ -1,5 +1,5 @@
-"""Write the folder of a finished benchmark without running it: two configs, two seeds, one cross test, costs; and wait
-until a running one has left its folder."""
+"""The configs of a benchmark, or the folder of a finished one without running it (two configs, two seeds, one cross
+test, costs); and waiting until a running one has left its folder."""
 
 import contextlib
 import json
@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from runner_factory import write_run
 
 from cada_plugin.benchmark.jobs import sole_user
 from cada_plugin.benchmark.plan import CrossTest, Plan, Row, Run
@@ -88,3 +89,14 @@ def is_free(out: Path) -> bool:
     with contextlib.suppress(ConfigError), sole_user(out):
         return True
     return False
+
+
+def write_configs(folder: Path) -> Path:
+    """Four configs: ``tiny``, ``stage1`` without a second stage, ``broken``, and ``other`` with another test set."""
+    base = f"_base_ = ['{write_run(folder)}']\n"
+    no_matching = "model = dict(text_decoder=None, loss_atp=None, loss_ara=None)\n"
+    best = "default_hooks = dict(checkpoint=dict(save_best='t2i_global/R1'))\n"
+    (folder / "stage1.py").write_text(base + no_matching + best)
+    (folder / "broken.py").write_text(base + no_matching + best + "optim_wrapper = dict(optimizer=dict(lr='fast'))\n")
+    (folder / "other.py").write_text(base + "test_dataloader = dict(dataset=dict(split='val'))\n")
+    return folder
