@@ -32,7 +32,6 @@ BEYOND = {  # the parts of the model that a variant of grids/beyond changes
     "global_queue": ALONE,
     "tal": {"loss_global"},
     "mars": {"grouping", "loss_atp"},
-    "qc_align": set(),
     "ranking": set(),
     "phrases_judged": set(),
 }
@@ -248,7 +247,6 @@ def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
         assert (changed, model) == ({"model"}, BEYOND[variant.name])
         added = {
             "mars": {"shared_head": True},
-            "qc_align": {"loss_alignment": {"type": "QuotaAlignmentLoss"}},
             "global_queue": {"queue_size": 1024},
             "ranking": {"loss_ranking": {"type": "MatchRankingLoss", "cosine_weight": main.test_cfg.cosine_weight}},
         }

@@ -52,13 +52,8 @@ class LookAlikeHook(Hook):
         if self._embeds is not None and len(self._embeds) == len(sampler.person_ids):
             sampler.embeds = self._embeds.float()
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        self._seen = {}
-
     def _remember(self, name: str):
         def remember(module: nn.Module, args: tuple, output: Tensor) -> None:
-            if name in self._seen:  # later in a step, losses may project patches and words
-                return
             if output.dim() == 2:
                 self._seen[name] = output.detach()
             elif name == _IMAGES:  # IRRA and RDE project all tokens, and a ViT's first token stands for the image

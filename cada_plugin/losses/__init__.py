@@ -9,7 +9,6 @@ from .masked_attributes import MaskedAttributeLoss, masked_attribute_loss
 from .matching import MatchingLoss, matching_loss
 from .phrases import PhraseMatchingLoss, phrase_matching_loss
 from .projection import CMPCLoss, CMPMLoss, projection_classification_loss, projection_matching_loss
-from .quota_alignment import QuotaAlignmentLoss, quota_alignment_loss
 from .ranking import MatchRankingLoss, ranking_loss
 from .similarity_distribution import SDMLoss, similarity_distribution_loss
 from .triplet_alignment import TripletAlignmentLoss, triplet_alignment_losses
@@ -24,7 +23,6 @@ __all__ = [
     "MatchRankingLoss",
     "MatchingLoss",
     "PhraseMatchingLoss",
-    "QuotaAlignmentLoss",
     "SDMLoss",
     "TripletAlignmentLoss",
     "global_association_loss",
@@ -34,7 +32,6 @@ __all__ = [
     "phrase_matching_loss",
     "projection_classification_loss",
     "projection_matching_loss",
-    "quota_alignment_loss",
     "ranking_loss",
     "similarity_distribution_loss",
     "triplet_alignment_losses",

@@ -60,7 +60,6 @@ class CADA(FusionRetriever):
         phrase_weight: :meth:`match` adds this many times the mean log-odds of the phrases of a caption to its match
             logit, which takes about as long again. The phrases are those of the plugin's word list. Needs
             ``loss_phrases``; 0 asks captions as a whole alone.
-        loss_alignment: see ``QuotaAlignmentLoss``: aligns the projections of patches and words of true pairs.
         queue_size: number of pairs of earlier steps that ``loss_global`` contrasts with those of the batch, see
             :class:`~cada_plugin.models.pair_queue.PairQueue`. Released: 0.
         grouping: which tokens ATP classifies together, see :mod:`cada_plugin.models.groupings`: ``PositionGroups``
@@ -88,7 +87,6 @@ class CADA(FusionRetriever):
         loss_ranking: dict | None = None,
         loss_phrases: dict | None = None,
         phrase_weight: float = 0.0,
-        loss_alignment: dict | None = None,
         queue_size: int = 0,
         grouping: dict | None = RELEASED_GROUPING,
         shared_head: bool = False,
@@ -125,8 +123,8 @@ class CADA(FusionRetriever):
         self.loss_global, self.loss_atp, self.loss_ara = (
             None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_global, loss_atp, loss_ara)
         )
-        self.loss_ranking, self.loss_phrases, self.loss_alignment = (
-            None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_ranking, loss_phrases, loss_alignment)
+        self.loss_ranking, self.loss_phrases = (
+            None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_ranking, loss_phrases)
         )
         if isinstance(queue_size, bool) or not isinstance(queue_size, int) or queue_size < 0:
             raise ConfigError(f"queue_size={queue_size!r}: use an integer from 0, such as 1024")
@@ -153,12 +151,12 @@ class CADA(FusionRetriever):
     def _freeze_unused(self) -> None:
         """Freeze what no loss trains: distributed training would wait for its gradients for ever."""
         unused = []
-        if self.loss_global is None and self.loss_alignment is None:  # the choice of negatives gives no gradient
+        if self.loss_global is None:  # the choice of negatives gives no gradient
             unused += [self.vision_proj, self.text_proj]
         if self.loss_atp is None:
             unused += [head for head in (self.itm_head, self.itm_local_head) if head is not None]
             unused += [layer.crossattention for layer in self.text_encoder.encoder.layer]
-        if self.loss_global is None and self.loss_atp is None and self.loss_alignment is None:
+        if self.loss_global is None and self.loss_atp is None:
             unused.append(self.text_encoder)
         for part in unused:
             part.requires_grad_(False)
@@ -167,8 +165,8 @@ class CADA(FusionRetriever):
         self.progress = progress
 
     def loss(self, inputs: dict, data_samples: list) -> dict[str, Tensor]:
-        """``loss_global``, ``loss_atp``, ``loss_ara``, ``loss_ranking``, ``loss_phrases`` and ``loss_alignment`` of one
-        batch, those that are configured.
+        """``loss_global``, ``loss_atp``, ``loss_ara``, ``loss_ranking`` and ``loss_phrases`` of one batch, those that
+        are configured.
 
         Args:
             inputs: ``images`` (B, 3, H, W), ``input_ids`` (B, T), ``attention_mask`` (B, T); for ARA ``masked_ids`` and
@@ -178,7 +176,7 @@ class CADA(FusionRetriever):
         """
         if self.loss_global is None and self.loss_atp is None and self.loss_ara is None:
             raise ConfigError("no loss is configured: set loss_global, loss_atp or loss_ara")
-        pairs = self.encode_pairs(inputs, data_samples, all_words=self.loss_alignment is not None)
+        pairs = self.encode_pairs(inputs, data_samples)
         losses = {}
         if self.loss_global is not None:
             losses["loss_global"] = self.contrast(self.loss_global, pairs, self.queue)
@@ -190,8 +188,6 @@ class CADA(FusionRetriever):
             losses["loss_ranking"] = self._rank_pairs(logits[:, 1], pairs, fused.wrong_image)
         if self.loss_phrases is not None:
             losses["loss_phrases"] = self._judge_phrases(inputs, fused.memory)
-        if self.loss_alignment is not None:
-            losses["loss_alignment"] = self._align_words(inputs, pairs)
         return losses
 
     def _associate_tokens(self, inputs: dict, pairs: EncodedPairs) -> tuple[Tensor, Tensor, FusedPairs]:
@@ -256,13 +252,6 @@ class CADA(FusionRetriever):
         totals = (mean_over_processes(kind.sum()) for kind in exists.chunk(2))
         matched = torch.arange(len(ids), device=ids.device) < len(true)
         return self.loss_phrases(logits, matched, exists, *totals)
-
-    def _align_words(self, inputs: dict, pairs: EncodedPairs) -> Tensor:
-        """Align the patches and the words of the true pairs, without the pooled and the special tokens."""
-        patches = F.normalize(self.vision_proj(pairs.image_tokens[:, 1:]).float(), dim=-1)  # (B, N, D)
-        words = F.normalize(self.text_proj(pairs.text_states[:, 1:]).float(), dim=-1)  # (B, T - 1, D)
-        is_word = F.pad(inputs["attention_mask"], (0, 1))[:, 2:]  # [SEP], the last token of each text, is none
-        return self.loss_alignment(patches, words, is_word)
 
     def _phrase_logits(
         self,

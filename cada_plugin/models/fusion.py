@@ -31,8 +31,6 @@ class EncodedPairs(NamedTuple):
     """(B, D)."""
     text_proj: Tensor
     """(B, D)."""
-    text_states: Tensor
-    """(B, T, C) of this process, or (B, 1, C) if only the first token was computed."""
     person_ids: Tensor
     """(B,)."""
     all_images: Tensor
@@ -163,22 +161,19 @@ class FusionRetriever(TextImageRetriever):
 
     # ------------------------------------------------------------------ steps of a training
 
-    def encode_pairs(self, inputs: dict, data_samples: list, all_words: bool = False) -> EncodedPairs:
-        """Both encoders on a batch; projections and person ids are gathered from all processes. ``all_words`` computes
-        the text states of all tokens, and not that of the first one alone."""
+    def encode_pairs(self, inputs: dict, data_samples: list) -> EncodedPairs:
+        """Both encoders on a batch; projections and person ids are gathered from all processes."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         people = [int(sample.person_id) for sample in data_samples]
         person_ids = torch.tensor(people).to(ids.device, non_blocking=True)  # (B,)
         image_tokens = self.visual_encoder(inputs["images"])  # (B, S, C_image)
         image_proj = self.vision_proj(image_tokens[:, 0])  # (B, D)
-        # (B, 1 or T, C)
-        states = self.text_encoder(ids, mask, first_only=not all_words, places=inputs.get("token_places"))
+        states = self.text_encoder(ids, mask, first_only=True, places=inputs.get("token_places"))  # (B, 1, C)
         text_proj = self.text_proj(states[:, 0])  # (B, D)
         return EncodedPairs(
             image_tokens,
             image_proj,
             text_proj,
-            states,
             person_ids,
             gather(image_proj.float()),
             gather(text_proj.float()),
