@@ -205,53 +205,6 @@ def test_ara_learns_from_masked_positions_only(tiny_model, tiny_batch):
     assert model.loss(**batch)["loss_ara"] == 0  # a batch of captions without attributes
 
 
-# Pairs of earlier steps
-
-
-def test_the_global_association_contrasts_with_the_pairs_of_earlier_steps(tiny_model, tiny_batch):
-    model = tiny_model(queue_size=6, **only("loss_global"))
-    people_of = (1, 2, 3, 3), (4, 1, 5, 6), (2, 7, 8, 9)
-    steps = [tiny_batch(person_ids=ids, seed=seed) for seed, ids in enumerate(people_of)]
-    known: list[tuple] = []  # the newest pair first
-    for step, batch in enumerate(steps):
-        images, texts = model(batch["inputs"], mode="predict")
-        people = torch.tensor([sample.person_id for sample in batch["data_samples"]])
-        image, text, person = images.embed, texts.embed, people
-        if step == 2:  # the queue is full of real pairs, the last 6 of 8
-            image, text, person = (torch.cat([now, torch.stack(old)]) for now, old in zip(
-                (image, text, person), zip(*known[:6], strict=True), strict=True))  # fmt: skip
-            found = model.loss(**batch)["loss_global"]
-            torch.testing.assert_close(found, model.loss_global(image, text, person) * 10 / 4, rtol=1e-4, atol=1e-5)
-            found.backward()
-            assert model.text_proj.weight.grad.abs().sum() > 0
-        else:
-            model.loss(**batch)
-        pairs = zip(images.embed.detach(), texts.embed.detach(), people, strict=True)
-        known = [*pairs, *known]
-    assert model.queue.people.tolist() == [2, 7, 8, 9, 4, 1]
-    assert not model.queue.images.requires_grad
-
-
-def test_what_an_empty_queue_holds_resembles_nobody(tiny_model):
-    queue = tiny_model(queue_size=64, embed_dim=256).queue
-    cosines = queue.images @ queue.texts.T
-    torch.testing.assert_close(cosines.diagonal(), torch.ones(64))
-    assert (cosines - torch.eye(64)).abs().max() < 0.35
-    assert len(set(queue.people.tolist())) == 64
-    assert queue.people.max() < 0  # of no data set
-
-
-def test_a_queue_belongs_to_the_state_of_the_model(tiny_model, tiny_batch):
-    one, other = tiny_model(queue_size=8), tiny_model(queue_size=8)
-    one.loss(**tiny_batch())
-    other.load_state_dict(one.state_dict())
-    assert torch.equal(one.queue.texts, other.queue.texts)
-    assert torch.equal(one.queue.people[:4], torch.tensor([1, 2, 3, 3]))
-    for size in (-1, 2.5, True):
-        with pytest.raises(ConfigError, match="queue_size="):
-            tiny_model(queue_size=size)
-
-
 # Phrases whose truth is known
 
 

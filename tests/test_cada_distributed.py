@@ -20,7 +20,6 @@ PEOPLE = (1, 1, 1, 2)  # the first process has no negative of its own: its must 
 OPTIONS = {
     "loss_phrases": {"type": "PhraseMatchingLoss"},
     "loss_ranking": {"type": "MatchRankingLoss", "cosine_weight": 5.0},
-    "queue_size": 4,
 }
 
 

@@ -29,7 +29,6 @@ BEYOND = {  # the parts of the model that a variant of grids/beyond changes
     "global_tal": {"loss_global", *ALONE},
     "global_sdm": {"loss_global", *ALONE},
     "global_a_sdm": {"loss_global", *ALONE},
-    "global_queue": ALONE,
     "tal": {"loss_global"},
     "mars": {"grouping", "loss_atp"},
     "ranking": set(),
@@ -247,7 +246,6 @@ def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
         assert (changed, model) == ({"model"}, BEYOND[variant.name])
         added = {
             "mars": {"shared_head": True},
-            "global_queue": {"queue_size": 1024},
             "ranking": {"loss_ranking": {"type": "MatchRankingLoss", "cosine_weight": main.test_cfg.cosine_weight}},
         }
         new = {key: value for key, value in after["model"].items() if key not in before["model"]}

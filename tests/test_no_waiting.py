@@ -29,7 +29,6 @@ VARIANTS = {
     "false captions": {"grouping": groups("tokens", 2), "false_captions": 0.5},
     "phrases judged": {"loss_phrases": {"type": "PhraseMatchingLoss"}},
     "true pairs ranked": {"loss_ranking": {"type": "MatchRankingLoss"}},
-    "queue": {"queue_size": 8},
     "global alone": {"loss_atp": None, "loss_ara": None, "text_decoder": None},
 }
 

@@ -33,7 +33,6 @@ from cada_plugin.models.fusion import EncodedPairs, FusedPairs, FusionRetriever
 from cada_plugin.models.groupings import Grouping, group_means
 from cada_plugin.models.low_rank import add_low_rank
 from cada_plugin.models.negatives import hardest_negatives, sampled_negatives, similarities
-from cada_plugin.models.pair_queue import PairQueue
 from cada_plugin.models.renamed import accept_old_names
 from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.portable.phrases import phrase_numbers
@@ -60,8 +59,6 @@ class CADA(FusionRetriever):
         phrase_weight: :meth:`match` adds this many times the mean log-odds of the phrases of a caption to its match
             logit, which takes about as long again. The phrases are those of the plugin's word list. Needs
             ``loss_phrases``; 0 asks captions as a whole alone.
-        queue_size: number of pairs of earlier steps that ``loss_global`` contrasts with those of the batch, see
-            :class:`~cada_plugin.models.pair_queue.PairQueue`. Released: 0.
         grouping: which tokens ATP classifies together, see :mod:`cada_plugin.models.groupings`: ``PositionGroups``
             (released), ``TokenGroups`` or ``PhraseGroups``. None classifies whole captions alone.
         shared_head: classify groups with the match head of whole captions, as MARS does (Ergasti et al., arXiv
@@ -87,7 +84,6 @@ class CADA(FusionRetriever):
         loss_ranking: dict | None = None,
         loss_phrases: dict | None = None,
         phrase_weight: float = 0.0,
-        queue_size: int = 0,
         grouping: dict | None = RELEASED_GROUPING,
         shared_head: bool = False,
         negatives: str = "hardest",
@@ -126,9 +122,6 @@ class CADA(FusionRetriever):
         self.loss_ranking, self.loss_phrases = (
             None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_ranking, loss_phrases)
         )
-        if isinstance(queue_size, bool) or not isinstance(queue_size, int) or queue_size < 0:
-            raise ConfigError(f"queue_size={queue_size!r}: use an integer from 0, such as 1024")
-        self.queue = PairQueue(queue_size, embed_dim) if queue_size else None
         for name in ("loss_ranking", "loss_phrases"):
             if getattr(self, name) is not None and self.loss_atp is None:
                 raise ConfigError(f"{name} needs the fusion decoder of ATP, and loss_atp is None: set one of them")
@@ -179,7 +172,7 @@ class CADA(FusionRetriever):
         pairs = self.encode_pairs(inputs, data_samples)
         losses = {}
         if self.loss_global is not None:
-            losses["loss_global"] = self.contrast(self.loss_global, pairs, self.queue)
+            losses["loss_global"] = self.contrast(self.loss_global, pairs)
         if self.loss_atp is not None:
             losses["loss_atp"], logits, fused = self._associate_tokens(inputs, pairs)
         if self.loss_ara is not None:

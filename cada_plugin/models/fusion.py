@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from cada_plugin.errors import ConfigError
 from cada_plugin.models.cross_modal import ImageMemory, counting_is_free, init_bert_weights, moved_places
 from cada_plugin.models.distributed import gather, get_world_size, max_over_processes
-from cada_plugin.models.pair_queue import PairQueue
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.registry import MODELS, TASK_UTILS, build_part
 
@@ -182,12 +181,10 @@ class FusionRetriever(TextImageRetriever):
         )
 
     @staticmethod
-    def contrast(loss: nn.Module, pairs: EncodedPairs, queue: PairQueue | None = None) -> Tensor:
-        """Apply a contrastive loss to the normalised embeddings and person ids of all processes, and of a queue."""
+    def contrast(loss: nn.Module, pairs: EncodedPairs) -> Tensor:
+        """Apply a contrastive loss to the normalised embeddings and person ids of all processes."""
         images, texts = (F.normalize(x, dim=-1) for x in (pairs.all_images, pairs.all_texts))
-        if queue is None:
-            return loss(images, texts, pairs.all_people)
-        return queue.contrast(loss, images, texts, pairs.all_people)
+        return loss(images, texts, pairs.all_people)
 
     @abstractmethod
     def choose_negatives(self, own: Tensor, others: Tensor, same: Tensor) -> Tensor:
