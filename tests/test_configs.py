@@ -28,7 +28,6 @@ ALONE = {"text_decoder", "loss_atp", "loss_ara"}  # what is None where the globa
 BEYOND = {  # the parts of the model that a variant of grids/beyond changes
     "global_tal": {"loss_global", *ALONE},
     "global_sdm": {"loss_global", *ALONE},
-    "global_a_sdm": {"loss_global", *ALONE},
     "tal": {"loss_global"},
     "mars": {"grouping", "loss_atp"},
     "ranking": set(),

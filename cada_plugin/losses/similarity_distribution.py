@@ -1,6 +1,4 @@
-"""SDM, similarity distribution matching (IRRA; Jiang and Ye, CVPR 2023, section 3.3), and its adaptive form A-SDM
-(FMFA; Yin et al., "Cross-modal Full-mode Fine-grained Alignment for Text-to-Image Person Retrieval", arXiv
-2509.13754)."""
+"""SDM, similarity distribution matching (IRRA; Jiang and Ye, CVPR 2023, section 3.3)."""
 
 import torch
 import torch.nn.functional as F
@@ -10,24 +8,17 @@ from cada_plugin.registry import MODELS
 
 
 def similarity_distribution_loss(
-    image_embed: Tensor,
-    text_embed: Tensor,
-    person_ids: Tensor,
-    scale: float = 50.0,
-    eps: float = 1e-8,
-    adaptive: float = 0.0,
+    image_embed: Tensor, text_embed: Tensor, person_ids: Tensor, scale: float = 50.0, eps: float = 1e-8
 ) -> Tensor:
     """KL divergence of the softmax of scaled cosines from the batch's identity structure, sum of both directions.
 
     With p_ij = softmax over j of (scale * cosine) and q_ij = [y_i = y_j] / sum_k [y_i = y_k], one direction is
-    mean_i w_i sum_j p_ij log(p_ij / (q_ij + eps)), where w_i = 1 + adaptive * (max_j p_ij - p_ii), without gradient, is
-    1 for a row whose own partner comes first.
+    mean_i sum_j p_ij log(p_ij / (q_ij + eps)).
 
     Args:
         image_embed, text_embed: (B, D), l2-normalised, row i of both from the same pair.
         person_ids: (B,).
-        scale: 1/temperature, 1/0.02 in the papers.
-        adaptive: 0 is SDM; A-SDM's paper has 10, and 1 on RSTPReid.
+        scale: 1/temperature, 1/0.02 in the paper.
     """
     with torch.autocast(image_embed.device.type, enabled=False):
         similarity = scale * image_embed.float() @ text_embed.float().T  # (B, B)
@@ -36,9 +27,7 @@ def similarity_distribution_loss(
         loss = similarity.new_zeros(())
         for rows in (similarity, similarity.T):
             log_p = F.log_softmax(rows, dim=1)
-            p = log_p.exp()
-            weight = 1 + adaptive * (p.amax(1) - p.diagonal()).detach()
-            loss = loss + (weight * (p * (log_p - log_q)).sum(1)).mean()
+            loss = loss + (log_p.exp() * (log_p - log_q)).sum(1).mean()
         return loss
 
 
@@ -52,7 +41,6 @@ class SDMLoss(nn.Module):
     Args:
         scale: 1/temperature; it multiplies the cosines.
         weight: factor of the loss.
-        adaptive: let pairs whose own partner does not come first count more, by up to this factor (A-SDM); 0 for SDM.
 
     Takes embeddings (B, D), l2-normalised, and person ids (B,):
 
@@ -61,11 +49,9 @@ class SDMLoss(nn.Module):
     True
     """
 
-    def __init__(self, scale: float = 50.0, weight: float = 1.0, adaptive: float = 0.0) -> None:
+    def __init__(self, scale: float = 50.0, weight: float = 1.0) -> None:
         super().__init__()
-        self.scale, self.weight, self.adaptive = scale, weight, adaptive
+        self.scale, self.weight = scale, weight
 
     def forward(self, image_embed: Tensor, text_embed: Tensor, person_ids: Tensor) -> Tensor:
-        return self.weight * similarity_distribution_loss(
-            image_embed, text_embed, person_ids, self.scale, adaptive=self.adaptive
-        )
+        return self.weight * similarity_distribution_loss(image_embed, text_embed, person_ids, self.scale)
