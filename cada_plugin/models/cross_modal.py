@@ -77,7 +77,7 @@ class Packing(NamedTuple):
     def unpack(self, x: Tensor) -> Tensor:
         """(M, C) -> (R, L, C), with zeros at padding."""
         if self.index is not None:
-            x = x.new_zeros(self.R * self.L, x.shape[-1]).index_copy(0, self.index, x)
+            x = x.new_zeros(self.R * self.L, x.shape[-1]).index_copy_(0, self.index, x)
         return x.view(self.R, self.L, x.shape[-1])
 
     def firsts(self) -> "Packing":
