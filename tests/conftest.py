@@ -9,14 +9,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel: more thr
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from checkpoint_factory import shake
+from gallery_factory import copy_crops, draw_people
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 
+from cada_plugin.apis import Retriever, load_retriever
+from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.datasets.collate import person_collate
 from cada_plugin.datasets.transforms import EncodeCaptions, MaskAttributes, PackPersonInputs, TagAttributes
 from cada_plugin.models import CADA
@@ -115,3 +119,21 @@ def tiny_model() -> Callable[..., CADA]:
 @pytest.fixture
 def tiny_batch() -> Callable[..., dict]:
     return build_batch
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> ProceduralPEDES:
+    """Twenty drawn people, as ``draw_people`` makes them."""
+    return draw_people(tmp_path_factory.mktemp("drawn") / "people")
+
+
+@pytest.fixture
+def crops(people, tmp_path) -> Path:
+    """A folder with a copy of their pictures."""
+    return copy_crops(people, tmp_path / "crops")
+
+
+@pytest.fixture(scope="module")
+def retriever() -> Retriever:
+    """The shipped weights of ``cada_procedural``."""
+    return load_retriever("cada_procedural")

@@ -1,24 +1,10 @@
 """What is known of pictures comes from their names and from tables."""
 
-from pathlib import Path
-
 import pytest
-from gallery_factory import copy_crops, draw_people
 
 from cada_plugin.cli.main import main
-from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.errors import ConfigError
 from cada_plugin.gallery import Facts, Filter, Gallery, NamePattern, Query, read_facts
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory) -> ProceduralPEDES:
-    return draw_people(tmp_path_factory.mktemp("drawn") / "people")
-
-
-@pytest.fixture
-def crops(people, tmp_path) -> Path:
-    return copy_crops(people, tmp_path / "crops")
 
 
 @pytest.mark.slow

@@ -4,37 +4,19 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from gallery_factory import copy_crops, draw_people
 from PIL import Image
 
 from cada_plugin import load_retriever
 from cada_plugin.checkpoints.io import shipped_path
 from cada_plugin.cli.main import main
-from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.errors import ConfigError, GalleryError
 from cada_plugin.gallery import Gallery, Query
 from cada_plugin.gallery import index as index_module
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory) -> ProceduralPEDES:
-    return draw_people(tmp_path_factory.mktemp("drawn") / "people")
-
-
-@pytest.fixture
-def crops(people, tmp_path) -> Path:
-    return copy_crops(people, tmp_path / "crops")
-
-
-@pytest.fixture(scope="module")
-def retriever():
-    return load_retriever("cada_procedural")
 
 
 def content(gallery: Gallery) -> dict:

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gallery_factory import copy_crops, draw_people
+from gallery_factory import copy_crops
 from PIL import Image
 
-from cada_plugin import load_retriever
 from cada_plugin.cli.main import main
-from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.errors import ConfigError, GalleryError
 from cada_plugin.gallery import Facts, Filter, Gallery, Query, indexing
 from cada_plugin.gallery.query import combined_logits, stage_one_vectors
@@ -19,21 +17,6 @@ from cada_plugin.portable.hubness import hubness
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory) -> ProceduralPEDES:
-    return draw_people(tmp_path_factory.mktemp("drawn") / "people")
-
-
-@pytest.fixture
-def crops(people, tmp_path) -> Path:
-    return copy_crops(people, tmp_path / "crops")
-
-
-@pytest.fixture(scope="module")
-def retriever():
-    return load_retriever("cada_procedural")
 
 
 @pytest.fixture(scope="module")

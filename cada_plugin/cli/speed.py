@@ -2,6 +2,7 @@
 
 cada speed train --batch-size 16                  # a training step, against the plain path
 cada speed rank                                   # metrics, against torchreid's evaluate_rank
+cada speed rerank --against blip                  # re-ranking, against the plain path and transformers' decoder too
 cada speed train --device cuda --amp --batch-size 64
 cada speed curves --out runs/curves
 cada speed search --out runs/search               # indexed galleries of 10,000 to a million images
@@ -32,7 +33,12 @@ from cada_plugin.errors import CADAError, ConfigError
 from cada_plugin.files import writable_file, writable_folder, write_json
 
 _FOLDERS = ("curves", "search", "gpu")  # works that write into a folder
-_AGAINST = {"train": "reference", "encode": "reference", "rerank": "reference", "rank": "torchreid"}
+_AGAINST = {  # the other sides of each work, the default first
+    "train": ("reference", "none"),
+    "encode": ("reference", "none"),
+    "rerank": ("reference", "blip", "none"),
+    "rank": ("torchreid", "none"),
+}
 
 
 def main(argv: list[str]) -> int:
@@ -62,8 +68,8 @@ def _add_works(parser: argparse.ArgumentParser) -> None:
         if rounds is not None:
             added.add_argument("--rounds", type=_positive, default=rounds, help="how often everything is timed")
         if name in _AGAINST:
-            sides = ["reference", "torchreid", "none"]
-            added.add_argument("--against", choices=sides, default=_AGAINST[name], help="the other side")
+            sides = _AGAINST[name]
+            added.add_argument("--against", choices=sides, default=sides[0], help="the other side")
         if name not in _FOLDERS:
             added.add_argument("--json", metavar="FILE", help="write everything here")
         return added
@@ -169,8 +175,6 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--device {args.device}: use cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"--device {args.device}: torch finds no GPU here, use --device cpu")
-    if args.work in _AGAINST and args.against not in (_AGAINST[args.work], "none"):
-        raise ConfigError(f"{args.work} --against {args.against}: use {_AGAINST[args.work]} or none")
     if args.work == "rerank" and args.images > args.k:
         raise ConfigError(f"--images {args.images} exceeds --k {args.k}, the images that captions have in common")
     if args.work == "train" and args.batch_size < 2:

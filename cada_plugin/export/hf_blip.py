@@ -51,7 +51,7 @@ def write_hf_blip_folder(trained: Trained, folder: Path) -> list[str]:
             "patch_size": vision.patch_embed.patch_size[0],
             "layer_norm_eps": vision.norm.eps,
         },
-        text_config=_text_config(text)
+        text_config=hf_text_config(text)
         | {"bos_token_id": model.tokenizer.enc_id, "sep_token_id": model.tokenizer.end_id},
         image_text_hidden_size=model.vision_proj.out_features,
         architectures=["BlipForImageTextRetrieval"],
@@ -66,7 +66,8 @@ def write_hf_blip_folder(trained: Trained, folder: Path) -> list[str]:
     return conversion.dropped
 
 
-def _text_config(text: CrossModalBert) -> dict[str, int]:
+def hf_text_config(text: CrossModalBert) -> dict[str, int]:
+    """The arguments of ``transformers.BlipTextConfig`` for a text encoder of ours."""
     return {
         "vocab_size": text.vocab_size,
         "hidden_size": text.width,

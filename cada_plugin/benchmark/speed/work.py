@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 
+from cada_plugin.benchmark.speed.blip_path import BlipPath
 from cada_plugin.benchmark.speed.inputs import (
     CONFIGS,
     build_model,
@@ -23,6 +24,7 @@ from cada_plugin.benchmark.speed.inputs import (
     training_batch,
 )
 from cada_plugin.benchmark.speed.measure import Side, Work
+from cada_plugin.benchmark.speed.plain_path import PlainPath
 from cada_plugin.compat import import_torchreid
 from cada_plugin.engine.config import read_config
 from cada_plugin.evaluation.ranking import rank_metrics
@@ -114,7 +116,7 @@ def rerank(
 
     Our side processes pairs image by image. It scores only the pairs with the first ``images`` gallery images, as one
     of several processes would. The plain path works caption by caption, so it gets whole shortlists with about as many
-    pairs in total.
+    pairs in total. ``against="blip"`` adds a third side, the same with transformers' decoder.
     """
     model = build_model(size).to(device).eval()
     lengths = caption_words(queries)
@@ -130,26 +132,29 @@ def rerank(
     def ours() -> Tensor:
         return match_shortlists(model, texts, tokens[:images], rows, shortlist, progress=False)
 
-    def plain(queries: range, chosen: list[Tensor]) -> Tensor:
+    def plain(path: PlainPath, queries: range, chosen: list[Tensor]) -> Tensor:
         return torch.cat([path.rerank(ids[[q]], mask[[q]], tokens, chosen[q][None])[0] for q in queries])
 
     @torch.no_grad()
     def difference() -> float:
         """The largest difference of any score, in units of the scores' standard deviation, because random weights give
         almost the same score to all pairs."""
-        expected = plain(range(queries), [row[mine] for row, mine in zip(shortlist, own, strict=True)])
+        chosen = [row[mine] for row, mine in zip(shortlist, own, strict=True)]
+        expected = torch.stack([plain(path, range(queries), chosen) for path in paths.values()])  # (paths, pairs)
         return float((ours()[own] - expected).abs().max() / expected.std())
 
     sides = {"ours": _inference(ours, pairs, device, _dtype(amp, "ours"))}
-    if against == "reference":
-        path = plain_path(model)
-        action = partial(plain, range(whole), list(shortlist))
-        sides["reference"] = _inference(action, whole * k, device, _dtype(amp, "reference"))
+    paths = {} if against == "none" else {"reference": plain_path(model)}
+    if against == "blip":
+        paths["blip"] = BlipPath(model).eval()
+    for name, path in paths.items():
+        action = partial(plain, path, range(whole), list(shortlist))
+        sides[name] = _inference(action, whole * k, device, _dtype(amp, "reference"))
     title = (
         f"re-ranking, {size}, k = {k}, {queries} captions x {gallery} images, pairs of {images} of them, "
         f"{_captions(lengths)}"
     )
-    return Work(title, "pairs", torch.device(device), sides, difference if "reference" in sides else None)
+    return Work(title, "pairs", torch.device(device), sides, difference if paths else None)
 
 
 def rank(queries: int, gallery: int, sides: tuple[str, ...], device: str) -> Work:
