@@ -121,6 +121,35 @@ def test_atp_loss_equals_pairs_fused_one_by_one(tiny_model, tiny_batch, grouping
     torch.testing.assert_close(losses["loss_ranking"], ranked, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("people", [(1, 2, 3, 3), (1, 1, 1, 2)])
+@pytest.mark.parametrize("negatives", [2, 4])
+def test_captions_are_ranked_among_several_wrong_images(tiny_model, tiny_batch, people, negatives):
+    ranking = {"loss_ranking": {"type": "MatchRankingLoss", "cosine_weight": 7.0, "negatives": negatives}}
+    model, batch = tiny_model(**ranking), tiny_batch(people)
+    inputs = batch["inputs"]
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    with torch.no_grad():
+        tokens = model.visual_encoder(inputs["images"])
+        image, text = model.vision_proj(tokens[:, 0]), model.text_proj(model.text_encoder(ids, mask)[:, 0])
+        memories = [model.image_memory(tokens[v : v + 1]) for v in range(4)]
+        match = torch.tensor(
+            [[model.itm_head(model.fuse(ids[[t]], mask[[t]], m)[:, 0])[0, 1] for m in memories] for t in range(4)]
+        )
+        final = match + 7 * F.cosine_similarity(text[:, None], image[None], dim=-1)  # (texts, images)
+        by_image, by_text = [], []
+        for i in range(4):
+            others = [j for j in range(4) if people[j] != people[i]]
+            nearest = sorted(others, key=lambda j, i=i: -(text[i] @ image[j]))[:negatives]
+            by_image.append(-final[i, [i, *nearest]].log_softmax(0)[0])
+            hardest = max(others, key=lambda j, i=i: text[j] @ image[i])
+            by_text.append(-match[[i, hardest], i].log_softmax(0)[0])
+    expected = torch.stack(by_image).mean() + torch.stack(by_text).mean()
+    losses = model.loss(**batch)
+    torch.testing.assert_close(losses["loss_ranking"], expected, rtol=1e-4, atol=1e-5)
+    losses["loss_ranking"].backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_each_phrase_is_a_group_even_where_every_word_is_one(tiny_model, tiny_batch):
     model = tiny_model(grouping=groups("phrases", None))
     captions = ["man woman boy girl " * 5, "a man", "a woman", "a boy"]  # NN NN ...: 20 phrases of one word

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as torch_dist
+import torch.nn.functional as F
 from conftest import build_batch, build_tiny, groups
 
 from cada_plugin.errors import ConfigError
@@ -21,6 +22,7 @@ OPTIONS = {
     "loss_phrases": {"type": "PhraseMatchingLoss"},
     "loss_ranking": {"type": "MatchRankingLoss", "cosine_weight": 5.0},
 }
+SEVERAL = {"loss_ranking": {"type": "MatchRankingLoss", "cosine_weight": 5.0, "negatives": 3}}
 
 
 def whole() -> dict:
@@ -54,6 +56,7 @@ def work(rank: int, folder: Path) -> None:
     torch_dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     result = {g: gradients(build_tiny(grouping=groups(g, n)), half(rank)) for g, n in GROUPINGS.items()}
     result["options"] = gradients(build_tiny(**OPTIONS), half(rank))
+    result["several"] = build_tiny(**SEVERAL).loss(**half(rank))["loss_ranking"].detach()
     mine = torch.arange(3.0).add(10 * rank).requires_grad_()
     everyone = gather(mine)
     (everyone.square().sum() * (rank + 1)).backward()
@@ -118,3 +121,24 @@ def test_other_losses_of_two_processes_average_to_those_of_one(results):
     for name, value in expected.items():
         average = sum(result["options"][name] for result in results) / 2
         torch.testing.assert_close(average, value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_further_wrong_images_are_those_of_the_own_process(results):
+    model, inputs = build_tiny(**SEVERAL), whole()["inputs"]
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    with torch.no_grad():
+        tokens = model.visual_encoder(inputs["images"])
+        image, text = model.vision_proj(tokens[:, 0]), model.text_proj(model.text_encoder(ids, mask)[:, 0])
+        memory = model.image_memory(tokens)
+        states = [model.fuse(ids, mask, memory.select(torch.full((4,), v)), first_only=True)[:, 0] for v in range(4)]
+        match = torch.stack([model.itm_head(state)[:, 1] for state in states], 1)  # (texts, images)
+        final = match + 5 * F.cosine_similarity(text[:, None], image[None], dim=-1)
+    likeness = (text @ image.T).masked_fill(torch.tensor(PEOPLE)[:, None] == torch.tensor(PEOPLE), -torch.inf)
+    for rank, result in enumerate(results):
+        terms = []
+        for i in (2 * rank, 2 * rank + 1):
+            first = int(likeness[i].argmax())
+            own = [j for j in (2 * rank, 2 * rank + 1) if PEOPLE[j] != PEOPLE[i] and j != first]
+            terms.append(-final[i, [i, first, *own]].log_softmax(0)[0])
+            terms.append(-match[[i, int(likeness[:, i].argmax())], i].log_softmax(0)[0])
+        torch.testing.assert_close(result["several"], sum(terms) / 2, rtol=1e-4, atol=1e-5)

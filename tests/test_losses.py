@@ -1,23 +1,27 @@
 """Losses against naive loops over their formulae, and the choice of negatives against brute force."""
 
 import math
+from collections import Counter
 from functools import partial
-from itertools import product
+from itertools import permutations, product
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from cada_plugin.errors import ConfigError
 from cada_plugin.losses import (
     GlobalAssociationLoss,
     MaskedAttributeLoss,
     MatchingLoss,
+    MatchRankingLoss,
     global_association_loss,
     masked_attribute_loss,
     matching_loss,
     phrase_matching_loss,
+    ranking_loss,
 )
-from cada_plugin.models.negatives import hardest_negatives, sampled_negatives
+from cada_plugin.models.negatives import further_negatives, hardest_negatives, sampled_negatives
 from cada_plugin.registry import MODELS
 
 IDS = [4, 7, 4, 9, 7, 7]
@@ -227,6 +231,45 @@ def test_sampling_follows_the_softmax_and_hardens_with_its_scale():
     for _ in range(20):
         hard = sampled_negatives(similarity, same, 1e4)
         assert torch.equal(hard, hardest_negatives(similarity, same))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_further_negatives_are_the_next_most_similar(seed):
+    similarity, barred = negatives_case(seed=seed)
+    for number in (1, 3, 100):
+        columns, exist = further_negatives(similarity, barred, number, None)
+        assert columns.shape == exist.shape == (8, min(number, similarity.shape[1]))
+        for row, values in enumerate(similarity.tolist()):
+            allowed = [column for column in range(len(values)) if not barred[row, column]]
+            expected = sorted(allowed, key=lambda column, values=values: -values[column])[:number]
+            assert columns[row][exist[row]].tolist() == expected
+
+
+def test_further_negatives_are_sampled_one_after_the_other_without_repeats():
+    torch.manual_seed(0)
+    similarity, barred = torch.tensor([[0.0, 0.5, 1.0, 9.0]]), torch.tensor([[False, False, False, True]])
+    weights = [math.exp(2.0 * value) for value in similarity[0].tolist()[:3]]
+    counts = Counter()
+    for _ in range(6000):
+        columns, exist = further_negatives(similarity, barred, 2, 2.0)
+        assert exist.all()
+        counts[tuple(columns[0].tolist())] += 1
+    for first, second in permutations(range(3), 2):
+        chance = weights[first] / sum(weights) * weights[second] / (sum(weights) - weights[first])
+        assert counts[first, second] / 6000 == pytest.approx(chance, abs=0.025)
+
+
+def test_ranking_is_the_softmax_of_the_true_one_among_those_that_exist():
+    true, wrong = torch.tensor([1.0, -2.0]), torch.tensor([[0.5, 3.0], [-1.0, -math.inf]])
+    true.requires_grad_()
+    loss = ranking_loss(true, wrong)
+    first = math.exp(1.0) / (math.exp(1.0) + math.exp(0.5) + math.exp(3.0))
+    second = math.exp(-2.0) / (math.exp(-2.0) + math.exp(-1.0))
+    assert loss.item() == pytest.approx(-(math.log(first) + math.log(second)) / 2)
+    loss.backward()
+    torch.testing.assert_close(true.grad, torch.tensor([first - 1, second - 1]) / 2)
+    with pytest.raises(ConfigError, match=r"MatchRankingLoss negatives=0: use a whole number from 1, such as 5"):
+        MatchRankingLoss(negatives=0)
 
 
 def test_phrases_count_by_the_mean_of_true_and_of_false_ones():

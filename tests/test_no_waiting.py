@@ -29,6 +29,12 @@ VARIANTS = {
     "false captions": {"grouping": groups("tokens", 2), "false_captions": 0.5},
     "phrases judged": {"loss_phrases": {"type": "PhraseMatchingLoss"}},
     "true pairs ranked": {"loss_ranking": {"type": "MatchRankingLoss"}},
+    "among several": {"loss_ranking": {"type": "MatchRankingLoss", "negatives": 3}},
+    "among several that are sampled": {
+        "loss_ranking": {"type": "MatchRankingLoss", "negatives": 3},
+        "negatives": "sampled",
+        "negative_scale": (20.0, 20.0),
+    },
     "global alone": {"loss_atp": None, "loss_ara": None, "text_decoder": None},
 }
 

@@ -28,11 +28,16 @@ from cada_plugin.models.cross_modal import (
     moved_places,
     places_of,
 )
-from cada_plugin.models.distributed import mean_over_processes
+from cada_plugin.models.distributed import get_rank, mean_over_processes
 from cada_plugin.models.fusion import EncodedPairs, FusedPairs, FusionRetriever
 from cada_plugin.models.groupings import Grouping, group_means
 from cada_plugin.models.low_rank import add_low_rank
-from cada_plugin.models.negatives import hardest_negatives, sampled_negatives, similarities
+from cada_plugin.models.negatives import (
+    further_negatives,
+    hardest_negatives,
+    sampled_negatives,
+    similarities,
+)
 from cada_plugin.models.renamed import accept_old_names
 from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.portable.phrases import phrase_numbers
@@ -178,7 +183,7 @@ class CADA(FusionRetriever):
         if self.loss_ara is not None:
             losses["loss_ara"] = self._associate_regions(inputs, pairs.image_tokens)
         if self.loss_ranking is not None:
-            losses["loss_ranking"] = self._rank_pairs(logits[:, 1], pairs, fused.wrong_image)
+            losses["loss_ranking"] = self._rank_pairs(logits[:, 1], inputs, pairs, fused)
         if self.loss_phrases is not None:
             losses["loss_phrases"] = self._judge_phrases(inputs, fused.memory)
         return losses
@@ -202,12 +207,41 @@ class CADA(FusionRetriever):
         logits = self.itm_head(fused.states[:, 0])
         return self.loss_atp(logits, fused.matched, group_head(means), exists, total), logits, fused
 
-    def _rank_pairs(self, match: Tensor, pairs: EncodedPairs, wrong_image: Tensor) -> Tensor:
-        """True pairs before wrong ones, by match logits (3B,) in the order of ``FusedPairs``."""
+    def _rank_pairs(self, match: Tensor, inputs: dict, pairs: EncodedPairs, fused: FusedPairs) -> Tensor:
+        """True pairs before wrong ones, by match logits (3B,) in the order of ``FusedPairs``, and those of the further
+        wrong images that the loss asks for."""
         texts = F.normalize(pairs.text_proj.float(), dim=-1)
         images, all_images = (F.normalize(x.float(), dim=-1) for x in (pairs.image_proj, pairs.all_images))
-        wrong = all_images.index_select(0, wrong_image)
-        return self.loss_ranking(*match.float().chunk(3), (texts * images).sum(1), (texts * wrong).sum(1))
+        true, wrong_images, wrong_text = match.float().chunk(3)
+        cosines = [(texts * all_images.index_select(0, fused.wrong_image)).sum(1, keepdim=True)]
+        logits = [wrong_images[:, None]]
+        if self.loss_ranking.negatives > 1:
+            further, exists = self._further_images(pairs, fused.wrong_image)  # (B, N - 1)
+            cosines.append((texts @ images.T).gather(1, further))
+            logits.append(self._match_further(inputs, fused.memory, further).masked_fill(~exists, -torch.inf))
+        return self.loss_ranking(true, torch.cat(logits, 1), wrong_text, (texts * images).sum(1), torch.cat(cosines, 1))
+
+    def _further_images(self, pairs: EncodedPairs, wrong_image: Tensor) -> tuple[Tensor, Tensor]:
+        """More wrong images of each caption, see ``further_negatives``: of this process, as its keys and values are at
+        hand."""
+        B = len(pairs.text_proj)
+        rows = torch.arange(B, device=wrong_image.device) + get_rank() * B
+        barred = (pairs.person_ids[:, None] == pairs.person_ids) | (wrong_image[:, None] == rows)
+        sampled = self.negatives == "sampled"
+        similarity = similarities(pairs.text_proj, pairs.image_proj, normalise=sampled)
+        scale = self.sampling_scale() if sampled else None
+        return further_negatives(similarity, barred, self.loss_ranking.negatives - 1, scale)
+
+    def _match_further(self, inputs: dict, memory: ImageMemory, further: Tensor) -> Tensor:
+        """Match logits (B, N) of each caption with N images."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        (B, T), N = ids.shape, further.shape[1]
+        places = None
+        if "token_places" in inputs:
+            places = torch.cat([inputs["token_places"] + number * B * T for number in range(N)])
+        asked = memory.select(further.T.flatten())
+        states = self.fuse(ids.repeat(N, 1), mask.repeat(N, 1), asked, first_only=True, places=places)
+        return self.itm_head(states[:, 0])[:, 1].float().view(N, B).T
 
     def _associate_regions(self, inputs: dict, image_tokens: Tensor) -> Tensor:
         """ARA: predict masked attribute words; only masked positions reach the vocabulary head."""

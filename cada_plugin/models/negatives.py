@@ -37,6 +37,27 @@ def sampled_negatives(cosine: Tensor, same: Tensor, scale: float | Tensor) -> Te
 
 
 @torch.no_grad()
+def further_negatives(
+    similarity: Tensor, barred: Tensor, number: int, scale: float | Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Several different wrong partners of every row, as columns (B, N) long, and which of them are some (B, N) bool: a
+    row may have fewer.
+
+    Args:
+        similarity: (B, A).
+        barred: (B, A) bool, True where the column is not to be chosen.
+        number: N, at most A are given.
+        scale: partners are sampled with probability softmax(scale * similarity), one after the other; None takes the
+            most similar ones.
+    """
+    keys = similarity.float()
+    if scale is not None:  # the largest of softmax's exponents plus Gumbel noise are such a sample
+        keys = scale * keys - torch.empty_like(keys).exponential_().log()
+    found = keys.masked_fill(barred, -torch.inf).topk(min(number, keys.shape[1]), dim=1)
+    return found.indices, found.values > -torch.inf
+
+
+@torch.no_grad()
 def similarities(own: Tensor, others: Tensor, normalise: bool) -> Tensor:
     """Products (B, A) of projections (B, D) and (A, D) in full precision, as half precision would make
     the most similar ones equal."""
