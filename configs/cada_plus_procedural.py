@@ -1,5 +1,5 @@
-# What helped CADA on procedural pedestrians, together: the match head also learns to put true pairs before wrong ones
-# (ours), phrases are judged one by one and their evidence joins the match logit (ours), and hubness is subtracted from
+# What helped CADA on procedural pedestrians, together: the match head also learns to put the true image before several
+# wrong ones (ours), phrases are judged one by one and their evidence joins the match logit (ours), and hubness is subtracted from
 # the cosine (NNN). With the phrases, to match takes about twice as long, so half as many images are re-ranked, and a
 # search takes as long as that of cada_procedural. docs/findings.md has what each part is worth.
 _base_ = ['cada_procedural.py']
@@ -7,7 +7,7 @@ _base_ = ['cada_procedural.py']
 # 10 to 40.
 __cosine_weight = 20.0
 model = dict(
-    loss_ranking=dict(type='MatchRankingLoss', cosine_weight=__cosine_weight),
+    loss_ranking=dict(type='MatchRankingLoss', cosine_weight=__cosine_weight, negatives=5),
     loss_phrases=dict(type='PhraseMatchingLoss'),
     phrase_weight=1.0,
 )

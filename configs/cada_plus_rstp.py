@@ -1,7 +1,7 @@
 # CADA on RSTPReid with what helped on procedural pedestrians, see cada_plus_procedural.py. Nobody has trained it yet.
 _base_ = ['cada_rstp.py']
 model = dict(
-    loss_ranking=dict(type='MatchRankingLoss', cosine_weight=1.0),
+    loss_ranking=dict(type='MatchRankingLoss', cosine_weight=1.0, negatives=5),
     loss_phrases=dict(type='PhraseMatchingLoss'),
     phrase_weight=1.0,
 )

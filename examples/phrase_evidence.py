@@ -4,12 +4,13 @@
 
 takes the first captions of CAPTIONS (1,000) test images and, for each, the picture of another person that is first by
 the cosine: a hard wrong pair. Some phrases of the caption are true of that person too. Then it does the same with the
-picture of anybody else. Four kinds of evidence for a phrase are compared, those that the model has:
+picture of anybody else. These kinds of evidence for a phrase are compared, those that the model has:
 
 - *judged*: the phrase read alone by the head for phrases (``loss_phrases``);
 - *group*: the phrase within the caption, by the head for groups of tokens;
 - *asked alone*: the match logit of the phrase as the whole sentence;
 - *left out*: how much the match logit falls without the phrase;
+- *predicted*: the log-likelihood of its word pieces where they are masked, by the attribute decoder of ARA;
 - *what it is about*, for comparison: the share of true phrases among all that speak of the same attributes. It never
   looks at a picture.
 
@@ -120,7 +121,22 @@ def evidence(retriever: Retriever, record: dict, tokens: torch.Tensor) -> dict[s
         matched = model.match(asked, memory, torch.zeros(len(asked.input_ids), dtype=torch.long))
         found["asked alone"] = matched[1 : 1 + len(spans)].tolist()
         found["left out"] = (matched[0] - matched[1 + len(spans) :]).tolist()
+        if model.text_decoder is not None:
+            found["predicted"] = log_likelihoods(retriever, ids, index, len(phrases), tokens).tolist()
     return found
+
+
+def log_likelihoods(
+    retriever: Retriever, ids: torch.Tensor, phrase_index: torch.Tensor, phrases: int, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Log-likelihood (phrases,) of each phrase of a caption, given a picture and the rest of the caption."""
+    decoder, masked = retriever.model.text_decoder, retriever.tokenizer.mask_id
+    own = phrase_index == torch.arange(phrases)[:, None]  # (phrases, T)
+    copies = ids.expand(phrases, -1)
+    memory = decoder.bert.image_memory(tokens).select(torch.zeros(phrases, dtype=torch.long))
+    logits = decoder(copies.masked_fill(own, masked), torch.ones_like(own), memory)  # (phrases, T, V)
+    each = logits.log_softmax(-1).gather(-1, copies[..., None])[..., 0]
+    return (each * own).sum(1)
 
 
 def compare(retriever: Retriever, records: Sequence[dict], gallery: EncodedImages, wrong: Sequence[int]) -> str:
@@ -153,23 +169,34 @@ def compare(retriever: Retriever, records: Sequence[dict], gallery: EncodedImage
     return f"{len(true):,} phrases, {100 * np.mean(true):.0f} % true of the wrong person\n{table}\n{first}: {kinds}\n"
 
 
+def split_of(config: str, split: str) -> tuple[list[dict], list[str]]:
+    """The records of a split of a config's procedural people, and the paths of their pictures."""
+    loader = read_config(config).test_dataloader
+    arguments = {key: x for key, x in loader.dataset.items() if key not in ("type", "pipeline")}
+    dataset = ProceduralPEDES(**arguments | {"split": split})
+    return procedural_records(dataset)[0], [record["img_path"] for record in dataset.records]
+
+
 def main(config: str, checkpoint: str, captions: int = 1000) -> None:
     retriever = load_retriever(config, checkpoint)
-    arguments = {
-        key: x for key, x in read_config(config).test_dataloader.dataset.items() if key not in ("type", "pipeline")
-    }
-    dataset = ProceduralPEDES(**arguments)
-    records = procedural_records(dataset)[0]
-    gallery = retriever.encode_image([record["img_path"] for record in dataset.records])
+    records, paths = split_of(config, "test")
+    gallery = retriever.encode_image(paths)
+    for name, wrong in wrong_people(retriever, records, gallery, captions).items():
+        print(
+            f"{len(wrong):,} captions, wrong person {name}: {compare(retriever, records, gallery, wrong)}", flush=True
+        )
+
+
+def wrong_people(
+    retriever: Retriever, records: Sequence[dict], gallery: EncodedImages, captions: int
+) -> dict[str, list[int]]:
+    """For each of the first captions the picture of somebody else: the first by the cosine, and a random one."""
     embed = np.asarray(retriever.encode_text([record["captions"][0] for record in records[:captions]]).embed)
     people = np.array([record["id"] for record in records])
     others = people[: len(embed), None] != people  # (Q, G)
     random = np.random.default_rng(0).random(others.shape)
-    for name, scores in (("first by the cosine", embed @ np.asarray(gallery.embed).T), ("random", random)):
-        wrong = np.where(others, scores, -np.inf).argmax(1).tolist()
-        print(
-            f"{len(wrong):,} captions, wrong person {name}: {compare(retriever, records, gallery, wrong)}", flush=True
-        )
+    scores = {"first by the cosine": embed @ np.asarray(gallery.embed).T, "random": random}
+    return {name: np.where(others, of_pair, -np.inf).argmax(1).tolist() for name, of_pair in scores.items()}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 CONFIG_DIR = ROOT / "configs"
 CONFIGS = sorted(str(path.relative_to(CONFIG_DIR)) for path in CONFIG_DIR.rglob("*.py") if "_base_" not in path.parts)
 GRIDS = {
-    "grids/beyond": ["cada_procedural"],
+    "grids/beyond": ["cada_procedural", "cada_plus_procedural"],
     "grids/procedural": ["cada_procedural"],
     "grids/published": ["cada_cuhk", "cada_icfg", "cada_rstp"],
 }
@@ -32,6 +32,7 @@ BEYOND = {  # the parts of the model that a variant of grids/beyond changes
     "mars": {"grouping", "loss_atp"},
     "ranking": set(),
     "phrases_judged": set(),
+    "one_negative": {"loss_ranking"},
 }
 VARIANTS = [
     pytest.param(config, Variant(variant.name.rpartition("/")[2], variant.options), id=variant.row(config))
@@ -172,7 +173,7 @@ def test_classifiers_have_the_published_number_of_people(name, classes):
 def test_cada_plus_is_cada_with_what_helped(name):
     plus, plain = (read_config(f"cada_{kind}{name}") for kind in ("plus_", ""))
     cosine_weight = plus.test_cfg.get("cosine_weight", 1.0)
-    ranking = {"type": "MatchRankingLoss", "cosine_weight": cosine_weight}
+    ranking = {"type": "MatchRankingLoss", "cosine_weight": cosine_weight, "negatives": 5}
     phrases = {"loss_phrases": {"type": "PhraseMatchingLoss"}, "phrase_weight": 1.0}
     assert plus.model == plain.model | {"loss_ranking": ranking} | phrases
     hubness = {"weight": 0.75, "neighbours": 128}

@@ -1,17 +1,20 @@
 """The figures of examples/phrase_evidence.py: what is true of whom, and how well evidence tells it."""
 
 import runpy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import runner_factory as factory
+import torch
 from checkpoint_factory import shake
+from conftest import VISION
 
 from cada_plugin.checkpoints import write_weights
 from cada_plugin.engine.config import read_config
 from cada_plugin.registry import MODELS, build_part
 
-OTHERS = ("group", "asked alone", "left out", "what it is about", "chance")
+OTHERS = ("group", "asked alone", "left out", "predicted", "what it is about", "chance")
 EXAMPLE = runpy.run_path(str(factory.REPO / "examples/phrase_evidence.py"))
 
 
@@ -61,6 +64,22 @@ def test_a_phrase_is_true_of_another_if_all_that_it_claims_is():
     assert truths(**(same | {"bag_colour": "red", "upper_type": "shirt"})) == [False, False]
 
 
+@torch.no_grad()
+def test_a_phrase_is_predicted_word_by_word_where_it_is_masked(tiny_model):
+    model = tiny_model().eval()
+    ids, phrases = torch.tensor([[2, 11, 12, 13, 14, 3]]), torch.tensor([[-1, 0, 0, -1, 1, -1]])
+    tokens = torch.randn(1, 9, 16)
+    retriever = SimpleNamespace(model=model, tokenizer=model.tokenizer)
+    found = EXAMPLE["log_likelihoods"](retriever, ids, phrases, 2, tokens)
+    for phrase, places in enumerate(([1, 2], [4])):
+        masked = ids.clone()
+        masked[0, places] = model.tokenizer.mask_id
+        memory = model.text_decoder.bert.image_memory(tokens)
+        logits = model.text_decoder(masked, torch.ones_like(ids, dtype=torch.bool), memory)[0]
+        expected = sum(logits[place].log_softmax(0)[ids[0, place]] for place in places)
+        torch.testing.assert_close(found[phrase], expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("judges", [False, True])
 def test_all_kinds_of_evidence_are_compared(tmp_path, capsys, judges):
@@ -75,3 +94,29 @@ def test_all_kinds_of_evidence_are_compared(tmp_path, capsys, judges):
     assert kinds == 2 * ["evidence", "---", *(["judged"] if judges else []), *OTHERS]
     assert "8 captions, wrong person first by the cosine: " in printed
     assert "8 captions, wrong person random: " in printed
+
+
+@pytest.mark.slow
+def test_a_classifier_of_the_true_attributes_judges_the_same_phrases(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(factory.REPO / "examples")
+    example = runpy.run_path(str(factory.REPO / "examples/attribute_ceiling.py"))
+    config = factory.write_world(tmp_path)
+    model = shake(build_part(MODELS, read_config(config).model))
+    write_weights(model.state_dict(), tmp_path / "weights.pth")
+    example["main"](str(config), str(tmp_path / "weights.pth"), 3, 8)
+    hard, random = capsys.readouterr().out.splitlines()
+    assert hard.startswith("wrong person first by the cosine: area under the curve 0.")
+    assert random.startswith("wrong person random: area under the curve 0.")
+
+
+def test_the_classifier_learns_an_attribute_that_shows(monkeypatch):
+    monkeypatch.syspath_prepend(factory.REPO / "examples")
+    example = runpy.run_path(str(factory.REPO / "examples/attribute_ceiling.py"))
+    torch.manual_seed(0)
+    dark = torch.arange(64) % 2
+    images = (dark[:, None, None, None] * 2.0 - 1.0).expand(64, 3, 32, 16) + 0.1 * torch.randn(64, 3, 32, 16)
+    model = example["Classifier"](build_part(MODELS, VISION), [["light", "dark"], ["unknown"]]).train()
+    example["train"](model, images, torch.stack([dark, torch.zeros_like(dark)], 1), lambda some: some, 30)
+    first, second = model.eval()(images)
+    assert first.argmax(1).eq(dark).all()
+    assert second.shape == (64, 1)
