@@ -32,12 +32,7 @@ from cada_plugin.models.distributed import get_rank, mean_over_processes
 from cada_plugin.models.fusion import EncodedPairs, FusedPairs, FusionRetriever
 from cada_plugin.models.groupings import Grouping, group_means
 from cada_plugin.models.low_rank import add_low_rank
-from cada_plugin.models.negatives import (
-    further_negatives,
-    hardest_negatives,
-    sampled_negatives,
-    similarities,
-)
+from cada_plugin.models.negatives import further_negatives, hardest_negatives, sampled_negatives, similarities
 from cada_plugin.models.renamed import accept_old_names
 from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.portable.phrases import phrase_numbers

@@ -40,8 +40,8 @@ def sampled_negatives(cosine: Tensor, same: Tensor, scale: float | Tensor) -> Te
 def further_negatives(
     similarity: Tensor, barred: Tensor, number: int, scale: float | Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Several different wrong partners of every row, as columns (B, N) long, and which of them are some (B, N) bool: a
-    row may have fewer.
+    """Several different wrong partners of every row, as columns (B, N) long, and which of them exist (B, N) bool: a row
+    may have fewer than N.
 
     Args:
         similarity: (B, A).

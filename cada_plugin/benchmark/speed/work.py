@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 
-from cada_plugin.benchmark.speed.blip_path import BlipPath
 from cada_plugin.benchmark.speed.inputs import (
     CONFIGS,
     build_model,
@@ -146,6 +145,8 @@ def rerank(
     sides = {"ours": _inference(ours, pairs, device, _dtype(amp, "ours"))}
     paths = {} if against == "none" else {"reference": plain_path(model)}
     if against == "blip":
+        from cada_plugin.benchmark.speed.blip_path import BlipPath  # transformers' models take seconds to import
+
         paths["blip"] = BlipPath(model).eval()
     for name, path in paths.items():
         action = partial(plain, path, range(whole), list(shortlist))
