@@ -1,7 +1,7 @@
 # What helped CADA on procedural pedestrians, together: the match head also learns to put the true image before several
-# wrong ones (ours), phrases are judged one by one and their evidence joins the match logit (ours), and hubness is subtracted from
-# the cosine (NNN). With the phrases, to match takes about twice as long, so half as many images are re-ranked, and a
-# search takes as long as that of cada_procedural. docs/findings.md has what each part is worth.
+# wrong ones (ours), phrases are judged one by one and their evidence joins the match logit (ours), and hubness is
+# subtracted from the cosine (NNN). With the phrases, to match takes about twice as long, so half as many images are
+# re-ranked, and a search takes as long as that of cada_procedural. docs/findings.md has what each part is worth.
 _base_ = ['cada_procedural.py']
 # The two weights were chosen among 1,000 further people (seed 11 of the camera world): 1.0 of 0.25 to 4, and 20 of
 # 10 to 40.

@@ -1,5 +1,5 @@
-"""The fusion decoder of transformers, on the weights of ours. It is that of BLIP's own code, on which the released code
-of CADA is built, so it stands for the released code where that cannot be run."""
+"""The fusion decoder of transformers, on the weights of ours: BLIP's, on which the released code of CADA is built too.
+A second implementation to hold the plain path against, where the released code itself is not at hand."""
 
 from torch import Tensor
 from transformers import BlipTextConfig, BlipTextModel
