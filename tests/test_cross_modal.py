@@ -136,6 +136,74 @@ def test_attention_maps_sum_to_one_and_change_nothing(bert, texts, images, share
         same(one.sum(-1), torch.ones(one.shape[:-1]))
 
 
+# Inference without padding in self-attention
+
+
+@pytest.mark.parametrize("lengths", [(5, 9, 3), (4, 9, 4, 1, 9, 4)], ids=str)
+@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize("asked", ["none", "own", "one", "some"])
+def test_inference_gives_the_states_of_training(bert, images, lengths, first_only, asked):
+    generator = torch.Generator().manual_seed(2)
+    mask = torch.arange(10) < torch.tensor(lengths)[:, None]
+    ids = torch.randint(1, 40, mask.shape, generator=generator)
+    some = torch.randint(3, (len(lengths),), generator=generator)
+    memory = bert.image_memory(images)
+    memory, chosen = {
+        "none": (None, None),
+        "own": (memory.select(some), None),
+        "one": (memory.select(some[:1]), None),
+        "some": (memory, some),
+    }[asked]
+    expected = bert(ids, mask, memory, chosen, first_only=first_only)
+    with torch.no_grad():
+        same(bert(ids, mask, memory, chosen, first_only=first_only), expected)
+
+
+def test_inference_keeps_to_a_mask_with_holes(bert, texts, images):
+    ids, mask = texts[0].masked_fill(~texts[1], 5), torch.rand(3, 9, generator=torch.Generator().manual_seed(3)) < 0.6
+    assert not mask[:, 0].all()  # so that not every text has a first state
+    memory = bert.image_memory(images)
+    for options in ({}, {"first_only": True}):
+        expected = bert(ids, mask, memory, **options)
+        with torch.no_grad():
+            same(bert(ids, mask, memory, **options), expected)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_segments_are_read_as_texts_of_their_own(bert, texts, images, grad):
+    """Each segment alone in its text, at the places that it has there, gives the same states."""
+    ids = texts[0].masked_fill(~texts[1], 5)
+    segments = torch.tensor([[-1, 0, 0, -1, 1, 1, 1, -1, 0], [0, 1, 1, 2, 2, 2, 2, 2, 8], [-1] * 9])
+    memory = bert.image_memory(images)
+    with torch.set_grad_enabled(grad):
+        states = bert(ids, segments >= 0, memory, segments=segments)
+        padded = bert(ids, segments >= 0, memory, segments=segments, compute_padding=True)
+    for p, row in enumerate(segments):
+        for segment in set(row.tolist()) - {-1}:
+            own = (row == segment)[None]
+            with torch.enable_grad():
+                alone = bert(ids[[p]], own, memory.select(torch.tensor([p])))
+            same(states[p, own[0]], alone[own])
+            same(padded[p, own[0]], alone[own])
+    assert not states[segments < 0].any()
+
+
+@torch.no_grad()
+def test_inference_computes_no_attention_to_padding(bert, texts, monkeypatch):
+    attended = torch.nn.functional.scaled_dot_product_attention
+    shapes = []
+
+    def counted(q, k, v, **options):
+        assert options == {}
+        shapes.append((q.shape[0], q.shape[2], k.shape[2]))
+        return attended(q, k, v)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    ids, mask = texts
+    bert(ids.repeat(2, 1), mask.repeat(2, 1), first_only=True)
+    assert shapes == [(2, 3, 3), (2, 5, 5), (2, 9, 9), (2, 1, 3), (2, 1, 5), (2, 1, 9)]
+
+
 # Direction
 
 

@@ -26,7 +26,6 @@ from cada_plugin.models.cross_modal import (
     init_bert_weights,
     masked_places,
     moved_places,
-    places_of,
 )
 from cada_plugin.models.distributed import get_rank, mean_over_processes
 from cada_plugin.models.fusion import EncodedPairs, FusedPairs, FusionRetriever
@@ -285,10 +284,8 @@ class CADA(FusionRetriever):
     ) -> tuple[Tensor, Tensor]:
         """Logits (P, G, 2) of the phrases of P texts, each read alone, and which of the phrases exist (P, G).
         ``places`` are those of the tokens of phrases, if they are known; ``images`` (P,) is the image of each text."""
-        # (P, T, T); what tokens outside of phrases attend to does not matter, as their states are not read
-        alone = phrase_index[:, :, None] == phrase_index[:, None, :]
-        places = places_of(phrase_index >= 0) if places is None else places
-        states = self.fuse(input_ids, alone, memory, images, places=places)  # (P, T, C)
+        inside = phrase_index >= 0
+        states = self.fuse(input_ids, inside, memory, images, places=places, segments=phrase_index)  # (P, T, C)
         means, exists = group_means(states, phrase_index, input_ids.shape[1] - 2)
         return self.itm_phrase_head(means), exists
 

@@ -4,7 +4,7 @@ One stack of post-norm BERT layers serves twice: without an image it skips cross
 an image it is the fusion decoder. Two things make it fast. The keys and values that a layer needs of an image depend on
 the image alone, so they are computed once per image, as an :class:`ImageMemory`. In re-ranking, all texts that attend
 to the image share them; training copies them for each text. And padding is left out of the linear layers, where most of
-the arithmetic is; see :class:`Packing`.
+the arithmetic is; see :class:`Packing`. Inference on a CPU leaves it out of self-attention too; see :class:`Runs`.
 
 Parameter names are BLIP's, so that released checkpoints load unchanged. Shape letters: P texts (pairs), T text tokens,
 C width, H heads, E width of a head, I images, S image tokens, M real text
@@ -85,6 +85,46 @@ class Packing(NamedTuple):
         return Packing(self.R, 1, None)
 
 
+class Runs(NamedTuple):
+    """Packed tokens sorted so that texts of equal length stand together: self-attention then needs no padding.
+
+    A run of n texts with L tokens each is a rectangle as it stands. There are at most as many runs as lengths, and each
+    is a call of its own; so they are for a CPU, which starts a call fast. Where gradients are needed they gain nothing.
+    """
+
+    sizes: list[tuple[int, int]]
+    """Number of texts n and of tokens L of each run."""
+    texts: Tensor
+    """(P,) long, the number of each text, in the order of the runs."""
+    starts: Tensor
+    """(P,) long, where the first token of each of these texts stands."""
+
+    @classmethod
+    def sort(cls, places: Tensor, columns: int, segments: Tensor | None = None) -> tuple[Tensor, "Runs"]:
+        """Sorted places (M,) of tokens, row * columns + column, and their runs.
+
+        ``segments`` (P, T), if given, divide each text into parts that stand for texts of their own.
+        """
+        text = places // columns
+        if segments is not None:
+            text = text * columns + segments.flatten()[places]
+        lengths = torch.bincount(text)[text]  # (M,) of each token's text
+        order = (lengths * (int(text.max()) + 1) + text).argsort(stable=True)
+        texts, counts = torch.unique_consecutive(text[order], return_counts=True)
+        sizes = [(tokens // L, L) for L, tokens in enumerate(torch.bincount(lengths).tolist()) if tokens]
+        return places[order], cls(sizes, texts, counts.cumsum(0) - counts)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        """Each text attends to itself: keys and values (M, C), queries (M, C), or (P, C) of the first tokens alone."""
+        C, tokens = q.shape[1], [n * L for n, L in self.sizes]
+        asking = tokens if len(q) == len(k) else [n for n, _ in self.sizes]
+        attended = []
+        for (n, _), *qkv in zip(self.sizes, q.split(asking), k.split(tokens), v.split(tokens), strict=True):
+            rectangles = (split_heads(x.view(n, -1, C), heads) for x in qkv)
+            attended.append(merge_heads(F.scaled_dot_product_attention(*rectangles)).view(-1, C))
+        return torch.cat(attended)
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
     B, T, C = x.shape
     return x.view(B, T, heads, C // heads).transpose(1, 2)  # (B, H, T, E)
@@ -125,14 +165,19 @@ class SelfAttention(nn.Module):
         self.output = _Output(width, width, dropout)
         self.heads, self.dropout = heads, dropout
 
-    def forward(self, x: Tensor, packing: Packing, mask: Tensor, first_only: bool = False) -> Tensor:
-        """x (M, C), mask bool broadcastable to (P, H, T, T) -> (M, C), or (P, C) with ``first_only``."""
+    def forward(self, x: Tensor, packing: Packing, visible: Tensor | Runs, first_only: bool = False) -> Tensor:
+        """x (M, C) -> (M, C), or (P, C) with ``first_only``; ``visible`` is a mask that fits (P, H, T, T), or runs."""
+        project = self.self
+        if isinstance(visible, Runs):
+            asking = x.index_select(0, visible.starts) if first_only else x
+            attended = visible.attend(project.query(asking), project.key(x), project.value(x), self.heads)
+            return self.output(attended, asking)
         asking, places = (packing.unpack(x)[:, 0], packing.firsts()) if first_only else (x, packing)
-        q = split_heads(places.unpack(self.self.query(asking)), self.heads)  # (P, H, T, E)
-        k = split_heads(packing.unpack(self.self.key(x)), self.heads)
-        v = split_heads(packing.unpack(self.self.value(x)), self.heads)
+        q = split_heads(places.unpack(project.query(asking)), self.heads)  # (P, H, T, E)
+        k = split_heads(packing.unpack(project.key(x)), self.heads)
+        v = split_heads(packing.unpack(project.value(x)), self.heads)
         dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout)
         return self.output(places.pack(merge_heads(attended)), asking)
 
 
@@ -187,12 +232,12 @@ class CrossModalLayer(nn.Module):
         self,
         x: Tensor,
         packing: Packing,
-        mask: Tensor,
+        visible: Tensor | Runs,
         asked: tuple[Packing, Tensor, Tensor] | None = None,
         first_only: bool = False,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
-        x = self.attention(x, packing, mask, first_only)  # (M, C)
+        x = self.attention(x, packing, visible, first_only)  # (M, C)
         if asked is not None:
             x = self.crossattention(x, *asked, maps)
         return self.output(self.intermediate(x), x)
@@ -275,13 +320,13 @@ class CrossModalBert(nn.Module):
         compute_padding: bool = False,
         maps: list[Tensor] | None = None,
         places: Tensor | None = None,
+        segments: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (P, T, C) of texts, fused with images where ``memory`` is given.
 
         Args:
             input_ids: (P, T) long.
-            attention_mask: (P, T) bool, True for real tokens; only they are attended to. Or (P, T, T), True where a
-                token (row) attends to another (column), and for every token at least to itself; then give ``places``.
+            attention_mask: (P, T) bool, True for real tokens; only they are attended to.
             memory: of I images; without it the texts are encoded alone.
             images: (P,) long, the image that each text attends to. None: text p attends to image p; if memory
                 holds one image, all texts attend to it. The queries of each image are padded to the image with the most
@@ -294,6 +339,8 @@ class CrossModalBert(nn.Module):
                 respect to them. Not together with ``images``. Slower, as the fused kernel cannot be used.
             places: (M,) long, the places row * T + column of the tokens to compute, at least those that a mask (P, T)
                 marks. By default they are looked up in the mask, for which the host waits for a GPU.
+            segments: (P, T) long, numbers from 0 to T - 1 at all real tokens: a token attends only to tokens of its
+                text that have the same number. Not together with ``first_only``.
         """
         P, T = input_ids.shape
         if self.max_positions < T:
@@ -310,28 +357,45 @@ class CrossModalBert(nn.Module):
             compute_padding = True
             if images is not None:  # keys and values are copied for every text
                 memory, images = memory.select(images), None
-        mask = attention_mask[:, None] if attention_mask.ndim == 3 else attention_mask[:, None, None, :]  # (P, 1, ., T)
-        if causal:
-            mask = mask & torch.ones(T, T, dtype=torch.bool, device=mask.device).tril()  # (P, 1, T, T)
+        runs = None
         if compute_padding:
             places = None
         elif places is None:
             places = places_of(attention_mask)
+            plain = not (causal or maps is not None or torch.is_grad_enabled()) and counting_is_free(attention_mask)
+            if plain and len(places) and (not first_only or bool(attention_mask[:, 0].all())):
+                places, runs = Runs.sort(places, T, segments)
         packing = Packing(P, T, places)
+        firsts = packing.firsts() if runs is None else Packing(P, 1, runs.texts)
+        mask = visible_tokens(attention_mask, segments, causal) if runs is None else None
         x = packing.pack(self.embeddings(input_ids))  # (M, C)
         last = len(self.encoder.layer) - 1
         asking = None if memory is None else _by_image(packing, memory.num_images, images)
         for i, layer in enumerate(self.encoder.layer):
             first = first_only and i == last
             if first and memory is not None:
-                asking = _by_image(packing.firsts(), memory.num_images, images)
+                asking = _by_image(firsts, memory.num_images, images)
             asked = None if memory is None else (asking, memory.keys[i], memory.values[i])
-            arguments = (x, packing, mask[:, :, :1] if first else mask, asked, first, maps)
+            visible = runs or (mask[:, :, :1] if first else mask)
+            arguments = (x, packing, visible, asked, first, maps)
             if self.checkpointing and self.training:
                 x = checkpoint(layer, *arguments, use_reentrant=False)
             else:
                 x = layer(*arguments)
-        return (packing.firsts() if first_only else packing).unpack(x)
+        return (firsts if first_only else packing).unpack(x)
+
+
+def visible_tokens(attention_mask: Tensor, segments: Tensor | None, causal: bool) -> Tensor:
+    """Which tokens (columns) a token (row) attends to: bool (P, 1, T or 1, T)."""
+    if segments is None:
+        visible = attention_mask[:, None, None, :]  # (P, 1, 1, T)
+    else:  # padding attends to itself: its states are not read, and must be finite
+        segments = segments.masked_fill(~attention_mask, -1)
+        visible = (segments[:, :, None] == segments[:, None, :])[:, None]  # (P, 1, T, T)
+    if causal:
+        T = attention_mask.shape[1]
+        visible = visible & torch.ones(T, T, dtype=torch.bool, device=visible.device).tril()
+    return visible
 
 
 def counting_is_free(mask: Tensor) -> bool:

@@ -140,6 +140,7 @@ class FusionRetriever(TextImageRetriever):
         compute_padding: bool = False,
         maps: list[Tensor] | None = None,
         places: Tensor | None = None,
+        segments: Tensor | None = None,
     ) -> Tensor:
         """States (P, T, C) of captions that attend to ``images`` (P,) of ``memory``; their first token becomes
         ``[ENC]``.
@@ -156,6 +157,7 @@ class FusionRetriever(TextImageRetriever):
             compute_padding=compute_padding,
             maps=maps,
             places=places,
+            segments=segments,
         )
 
     # ------------------------------------------------------------------ steps of a training
