@@ -362,8 +362,8 @@ class CrossModalBert(nn.Module):
             places = None
         elif places is None:
             places = places_of(attention_mask)
-            plain = not (causal or maps is not None or torch.is_grad_enabled()) and counting_is_free(attention_mask)
-            if plain and len(places) and (not first_only or bool(attention_mask[:, 0].all())):
+            in_training = self.training or torch.is_grad_enabled()
+            if not (in_training or causal or maps is not None) and _has_runs(attention_mask, first_only):
                 places, runs = Runs.sort(places, T, segments)
         packing = Packing(P, T, places)
         firsts = packing.firsts() if runs is None else Packing(P, 1, runs.texts)
@@ -402,6 +402,11 @@ def counting_is_free(mask: Tensor) -> bool:
     """Whether the host can count the tokens that a mask marks without waiting for a device. Fake tensors have no
     values, so nothing can be counted in them."""
     return mask.device.type == "cpu" and not isinstance(mask, FakeTensor)
+
+
+def _has_runs(mask: Tensor, first_only: bool) -> bool:
+    """Whether the host can sort texts by length, and every text has the token that is asked for."""
+    return counting_is_free(mask) and bool(mask[:, 0].all() if first_only else mask.any())
 
 
 def places_of(where: Tensor) -> Tensor:
