@@ -7,6 +7,7 @@ the cosine: a hard wrong pair. Some phrases of the caption are true of that pers
 picture of anybody else. These kinds of evidence for a phrase are compared, those that the model has:
 
 - *judged*: the phrase read alone by the head for phrases (``loss_phrases``);
+- *calibrated*: the probability that is made of this and of how common what it says is, if there is a calibration;
 - *group*: the phrase within the caption, by the head for groups of tokens;
 - *asked alone*: the match logit of the phrase as the whole sentence;
 - *left out*: how much the match logit falls without the phrase;
@@ -111,6 +112,7 @@ def evidence(retriever: Retriever, record: dict, tokens: torch.Tensor) -> dict[s
         found: dict[str, list[float]] = {}
         if retriever.judges_phrases:
             found["judged"] = retriever.phrase_log_odds(encoded, spans, tokens).tolist()
+            found["calibrated"] = retriever.phrase_probabilities(encoded, spans, tokens)
         if model.itm_local_head is not None:
             means, _ = group_means(model.fuse(ids, texts.attention_mask, memory), index, len(phrases))
             logits = model.itm_local_head(means)[0]

@@ -17,7 +17,8 @@ from cada_plugin.datasets.transforms import (
     TagAttributes,
 )
 from cada_plugin.errors import ConfigError
-from cada_plugin.text.opposites import _KINDS, Opposites
+from cada_plugin.portable.meanings import KINDS
+from cada_plugin.text.opposites import Opposites
 
 KNOWN = [caption.replace(",", "").split() for caption in CAPTIONS] + [
     ["an", "orange", "coat", "over", "a", "navy", "shirt"]
@@ -36,7 +37,7 @@ def differences(words, false):
 
 def exclude(a, b):
     """Written anew: whether some kind has the two words in different groups."""
-    for groups in _KINDS.values():
+    for groups in KINDS.values():
         where = [[word in group.split() for group in groups.split(";")] for word in (a, b)]
         if any(where[0]) and any(where[1]):
             return where[0] != where[1]
@@ -82,7 +83,7 @@ def test_a_caption_without_opposites_has_no_false_copy():
 
 
 def test_no_word_is_in_two_groups():
-    words = [word for groups in _KINDS.values() for word in groups.replace(";", " ").split()]
+    words = [word for groups in KINDS.values() for word in groups.replace(";", " ").split()]
     assert [word for word, count in Counter(words).items() if count > 1] == []
 
 

@@ -91,7 +91,7 @@ def test_all_kinds_of_evidence_are_compared(tmp_path, capsys, judges):
     EXAMPLE["main"](str(config), str(tmp_path / "weights.pth"), 8)
     printed = capsys.readouterr().out
     kinds = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("| ")]
-    assert kinds == 2 * ["evidence", "---", *(["judged"] if judges else []), *OTHERS]
+    assert kinds == 2 * ["evidence", "---", *(["judged", "calibrated"] if judges else []), *OTHERS]
     assert "8 captions, wrong person first by the cosine: " in printed
     assert "8 captions, wrong person random: " in printed
 

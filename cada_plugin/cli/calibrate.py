@@ -9,32 +9,38 @@ split to the picture, whose people the fit has not seen.
 """
 
 import argparse
+import math
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from mmengine.config import Config
 
 from cada_plugin.apis import Retriever, load_retriever
 from cada_plugin.checkpoints.io import shipped_path
 from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job
 from cada_plugin.cli.running import run_command
-from cada_plugin.datasets import TextPersonDataset
 from cada_plugin.engine.start import evaluate_split
 from cada_plugin.errors import ConfigError
-from cada_plugin.evaluation.calibration import Calibration, calibrate, calibration_path, reliability, scored_pairs
+from cada_plugin.evaluation.calibration import (
+    Calibration,
+    JudgedPhrases,
+    calibrate,
+    calibration_path,
+    reliability,
+    scored_pairs,
+)
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.files import writable_file
+from cada_plugin.portable.meanings import Meaning, is_true, phrase_meaning
 from cada_plugin.portable.phrases import lexicon_tags, phrase_spans
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
 from cada_plugin.progress import progress_bar
-from cada_plugin.registry import DATASETS
-from cada_plugin.text.opposites import Opposites
+from cada_plugin.text import EncodedCaption
 from cada_plugin.visualization import draw_reliability
 
-_MOST_CAPTIONS = 1000  # whose phrases are judged
+_MOST_CAPTIONS = 500  # whose phrases are judged
 _NAMES = {STAGE_ONE: "stage 1", FINAL: "re-ranked"}
 
 
@@ -61,13 +67,13 @@ def _run(args: argparse.Namespace) -> None:
     writable_file(target, "the calibration")
     retriever = load_retriever(config, args.checkpoint)
     result = evaluate_split(config, args.checkpoint, "val", args.amp)
-    phrases = _judged_phrases(retriever, config, "val")
+    phrases = _judged_phrases(retriever, result)
     about = _about(config, result)
     calibration = calibrate(result, retriever.fingerprint(), about, phrases, retriever.phrase_weight)
     curves = _curves(calibration, result, phrases, "validation")
     if args.check_test:
         tested = evaluate_split(config, args.checkpoint, "test", args.amp)
-        curves |= _curves(calibration, tested, _judged_phrases(retriever, config, "test"), "test")
+        curves |= _curves(calibration, tested, _judged_phrases(retriever, tested), "test")
     calibration.save(target)
     draw_reliability(curves, f"{Path(args.config).stem}: how far a score can be trusted", picture)
     for name, curve in curves.items():
@@ -90,41 +96,48 @@ def _curves(
         for stage, (scores, right) in scored_pairs(result).items()
     }
     if phrases is not None:
-        log_odds, true = phrases
-        name = f"phrases, {split} ({len(true):,})"
-        curves[name] = reliability(calibration.phrase_probability(log_odds), true)
+        name = f"phrases, {split} ({len(phrases.true):,})"
+        curves[name] = reliability(calibration.phrase_probability(phrases.log_odds, phrases.meanings), phrases.true)
     return curves
 
 
-def _judged_phrases(retriever: Retriever, config: Config, split: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """The log-odds of phrases of a split with its pictures, and which of them are true: one caption of each picture,
-    each phrase once as it is and once made false. None if the model judges no phrases, or no phrase has an opposite."""
+def _judged_phrases(retriever: Retriever, result: RetrievalResult) -> JudgedPhrases | None:
+    """The phrases of one caption of each picture, judged on this picture, of which they are true, and on the first
+    picture of somebody else by the cosine. Of that one only phrases are taken that its own captions confirm or exclude.
+    None if the model judges no phrases, or none is known to be false."""
     if not retriever.judges_phrases:
         return None
-    dataset = DATASETS.build({**config[f"{split}_dataloader"].dataset, "pipeline": []})
-    if not isinstance(dataset, TextPersonDataset):
-        raise ConfigError(
-            f"the phrases of a {type(dataset).__name__} cannot be calibrated: calibrate on a data set of the plugin"
-        )
-    records = dataset.records[:_MOST_CAPTIONS]
-    encoded = [retriever.tokenizer.encode(record["captions"][0]) for record in records]
-    opposites = Opposites(one.words for one in encoded)
-    torch.manual_seed(0)
+    query_of: dict[int, int] = {}
+    known: dict[int, list[Meaning]] = {}  # of each picture
+    for query, (image, caption) in enumerate(zip(result.query_images.tolist(), result.captions, strict=True)):
+        query_of.setdefault(image, query)
+        known.setdefault(image, []).extend(meaning for _, meaning in _phrases(retriever.tokenizer.encode(caption)))
     log_odds: list[float] = []
+    meanings: list[Meaning] = []
     true: list[bool] = []
-    for record, one in zip(progress_bar(records, desc="judging phrases", delay=2, leave=False), encoded, strict=True):
-        words = one.words[: max(one.word_index) + 1]  # those that have a token
-        spans = phrase_spans(lexicon_tags(words))
-        false_words, changed = opposites.falsify_spans(words, spans)
-        falsified = [span for span, is_false in zip(spans, changed, strict=True) if is_false]
-        other = retriever.tokenizer.encode(" ".join(false_words))
-        if not falsified or max(other.word_index) + 1 != len(words):  # cut, or split into other words
-            continue
-        tokens = retriever.encode_image([record["img_path"]]).tokens
-        for text, is_true in ((one, True), (other, False)):
-            log_odds += retriever.phrase_log_odds(text, falsified, tokens).tolist()
-            true += [is_true] * len(falsified)
-    if not true:
-        print(f"phrases of the {split} split are not calibrated: none of them has an opposite", file=sys.stderr)
+    chosen = list(query_of.items())[:_MOST_CAPTIONS]
+    for image, query in progress_bar(chosen, desc="judging phrases", delay=2, leave=False):
+        encoded = retriever.tokenizer.encode(result.captions[query])
+        others = (result.gallery_ids != result.query_ids[query]).to(result.text_embed.device)
+        cosine = result.cosine(query, query + 1)[0].masked_fill(~others, -math.inf)
+        for shown in (image, int(cosine.argmax())):
+            # nothing is known of a picture without a caption, and of nobody else where the split shows one person
+            told = [(span, meaning, is_true(meaning, known.get(shown, ()))) for span, meaning in _phrases(encoded)]
+            told = [one for one in told if one[2] is not None]
+            if not told or (shown != image and not others.any()):
+                continue
+            spans, says, truths = zip(*told, strict=True)
+            tokens = retriever.encode_image([result.img_paths[shown]]).tokens
+            log_odds += retriever.phrase_log_odds(encoded, spans, tokens).tolist()
+            meanings += says
+            true += truths
+    if all(true):
+        print("phrases are not calibrated: no caption says anything that another one excludes", file=sys.stderr)
         return None
-    return np.array(log_odds), np.array(true)
+    return JudgedPhrases(np.array(log_odds), meanings, np.array(true))
+
+
+def _phrases(encoded: EncodedCaption) -> list[tuple[tuple[int, int], Meaning]]:
+    """Spans of words and meanings of the phrases of a caption, of the words that have a token."""
+    words = encoded.words[: max(encoded.word_index) + 1]
+    return [((start, stop), phrase_meaning(words[start:stop])) for start, stop in phrase_spans(lexicon_tags(words))]

@@ -9,11 +9,13 @@ The probability that an image of score s shows the described person is estimated
 stage 1 and once for the final score. The last term is ours. A gallery of G images holds G / G0 times as many images of
 other people at any score, while the described person has as many images as before, so the odds fall by that factor.
 
-The probability that a single phrase is true of a picture has the same form, without the last term.
+The probability that a single phrase is true of a picture has another last term, the logarithm of how common what it
+says is, with a weight that is fitted too: "a man" is true of many of the people who look similar, "red boots" of few.
 """
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,33 +24,52 @@ from torch import Tensor
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.result import RetrievalResult, stage_one_shortlist
 from cada_plugin.portable.calibration import Calibration, calibration_path, sigmoid
+from cada_plugin.portable.meanings import Meaning, count_meanings, log_share
 from cada_plugin.portable.stages import FINAL, PHRASES, STAGE_ONE
 
-__all__ = ["Calibration", "calibrate", "calibration_path", "fit_logistic", "reliability", "scored_pairs"]
+__all__ = [
+    "Calibration",
+    "JudgedPhrases",
+    "calibrate",
+    "calibration_path",
+    "fit_logistic",
+    "reliability",
+    "scored_pairs",
+]
 
 _FOR_STAGE_ONE = 32  # images of each query that stage 1 is calibrated on if the model has no second stage
 _STEPS = 100
+
+
+class JudgedPhrases(NamedTuple):
+    """Phrases that a model has judged, on pictures of which it is known whether they are true."""
+
+    log_odds: np.ndarray
+    """(n,)."""
+    meanings: list[Meaning]
+    """What the n phrases say."""
+    true: np.ndarray
+    """(n,) bool."""
 
 
 def calibrate(
     result: RetrievalResult,
     fingerprint: str,
     about: str = "",
-    phrases: tuple[np.ndarray, np.ndarray] | None = None,
+    phrases: JudgedPhrases | None = None,
     phrase_weight: float = 0.0,
 ) -> Calibration:
     """Fit slopes and offsets on the result of an evaluation.
 
     Args:
-        phrases: the log-odds (n,) of judged phrases, and which are true (n,), about half of them.
+        phrases: those of pictures of the described people, and of as many of others who look similar.
         phrase_weight: that of the model.
 
     Raises:
         ConfigError: a stage cannot be calibrated, because right images score no higher than wrong ones.
     """
-    stages = {}
-    scored = scored_pairs(result) | ({} if phrases is None else {PHRASES: phrases})
-    for stage, (scores, right) in scored.items():
+    stages, counts, share_weight = {}, {}, 0.0
+    for stage, (scores, right) in scored_pairs(result).items():
         slope, offset = fit_logistic(scores, right)
         if not slope > 0:
             raise ConfigError(
@@ -56,7 +77,26 @@ def calibrate(
                 "this the checkpoint of a trained model?"
             )
         stages[stage] = slope, offset
-    return Calibration(fingerprint, len(result.gallery_ids), result.cosine_weight, stages, about, phrase_weight)
+    if phrases is not None:
+        counts = count_meanings(phrases.meanings)
+        shares = np.array([log_share(phrase, counts) for phrase in phrases.meanings])
+        slope, share_weight, offset = fit_logistic(np.stack([phrases.log_odds, shares], axis=1), phrases.true)
+        if not slope > 0:
+            raise ConfigError(
+                "single phrases cannot be calibrated: true ones are not judged higher than false ones. Is this the "
+                "checkpoint of a model that was trained with loss_phrases?"
+            )
+        stages[PHRASES] = slope, offset
+    return Calibration(
+        fingerprint,
+        len(result.gallery_ids),
+        result.cosine_weight,
+        stages,
+        about,
+        phrase_weight,
+        counts,
+        share_weight,
+    )
 
 
 def scored_pairs(result: RetrievalResult) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -81,32 +121,35 @@ def _of_shortlist(scores: Callable[[int, int], Tensor], shortlist: Tensor, chunk
     return torch.cat(parts).double()
 
 
-def fit_logistic(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of the likeliest logistic curve, by Newton's method.
+def fit_logistic(scores: np.ndarray, right: np.ndarray) -> tuple[float, ...]:
+    """Slope, or slopes, and offset of the likeliest logistic curve, by Newton's method.
 
     Platt's targets, a little inside of 0 and 1, keep the slope finite where one score separates right from wrong.
 
     Args:
-        scores: (n,).
+        scores: (n,) of one kind, or (n, F) of F kinds.
         right: (n,) bool.
     """
     positives, negatives = int(right.sum()), int((~right).sum())
     if not positives or not negatives:
         raise ConfigError("a calibration needs right and wrong images in the shortlists of the validation split")
     targets = np.where(right, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    middle, spread = scores.mean(), scores.std() or 1.0
-    design = np.stack([(scores - middle) / spread, np.ones_like(scores)], axis=1)  # (n, 2)
-    weights = np.array([0.0, math.log(positives / negatives)])
+    scores = scores.reshape(len(scores), -1)
+    middle, spread = scores.mean(0), scores.std(0)
+    spread[spread == 0] = 1.0
+    design = np.column_stack([(scores - middle) / spread, np.ones(len(scores))])  # (n, F + 1)
+    weights = np.zeros(design.shape[1])
+    weights[-1] = math.log(positives / negatives)
     for _ in range(_STEPS):
         p = sigmoid(design @ weights)
         gradient = design.T @ (p - targets)
         curvature = (design * (p * (1 - p))[:, None]).T @ design
-        step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
+        step = np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), gradient)
         weights = weights - step
         if np.abs(step).max() < 1e-10:
             break
-    slope = weights[0] / spread
-    return float(slope), float(weights[1] - slope * middle)
+    slopes = weights[:-1] / spread
+    return *slopes.tolist(), float(weights[-1] - slopes @ middle)
 
 
 def reliability(probabilities: np.ndarray, right: np.ndarray, bins: int = 10) -> dict[str, list[float] | float]:

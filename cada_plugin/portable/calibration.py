@@ -2,14 +2,15 @@
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.files import write_json
+from cada_plugin.portable.meanings import Counts, Meaning, log_share
 from cada_plugin.portable.stages import PHRASES
 
 _FORMAT = "cada_plugin.calibration.1"
@@ -27,6 +28,8 @@ class Calibration:
             logit + ``cosine_weight`` * cosine); ``phrases`` where the model judges phrases (score: their log-odds).
         about: what it was fitted on, for people.
         phrase_weight: of the evidence of phrases in the match logit, see ``CADA``.
+        phrase_counts: how often the phrases of the split say what, so that a rare claim needs more evidence.
+        share_weight: weight of the logarithm of what is said's share among the phrases about the same thing.
     """
 
     fingerprint: str
@@ -35,6 +38,8 @@ class Calibration:
     stages: Mapping[str, tuple[float, float]]
     about: str = ""
     phrase_weight: float = 0.0
+    phrase_counts: Counts = field(default_factory=dict)
+    share_weight: float = 0.0
 
     def probability(self, stage: str, scores: np.ndarray, gallery_images: int) -> np.ndarray:
         """The probability that images show the described person.
@@ -48,11 +53,12 @@ class Calibration:
         prior = math.log(max(gallery_images, 1) / self.gallery_images)
         return sigmoid(slope * np.asarray(scores, dtype=np.float64) + offset - prior)
 
-    def phrase_probability(self, log_odds: np.ndarray) -> np.ndarray:
-        """The probability that phrases are true of a picture, where as many are true as false. Log-odds that were not
-        calibrated are taken as they are."""
+    def phrase_probability(self, log_odds: np.ndarray, phrases: Sequence[Meaning]) -> np.ndarray:
+        """The probability (n,) that phrases are true of a picture that shows the described person as often as somebody
+        else who looks similar. Log-odds that were not calibrated are taken as they are."""
         slope, offset = self.stages.get(PHRASES, (1.0, 0.0))
-        return sigmoid(slope * np.asarray(log_odds, dtype=np.float64) + offset)
+        shares = np.array([log_share(phrase, self.phrase_counts) for phrase in phrases]) if self.share_weight else 0.0
+        return sigmoid(slope * np.asarray(log_odds, dtype=np.float64) + self.share_weight * shares + offset)
 
     def save(self, path: Path) -> None:
         write_json(path, {"format": _FORMAT, **asdict(self)})
@@ -71,8 +77,10 @@ class Calibration:
                 raise ValueError("it has another format")
             content["stages"] = {stage: (float(a), float(b)) for stage, (a, b) in content["stages"].items()}
             calibration = cls(**content)
-            numbers = [calibration.gallery_images, *(n for pair in calibration.stages.values() for n in pair)]
-            if not np.isfinite(numbers).all() or calibration.gallery_images < 1:
+            numbers = [calibration.share_weight, *(n for pair in calibration.stages.values() for n in pair)]
+            kinds = [kind for thing in calibration.phrase_counts.values() for kind in thing.values()]
+            counts = [calibration.gallery_images, *(n for kind in kinds for n in kind.values())]
+            if not np.isfinite([*numbers, *counts]).all() or min(counts) < 1:
                 raise ValueError("its numbers are impossible")
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"{path} is no calibration that this version reads ({error}): {advice}") from error

@@ -15,6 +15,7 @@ from cada_plugin.portable.calibration import Calibration, sigmoid
 from cada_plugin.portable.captions import CaptionRules, EncodedCaption
 from cada_plugin.portable.explanation import Explanation, Phrase
 from cada_plugin.portable.features import ImageFeatures, TextFeatures
+from cada_plugin.portable.meanings import phrase_meaning
 from cada_plugin.portable.phrases import lexicon_tags, phrase_spans, without_words
 from cada_plugin.portable.pictures import find_images, load_person_image, raise_for_bad_images, to_person_image
 from cada_plugin.portable.stages import FINAL
@@ -212,7 +213,7 @@ class BaseRetriever(ABC):
         match, *others = np.asarray(self.match(texts, image))[:, 0].tolist()
         changes = iter(others)
         maps, layer = self._word_maps(caption, image.tokens, layer)
-        judged = self._judged(encoded, spans, image.tokens)
+        judged = self.phrase_probabilities(encoded, spans, image.tokens)
         phrases = tuple(
             Phrase(
                 " ".join(words[start:stop]),
@@ -227,15 +228,18 @@ class BaseRetriever(ABC):
         probability = self._probability(match, texts, image, gallery_images)
         return Explanation(caption, tuple(words), match, probability, phrases, maps, layer)
 
-    def _judged(
+    def phrase_probabilities(
         self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Any
     ) -> list[float] | list[None]:
+        """The probability that each phrase of a caption, a span of its words, is true of the picture with these tokens;
+        None where phrases are not judged. See ``Phrase.probability``."""
         log_odds = self.phrase_log_odds(encoded, spans, tokens) if spans else None
         if log_odds is None:
             return [None] * len(spans)
-        log_odds = np.asarray(log_odds, np.float64)
-        calibration = self.calibration
-        return (sigmoid(log_odds) if calibration is None else calibration.phrase_probability(log_odds)).tolist()
+        if self.calibration is None:
+            return sigmoid(np.asarray(log_odds, np.float64)).tolist()
+        meanings = [phrase_meaning(encoded.words[start:stop]) for start, stop in spans]
+        return self.calibration.phrase_probability(np.asarray(log_odds), meanings).tolist()
 
     def _probability(
         self, match: float, texts: TextFeatures, image: EncodedImages | ImageFeatures, gallery_images: int | None

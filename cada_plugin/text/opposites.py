@@ -10,38 +10,8 @@ from collections.abc import Iterable
 
 import torch
 
-_KINDS: dict[str, str] = {
-    "colour": """
-        black jet-black blackish; white cream ivory off-white; gray grey silver grayish; orange;
-        red scarlet crimson reddish maroon burgundy; yellow golden mustard; green emerald olive greenish;
-        blue cobalt azure navy dark-blue light-blue bluish; teal turquoise; purple violet lavender lilac;
-        pink rose magenta fuchsia; brown chocolate chestnut tan beige khaki""",
-    "upper": """
-        t-shirt tee tshirt; shirt blouse; sweater jumper pullover cardigan; hoodie sweatshirt; jacket windbreaker; coat
-        overcoat parka; dress gown; polo; blazer; vest waistcoat""",
-    "lower": "trousers slacks chinos pants; jeans denims; shorts; skirt; leggings tights; joggers sweatpants",
-    "shoes": "trainers sneakers; boots; loafers moccasins; sandals; heels; slippers",
-    "bag": "rucksack backpack knapsack; satchel; handbag purse; tote; suitcase luggage; briefcase",
-    "hat": "cap visor; beanie; helmet",
-    "held": "phone smartphone cellphone; umbrella parasol; bottle; book notebook; cup; folder",
-    "glasses": "glasses spectacles eyeglasses; sunglasses shades",
-    "hair": "ponytail pigtail; bun; bald",
-    "length": "short cropped; long",
-    "side": "left; right",
-    "pattern": "striped; checked plaid checkered; dotted spotted polka-dot; plain; floral",
-    "sleeve": "long-sleeved; short-sleeved; sleeveless",
-    "order": "over; under",
-    "sex": "man male gentleman guy; woman lady female girl",
-}
-"""Kinds of words, in groups separated by semicolons. Words of different groups exclude each other; within a group they
-may be true of the same thing, so one never replaces another."""
+from cada_plugin.portable.meanings import GROUP_OF, exclude
 
-_GROUP_OF = {
-    word: (kind, number)
-    for kind, groups in _KINDS.items()
-    for number, group in enumerate(groups.split(";"))
-    for word in group.split()
-}
 SWAP = 0.5
 """Probability that a word is replaced by one of the same caption, if there is one that excludes it: in a whole caption
 the two are exchanged. Otherwise a word of the training captions replaces it."""
@@ -56,19 +26,19 @@ class Opposites:
     """
 
     def __init__(self, captions: Iterable[list[str]]) -> None:
-        counts = Counter(word for words in captions for word in words if word in _GROUP_OF)
+        counts = Counter(word for words in captions for word in words if word in GROUP_OF)
         self._words: dict[str, list[str]] = {}
         for word in sorted(counts):
-            self._words.setdefault(_GROUP_OF[word][0], []).append(word)
+            self._words.setdefault(GROUP_OF[word][0], []).append(word)
         self._counts = {kind: torch.tensor([float(counts[w]) for w in words]) for kind, words in self._words.items()}
 
     def falsify(self, words: list[str]) -> list[str] | None:
         """A false copy of a true caption, or None if no word of it has an opposite. Random, by torch's generator."""
-        places = [place for place, word in enumerate(words) if word in _GROUP_OF]
+        places = [place for place, word in enumerate(words) if word in GROUP_OF]
         changed = list(words)
         # "black and white" may be one thing, of which "white and black" is true as well
         far = [(a, b) for k, a in enumerate(places) for b in places[k + 1 :] if b - a > 2]
-        pairs = [(a, b) for a, b in far if _exclude(words[a], words[b])]
+        pairs = [(a, b) for a, b in far if exclude(words[a], words[b])]
         if pairs and torch.rand(()) < SWAP:
             a, b = pairs[int(torch.randint(len(pairs), ()))]
             changed[a], changed[b] = words[b], words[a]
@@ -98,15 +68,15 @@ class Opposites:
         if no word of it has an opposite. With probability ``SWAP`` the opposite comes from the rest of the caption, if
         there is one: "a black coat" of somebody with red shoes becomes "a red coat". Random, by torch's generator."""
         phrase = words[start:end]
-        elsewhere = [word for word in (*words[:start], *words[end:]) if word in _GROUP_OF]
+        elsewhere = [word for word in (*words[:start], *words[end:]) if word in GROUP_OF]
         for place in torch.randperm(len(phrase)).tolist():
             word = phrase[place]
-            if word not in _GROUP_OF:
+            if word not in GROUP_OF:
                 continue
             # "a white and white shirt" is no phrase that anybody writes
-            kind = _GROUP_OF[word][0]
-            own = [other for other in phrase if other in _GROUP_OF and _GROUP_OF[other][0] == kind]
-            near = [other for other in elsewhere if all(_exclude(other, one) for one in own)]
+            kind = GROUP_OF[word][0]
+            own = [other for other in phrase if other in GROUP_OF and GROUP_OF[other][0] == kind]
+            near = [other for other in elsewhere if all(exclude(other, one) for one in own)]
             if near and torch.rand(()) < SWAP:
                 false = near[int(torch.randint(len(near), ()))]
             else:
@@ -117,17 +87,11 @@ class Opposites:
 
     def _other(self, words: list[str]) -> str | None:
         """A word that excludes all of these, which are of one kind; None if there is none."""
-        kind = _GROUP_OF[words[0]][0]
+        kind = GROUP_OF[words[0]][0]
         candidates = self._words.get(kind, [])
-        allowed = [all(_exclude(one, candidate) for one in words) for candidate in candidates]
+        allowed = [all(exclude(one, candidate) for one in words) for candidate in candidates]
         weights = self._counts.get(kind, torch.zeros(0)) * torch.tensor(allowed)
         return candidates[int(torch.multinomial(weights, 1))] if len(candidates) and weights.sum() > 0 else None
-
-
-def _exclude(a: str, b: str) -> bool:
-    """Whether the two words cannot both be true of one thing."""
-    (kind_a, group_a), (kind_b, group_b) = _GROUP_OF[a], _GROUP_OF[b]
-    return kind_a == kind_b and group_a != group_b
 
 
 def _with_articles(words: list[str], places: tuple[int, ...]) -> list[str]:
