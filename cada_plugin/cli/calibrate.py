@@ -12,6 +12,7 @@ import argparse
 import math
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from cada_plugin.evaluation.calibration import (
 )
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.files import writable_file
-from cada_plugin.portable.meanings import Meaning, is_true, phrase_meaning
+from cada_plugin.portable.meanings import Meaning, count_meanings, is_true, phrase_meaning
 from cada_plugin.portable.phrases import lexicon_tags, phrase_spans
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
 from cada_plugin.progress import progress_bar
@@ -87,7 +88,7 @@ def _about(config: Config, result: RetrievalResult) -> str:
 
 
 def _curves(
-    calibration: Calibration, result: RetrievalResult, phrases: tuple[np.ndarray, np.ndarray] | None, split: str
+    calibration: Calibration, result: RetrievalResult, phrases: JudgedPhrases | None, split: str
 ) -> dict[str, dict]:
     curves = {
         f"{_NAMES[stage]}, {split} ({len(result.gallery_ids):,} images)": reliability(
@@ -104,7 +105,8 @@ def _curves(
 def _judged_phrases(retriever: Retriever, result: RetrievalResult) -> JudgedPhrases | None:
     """The phrases of one caption of each picture, judged on this picture, of which they are true, and on the first
     picture of somebody else by the cosine. Of that one only phrases are taken that its own captions confirm or exclude.
-    None if the model judges no phrases, or none is known to be false."""
+    Of the true ones a random part is left, as many as there are false ones. None if the model judges no phrases, or if
+    none is known to be false."""
     if not retriever.judges_phrases:
         return None
     query_of: dict[int, int] = {}
@@ -134,7 +136,11 @@ def _judged_phrases(retriever: Retriever, result: RetrievalResult) -> JudgedPhra
     if all(true):
         print("phrases are not calibrated: no caption says anything that another one excludes", file=sys.stderr)
         return None
-    return JudgedPhrases(np.array(log_odds), meanings, np.array(true))
+    kinds = np.flatnonzero(true), np.flatnonzero(~np.array(true))
+    fewest = min(map(len, kinds))
+    kept = np.concatenate([np.random.default_rng(0).permutation(kind)[:fewest] for kind in kinds])
+    counts = count_meanings(chain.from_iterable(known.values()))
+    return JudgedPhrases(np.array(log_odds)[kept], [meanings[row] for row in kept], np.array(true)[kept], counts)
 
 
 def _phrases(encoded: EncodedCaption) -> list[tuple[tuple[int, int], Meaning]]:

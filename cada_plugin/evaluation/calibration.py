@@ -24,7 +24,7 @@ from torch import Tensor
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.result import RetrievalResult, stage_one_shortlist
 from cada_plugin.portable.calibration import Calibration, calibration_path, sigmoid
-from cada_plugin.portable.meanings import Meaning, count_meanings, log_share
+from cada_plugin.portable.meanings import Counts, Meaning, log_share
 from cada_plugin.portable.stages import FINAL, PHRASES, STAGE_ONE
 
 __all__ = [
@@ -49,7 +49,9 @@ class JudgedPhrases(NamedTuple):
     meanings: list[Meaning]
     """What the n phrases say."""
     true: np.ndarray
-    """(n,) bool."""
+    """(n,) bool, about as many of them true as false."""
+    counts: Counts
+    """How often the captions of the split say what."""
 
 
 def calibrate(
@@ -62,7 +64,7 @@ def calibrate(
     """Fit slopes and offsets on the result of an evaluation.
 
     Args:
-        phrases: those of pictures of the described people, and of as many of others who look similar.
+        phrases: of pictures of the described people, and of as many of others who look similar.
         phrase_weight: that of the model.
 
     Raises:
@@ -78,7 +80,7 @@ def calibrate(
             )
         stages[stage] = slope, offset
     if phrases is not None:
-        counts = count_meanings(phrases.meanings)
+        counts = phrases.counts
         shares = np.array([log_share(phrase, counts) for phrase in phrases.meanings])
         slope, share_weight, offset = fit_logistic(np.stack([phrases.log_odds, shares], axis=1), phrases.true)
         if not slope > 0:

@@ -54,8 +54,8 @@ class Calibration:
         return sigmoid(slope * np.asarray(scores, dtype=np.float64) + offset - prior)
 
     def phrase_probability(self, log_odds: np.ndarray, phrases: Sequence[Meaning]) -> np.ndarray:
-        """The probability (n,) that phrases are true of a picture that shows the described person as often as somebody
-        else who looks similar. Log-odds that were not calibrated are taken as they are."""
+        """The probability (n,) that phrases are true of a picture of the described person or of somebody who looks
+        similar, where as many phrases are true as false. Log-odds that were not calibrated are taken as they are."""
         slope, offset = self.stages.get(PHRASES, (1.0, 0.0))
         shares = np.array([log_share(phrase, self.phrase_counts) for phrase in phrases]) if self.share_weight else 0.0
         return sigmoid(slope * np.asarray(log_odds, dtype=np.float64) + self.share_weight * shares + offset)

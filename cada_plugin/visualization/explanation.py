@@ -92,6 +92,10 @@ def _fitted(picture: Image.Image) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
+_LEGEND = "lit: where the model looks for the phrase     without it: change of the match if the phrase is left out"
+_JUDGED_LEGEND = "yes or no: is the phrase alone true of the picture?"
+
+
 def _drawn(explanation: Explanation, picture: Image.Image) -> Image.Image:
     """One caption with its phrases."""
     text, heading = ImageFont.load_default(_TEXT_SIZE), ImageFont.load_default(_TITLE_SIZE)
@@ -105,7 +109,8 @@ def _drawn(explanation: Explanation, picture: Image.Image) -> Image.Image:
     rows = max(1, math.ceil(len(explanation.phrases) / columns))
     heading_line = round(_TITLE_SIZE * 1.3)
     top = _MARGIN + heading_line * len(title) + _GAP
-    part = Image.new("RGB", (width, top + rows * row_height + _LINE + _GAP), PAPER)
+    legend = [_LEGEND, _JUDGED_LEGEND] if judged else [_LEGEND]
+    part = Image.new("RGB", (width, top + rows * row_height + len(legend) * _LINE + _GAP), PAPER)
     draw = ImageDraw.Draw(part)
     for number, line in enumerate(title):
         draw.text((_MARGIN, _MARGIN + number * heading_line), line, INK, heading)
@@ -129,10 +134,8 @@ def _drawn(explanation: Explanation, picture: Image.Image) -> Image.Image:
             told += _LINE
         colour = FAINT if phrase.change is None else RIGHT if phrase.change < 0 else WRONG
         draw.text((x, told), told_change(phrase), colour, text)
-    legend = "lit: where the model looks for the phrase     without it: change of the match if the phrase is left out"
-    if judged:
-        legend += "     yes or no: is the phrase alone true of the picture?"
-    draw.text((_MARGIN, top + rows * row_height), legend, FAINT, text)
+    for number, line in enumerate(legend):
+        draw.text((_MARGIN, top + rows * row_height + number * _LINE), line, FAINT, text)
     return part
 
 
