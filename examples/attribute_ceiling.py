@@ -1,11 +1,12 @@
 """How well phrases could be judged by somebody who was told all attributes: a ceiling for ``phrase_evidence.py``.
 
-    python examples/attribute_ceiling.py CONFIG CHECKPOINT [STEPS]
+    python examples/attribute_ceiling.py CONFIG CHECKPOINT [STEPS [residual]]
 
 takes the image encoder of a trained model and trains it on with the true attributes of the training people, which no
 caption tells completely: for each attribute, attention with a query of its own pools the tokens, and a linear layer
 tells its value. Then the classifier judges the phrases of ``phrase_evidence.py``, of the same wrong people: the first
-by the cosine of the model as it was, and random ones. A phrase has the log-probability of what it claims.
+by the cosine of the model as it was, and random ones. A phrase has the log-probability of what it claims. With
+``residual`` a small residual network, trained from nothing, takes the place of the image encoder.
 """
 
 import math
@@ -31,6 +32,45 @@ from cada_plugin.apis import load_retriever
 from cada_plugin.progress import progress_bar
 
 BATCH, RATE, PADDING = 64, 6e-4, 4  # those of configs/cada_procedural.py
+FIRST_RATE = 2e-3  # from nothing, as it rises and falls
+
+
+class Residual(nn.Module):
+    """Two convolutions and what goes past them."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(width_in, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        past = nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+        self.past = nn.Sequential(*past) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.convolutions(x) + self.past(x))
+
+
+class ResidualEncoder(nn.Module):
+    """A residual network whose tokens stand for patches of 16 pixels, as those of the small models do."""
+
+    width = 160
+
+    def __init__(self, patches: int) -> None:
+        super().__init__()
+        first = nn.Conv2d(3, 32, 5, 2, 2, bias=False), nn.BatchNorm2d(32), nn.ReLU()
+        sizes = (32, 64, 2), (64, 96, 2), (96, 96, 1), (96, self.width, 2)
+        self.layers = nn.Sequential(*first, *(Residual(*size) for size in sizes)).to(memory_format=torch.channels_last)
+        self.places = nn.Parameter(0.02 * torch.randn(1, patches, self.width))
+        self.norm = nn.LayerNorm(self.width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, N, C)."""
+        features = self.layers(images.contiguous(memory_format=torch.channels_last))
+        return self.norm(features.flatten(2).transpose(1, 2) + self.places)
 
 
 class Classifier(nn.Module):
@@ -61,7 +101,11 @@ def train(
 ) -> None:
     """Cross-entropy over all attributes; images are shifted as in the training of the config."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    if isinstance(model.encoder, ResidualEncoder):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, FIRST_RATE, steps, pct_start=0.1)
+    else:
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     order: list[int] = []
     for _ in progress_bar(range(steps), desc="steps"):
         order = order if len(order) >= BATCH else torch.randperm(len(images)).tolist()
@@ -77,7 +121,7 @@ def train(
         schedule.step()
 
 
-def main(config: str, checkpoint: str, steps: int = 560, captions: int = 1000) -> None:
+def main(config: str, checkpoint: str, steps: int | str = 560, residual: str = "", captions: int = 1000) -> None:
     torch.manual_seed(0)
     retriever = load_retriever(config, checkpoint)
     (people, paths), (others, other_paths) = (split_of(config, split) for split in ("train", "test"))
@@ -91,8 +135,11 @@ def main(config: str, checkpoint: str, steps: int = 560, captions: int = 1000) -
     def normalise(images: Tensor) -> Tensor:
         return (images.float() - preprocessor.mean.view(-1, 1, 1)) / preprocessor.std.view(-1, 1, 1)
 
-    model = Classifier(retriever.model.visual_encoder, values).train()
-    train(model, read_pictures(paths), targets, normalise, steps)
+    encoder = retriever.model.visual_encoder
+    if residual:
+        encoder = ResidualEncoder(encoder.patch_embed.num_patches)
+    model = Classifier(encoder, values).train()
+    train(model, read_pictures(paths), targets, normalise, int(steps))
     model.eval()
     with torch.no_grad():
         found = [model(normalise(some)) for some in read_pictures(other_paths).split(250)]
@@ -120,4 +167,4 @@ def main(config: str, checkpoint: str, steps: int = 560, captions: int = 1000) -
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], *map(int, sys.argv[3:4]))
+    main(*sys.argv[1:5])

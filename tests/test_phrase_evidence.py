@@ -97,25 +97,28 @@ def test_all_kinds_of_evidence_are_compared(tmp_path, capsys, judges):
 
 
 @pytest.mark.slow
-def test_a_classifier_of_the_true_attributes_judges_the_same_phrases(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("residual", ["", "residual"])
+def test_a_classifier_of_the_true_attributes_judges_the_same_phrases(tmp_path, capsys, monkeypatch, residual):
     monkeypatch.syspath_prepend(factory.REPO / "examples")
     example = runpy.run_path(str(factory.REPO / "examples/attribute_ceiling.py"))
     config = factory.write_world(tmp_path)
     model = shake(build_part(MODELS, read_config(config).model))
     write_weights(model.state_dict(), tmp_path / "weights.pth")
-    example["main"](str(config), str(tmp_path / "weights.pth"), 3, 8)
+    example["main"](str(config), str(tmp_path / "weights.pth"), "3", residual, 8)
     hard, random = capsys.readouterr().out.splitlines()
-    assert hard.startswith("wrong person first by the cosine: area under the curve 0.")
-    assert random.startswith("wrong person random: area under the curve 0.")
+    assert hard.startswith("wrong person first by the cosine: area under the curve ")
+    assert random.startswith("wrong person random: area under the curve ")
 
 
-def test_the_classifier_learns_an_attribute_that_shows(monkeypatch):
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_classifier_learns_an_attribute_that_shows(monkeypatch, residual):
     monkeypatch.syspath_prepend(factory.REPO / "examples")
     example = runpy.run_path(str(factory.REPO / "examples/attribute_ceiling.py"))
     torch.manual_seed(0)
     dark = torch.arange(64) % 2
     images = (dark[:, None, None, None] * 2.0 - 1.0).expand(64, 3, 32, 16) + 0.1 * torch.randn(64, 3, 32, 16)
-    model = example["Classifier"](build_part(MODELS, VISION), [["light", "dark"], ["unknown"]]).train()
+    encoder = example["ResidualEncoder"](2) if residual else build_part(MODELS, VISION)
+    model = example["Classifier"](encoder, [["light", "dark"], ["unknown"]]).train()
     example["train"](model, images, torch.stack([dark, torch.zeros_like(dark)], 1), lambda some: some, 30)
     first, second = model.eval()(images)
     assert first.argmax(1).eq(dark).all()
