@@ -48,7 +48,7 @@ class Residual(nn.Module):
             nn.BatchNorm2d(width),
         )
         past = nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-        self.past = nn.Sequential(*past) if stride > 1 else nn.Identity()
+        self.past = nn.Sequential(*past) if (stride, width) != (1, width_in) else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.convolutions(x) + self.past(x))
@@ -136,7 +136,7 @@ def main(config: str, checkpoint: str, steps: int | str = 560, residual: str = "
         return (images.float() - preprocessor.mean.view(-1, 1, 1)) / preprocessor.std.view(-1, 1, 1)
 
     encoder = retriever.model.visual_encoder
-    if residual:
+    if residual == "residual":
         encoder = ResidualEncoder(encoder.patch_embed.num_patches)
     model = Classifier(encoder, values).train()
     train(model, read_pictures(paths), targets, normalise, int(steps))

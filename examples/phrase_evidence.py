@@ -35,6 +35,7 @@ from cada_plugin.engine.config import read_config
 from cada_plugin.models.groupings import group_means
 from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.portable.phrases import without_words
+from cada_plugin.portable.stages import PHRASES
 from cada_plugin.progress import progress_bar
 from cada_plugin.retrieval import EncodedImages
 from cada_plugin.tables import markdown_table
@@ -112,7 +113,8 @@ def evidence(retriever: Retriever, record: dict, tokens: torch.Tensor) -> dict[s
         found: dict[str, list[float]] = {}
         if retriever.judges_phrases:
             found["judged"] = retriever.phrase_log_odds(encoded, spans, tokens).tolist()
-            found["calibrated"] = retriever.phrase_probabilities(encoded, spans, tokens)
+            if retriever.calibration is not None and PHRASES in retriever.calibration.stages:
+                found["calibrated"] = retriever.phrase_probabilities(encoded, spans, tokens)
         if model.itm_local_head is not None:
             means, _ = group_means(model.fuse(ids, texts.attention_mask, memory), index, len(phrases))
             logits = model.itm_local_head(means)[0]

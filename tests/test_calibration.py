@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from scipy.optimize import minimize
 
 from cada_plugin import load_retriever
+from cada_plugin.cli.calibrate import _judged_phrases
 from cada_plugin.cli.main import main
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.calibration import (
@@ -24,6 +27,7 @@ from cada_plugin.evaluation.calibration import (
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.portable.meanings import count_meanings, phrase_meaning
 from cada_plugin.portable.stages import FINAL, PHRASES, STAGE_ONE
+from cada_plugin.text import CaptionTokenizer
 from cada_plugin.visualization.reliability import draw_reliability
 
 
@@ -208,7 +212,7 @@ def test_the_command_writes_the_calibration_and_its_picture(tmp_path, capsys):
 
 
 def test_a_rare_claim_needs_more_evidence():
-    """Log-odds say nothing here: only how often each claim is true tells the probability."""
+    """Log-odds say little here, so that how often each claim is true tells the probability."""
     random = np.random.default_rng(0)
     common, rare = phrase_meaning(["woman"]), phrase_meaning(["red", "boots"])
     others = [phrase_meaning([colour, "boots"]) for colour in ("black", "white", "brown", "green", "blue")]
@@ -216,10 +220,87 @@ def test_a_rare_claim_needs_more_evidence():
     log_odds = random.normal(0.0, 1.0, len(meanings))
     true = random.random(len(meanings)) < np.where([one == common for one in meanings], 0.9, 0.2)
     scores, right = torch.tensor([[0.9, 0.1]]), torch.tensor([True, False])
-    phrases = JudgedPhrases(log_odds + 0.01 * true, meanings, true, count_meanings(meanings))
+    phrases = JudgedPhrases(log_odds + 0.3 * true, meanings, true, count_meanings(meanings))
     calibration = calibrate(result(scores, right), "a model", phrases=phrases)
     assert calibration.share_weight > 0.5
-    np.testing.assert_allclose(calibration.phrase_probability(np.zeros(2), [common, rare]), [0.9, 0.2], atol=0.04)
+    neutral = np.full(2, 0.3 * true.mean())
+    np.testing.assert_allclose(calibration.phrase_probability(neutral, [common, rare]), [0.9, 0.2], atol=0.05)
+    unlisted, middle = phrase_meaning(["belt"]), Calibration("m", 9, 1.0, calibration.stages)
+    share = calibration.share_weight * calibration.typical_share
+    expected = sigmoid(np.log(p := middle.phrase_probability(neutral[:1], [common])) - np.log(1 - p) + share)
+    np.testing.assert_allclose(calibration.phrase_probability(neutral[:1], [unlisted]), expected)
+
+
+def test_a_claim_is_never_likelier_for_being_rare():
+    common, rare = phrase_meaning(["woman"]), phrase_meaning(["red", "boots"])
+    meanings = [common, common, common, rare, rare, phrase_meaning(["black", "boots"])] * 2
+    true = np.array([False, False, True, True, True, False] * 2)  # of "red boots" all, of "woman" one third
+    log_odds = np.where(true, 0.1, 0.0) + np.arange(12) % 5
+    phrases = JudgedPhrases(log_odds, meanings, true, count_meanings([*meanings, common]))
+    calibration = calibrate(result(torch.tensor([[0.9, 0.1]]), torch.tensor([True, False])), "m", phrases=phrases)
+    assert calibration.share_weight == 0
+    assert np.ptp(calibration.phrase_probability(np.ones(2), [common, rare])) == 0
+
+
+@pytest.fixture
+def tokenizer():
+    return CaptionTokenizer("procedural", max_length=24)
+
+
+class _Judge:
+    """Knows nothing but which picture it is asked about: phrases of picture n have the log-odds n."""
+
+    judges_phrases = True
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def encode_image(self, paths):
+        return Mock(tokens=int(paths[0]))
+
+    def phrase_log_odds(self, encoded, spans, tokens):
+        return torch.full((len(spans),), float(tokens))
+
+
+def test_phrases_are_judged_on_their_own_picture_and_on_the_first_of_somebody_else(tokenizer):
+    captions = ["a woman in a red coat", "a man in a red coat", "a woman in a blue coat", "a woman in a red coat"]
+    scores = torch.tensor([[0.9, 0.5, 0.6, 0.8], [0.4, 0.9, 0.5, 0.3], [0.2, 0.1, 0.9, 0.3], [0.9, 0.2, 0.4, 0.8]])
+    found = RetrievalResult(
+        text_embed=torch.eye(4),
+        image_embed=scores.T.contiguous(),
+        query_ids=torch.tensor([0, 1, 2, 0]),
+        gallery_ids=torch.tensor([0, 1, 2, 0]),
+        query_images=torch.arange(4),
+        captions=captions,
+        img_paths=["0", "1", "2", "3"],
+    )
+    judged = _judged_phrases(_Judge(tokenizer), found, "val")
+    # somebody else: picture 2 for captions 0, 1 and 3; picture 3 for caption 2
+    woman, man, red, blue = (phrase_meaning(one.split()) for one in ("woman", "man", "red coat", "blue coat"))
+    false = [(2.0, red), (2.0, man), (2.0, red), (3.0, blue), (2.0, red)]
+    true = [(0.0, woman), (0.0, red), (2.0, woman), (1.0, man), (1.0, red), (2.0, woman), (2.0, blue), (3.0, woman)]
+    true += [(3.0, woman), (3.0, red), (2.0, woman)]
+    rows = list(zip(judged.log_odds.tolist(), judged.meanings, judged.true.tolist(), strict=True))
+    assert sorted(map(str, (row[:2] for row in rows if not row[2]))) == sorted(map(str, false))
+    kept = Counter(str(row[:2]) for row in rows if row[2])
+    assert kept.total() == len(false)
+    assert kept <= Counter(map(str, true))
+    assert judged.counts["upper"]["colour"] == {"red": 3, "blue": 1}
+
+
+def test_what_nobody_excludes_is_not_calibrated(tokenizer, capsys):
+    scores = torch.tensor([[0.9, 0.5], [0.5, 0.9]])
+    found = RetrievalResult(
+        text_embed=torch.eye(2),
+        image_embed=scores.T.contiguous(),
+        query_ids=torch.tensor([0, 1]),
+        gallery_ids=torch.tensor([0, 1]),
+        query_images=torch.arange(2),
+        captions=["a woman", "a woman in a red coat"],
+        img_paths=["0", "1"],
+    )
+    assert _judged_phrases(_Judge(tokenizer), found, "test") is None
+    assert "phrases of the test split are not calibrated: none is known to be false" in capsys.readouterr().err
 
 
 def test_a_calibration_with_phrases_is_read_as_it_was_saved(tmp_path):
@@ -251,7 +332,7 @@ def test_phrases_are_calibrated_where_the_model_judges_them(tmp_path, capsys):
     printed = capsys.readouterr().out
     counts = [int(n.replace(",", "")) for n in re.findall(r"phrases, (?:validation|test) \(([\d,]+)\)", printed)]
     assert len(counts) == 2
-    assert all(count % 2 == 0 and count > 100 for count in counts)  # as many true as false
+    assert all(count > 100 for count in counts)
     calibration = load_retriever(str(tmp_path / "judges.py"), weights).calibration
     assert (set(calibration.stages), calibration.phrase_weight) == ({STAGE_ONE, FINAL, PHRASES}, 0.5)
     explanation = load_retriever(str(tmp_path / "judges.py"), weights).explain(
@@ -268,6 +349,6 @@ def test_phrases_are_calibrated_where_the_model_judges_them(tmp_path, capsys):
     annotation.write_text(json.dumps(records))
     status = main([*words[:3], "--work-dir", str(tmp_path / "w"), "--cfg-options", *options])
     told = capsys.readouterr()
-    assert "phrases are not calibrated: no caption says anything that another one excludes" in told.err
+    assert "phrases of the val split are not calibrated: none is known to be true" in told.err
     assert status == 0, told.err
     assert PHRASES not in load_retriever(str(tmp_path / "judges.py"), weights).calibration.stages

@@ -169,6 +169,15 @@ def test_inference_keeps_to_a_mask_with_holes(bert, texts, images):
             same(bert(ids, mask, memory, **options), expected)
 
 
+@pytest.mark.parametrize("first_only", [False, True])
+@torch.no_grad()
+def test_no_texts_have_no_states(bert, images, first_only):
+    ids, memory = torch.zeros(0, 9, dtype=torch.long), bert.image_memory(images)
+    nobody = torch.zeros(0, dtype=torch.long)
+    states = bert(ids, ids > 0, memory, nobody, first_only=first_only)
+    assert states.shape == (0, 1 if first_only else 9, 16)
+
+
 @pytest.mark.parametrize("grad", [False, True])
 def test_segments_are_read_as_texts_of_their_own(bert, texts, images, grad):
     """Each segment alone in its text, at the places that it has there, gives the same states."""
@@ -280,6 +289,8 @@ def test_impossible_inputs_are_named(bert, texts, images):
         bert(*texts, two, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="leave images out"):
         bert(*texts, two, torch.tensor([0, 1, 1]), maps=[])
+    with pytest.raises(ValueError, match="leave first_only out"):
+        bert(*texts, segments=texts[0], first_only=True)
     with pytest.raises(ConfigError, match="width=16 is not a multiple of heads=3"):
         CrossModalBert(**{**SIZES, "heads": 3})
 

@@ -1,7 +1,7 @@
 """What phrases say, whether others confirm or exclude it, and how common it is."""
 
 from itertools import chain
-from math import log
+from math import exp, log
 
 import pytest
 
@@ -47,6 +47,7 @@ def test_a_phrase_speaks_of_one_thing(phrase, thing, says):
         ("black dress", ["black and white dress"], None),
         ("green scarf", ["green scarf"], True),
         ("green scarf", ["pink scarf"], False),
+        ("scarf", ["green scarf"], None),  # nothing would exclude a scarf
         ("striped", ["striped"], None),  # of what?
         ("woman", [], None),
     ],
@@ -88,4 +89,16 @@ def test_shares_by_hand():
     assert log_share(meaning("red coat"), counts) == pytest.approx(log(3 / (3 + colours)) + log(3 / (3 + uppers)))
     assert log_share(meaning("green coat"), counts) == pytest.approx(log(1 / (3 + colours)) + log(3 / (3 + uppers)))
     assert log_share(meaning("green scarf"), counts) == pytest.approx(-log(colours))  # nobody has a scarf
-    assert log_share(meaning("striped"), {}) < 0
+    assert log_share(meaning("scarf"), counts) is None
+
+
+def test_two_colours_are_as_common_as_they_are_alone():
+    counts = count_meanings(map(meaning, ["black and white coat", "black coat", "red coat"]))
+    assert counts["upper"]["colour"] == {"black": 2, "white": 1, "red": 1}
+    every = 4 + len(KINDS["colour"].split(";"))
+    of_coats = log_share(meaning("coat"), counts)
+    assert log_share(meaning("black and white coat"), counts) == pytest.approx(
+        (log(3 / every) + log(2 / every)) / 2 + of_coats
+    )
+    shares = [log_share(meaning(f"{group.split()[0]} coat"), counts) for group in KINDS["colour"].split(";")]
+    assert sum(exp(share - of_coats) for share in shares) == pytest.approx(1)

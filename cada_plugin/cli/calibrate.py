@@ -5,7 +5,8 @@ cada calibrate cada_procedural work_dirs/cada_procedural/epoch_2.pth
 
 This writes epoch_2.calibration.json beside the checkpoint, where `cada index` and `load_retriever` look for it, and the
 picture epoch_2.reliability.png: what probability was stated, and how often it was right. --check-test adds the test
-split to the picture, whose people the fit has not seen.
+split to the picture, whose people the fit has not seen. Of a model that judges phrases, the probability that a single
+phrase is true is fitted too.
 """
 
 import argparse
@@ -68,13 +69,13 @@ def _run(args: argparse.Namespace) -> None:
     writable_file(target, "the calibration")
     retriever = load_retriever(config, args.checkpoint)
     result = evaluate_split(config, args.checkpoint, "val", args.amp)
-    phrases = _judged_phrases(retriever, result)
+    phrases = _judged_phrases(retriever, result, "val")
     about = _about(config, result)
     calibration = calibrate(result, retriever.fingerprint(), about, phrases, retriever.phrase_weight)
     curves = _curves(calibration, result, phrases, "validation")
     if args.check_test:
         tested = evaluate_split(config, args.checkpoint, "test", args.amp)
-        curves |= _curves(calibration, tested, _judged_phrases(retriever, tested), "test")
+        curves |= _curves(calibration, tested, _judged_phrases(retriever, tested, "test"), "test")
     calibration.save(target)
     draw_reliability(curves, f"{Path(args.config).stem}: how far a score can be trusted", picture)
     for name, curve in curves.items():
@@ -102,11 +103,11 @@ def _curves(
     return curves
 
 
-def _judged_phrases(retriever: Retriever, result: RetrievalResult) -> JudgedPhrases | None:
+def _judged_phrases(retriever: Retriever, result: RetrievalResult, split: str) -> JudgedPhrases | None:
     """The phrases of one caption of each picture, judged on this picture, of which they are true, and on the first
     picture of somebody else by the cosine. Of that one only phrases are taken that its own captions confirm or exclude.
-    Of the true ones a random part is left, as many as there are false ones. None if the model judges no phrases, or if
-    none is known to be false."""
+    As many true as false ones are left, a random part of the larger kind. None if the model judges no phrases, or if
+    there is only one kind."""
     if not retriever.judges_phrases:
         return None
     query_of: dict[int, int] = {}
@@ -122,22 +123,22 @@ def _judged_phrases(retriever: Retriever, result: RetrievalResult) -> JudgedPhra
         encoded = retriever.tokenizer.encode(result.captions[query])
         others = (result.gallery_ids != result.query_ids[query]).to(result.text_embed.device)
         cosine = result.cosine(query, query + 1)[0].masked_fill(~others, -math.inf)
-        for shown in (image, int(cosine.argmax())):
-            # nothing is known of a picture without a caption, and of nobody else where the split shows one person
+        for shown in [image, *([int(cosine.argmax())] if others.any() else [])]:
             told = [(span, meaning, is_true(meaning, known.get(shown, ()))) for span, meaning in _phrases(encoded)]
             told = [one for one in told if one[2] is not None]
-            if not told or (shown != image and not others.any()):
+            if not told:
                 continue
             spans, says, truths = zip(*told, strict=True)
             tokens = retriever.encode_image([result.img_paths[shown]]).tokens
             log_odds += retriever.phrase_log_odds(encoded, spans, tokens).tolist()
             meanings += says
             true += truths
-    if all(true):
-        print("phrases are not calibrated: no caption says anything that another one excludes", file=sys.stderr)
-        return None
-    kinds = np.flatnonzero(true), np.flatnonzero(~np.array(true))
+    kinds = np.flatnonzero(true), np.flatnonzero(~np.array(true, dtype=bool))
     fewest = min(map(len, kinds))
+    if not fewest:
+        missing = "false" if any(true) else "true"
+        print(f"phrases of the {split} split are not calibrated: none is known to be {missing}", file=sys.stderr)
+        return None
     kept = np.concatenate([np.random.default_rng(0).permutation(kind)[:fewest] for kind in kinds])
     counts = count_meanings(chain.from_iterable(known.values()))
     return JudgedPhrases(np.array(log_odds)[kept], [meanings[row] for row in kept], np.array(true)[kept], counts)

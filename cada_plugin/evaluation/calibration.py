@@ -49,7 +49,7 @@ class JudgedPhrases(NamedTuple):
     meanings: list[Meaning]
     """What the n phrases say."""
     true: np.ndarray
-    """(n,) bool, about as many of them true as false."""
+    """(n,) bool, as many of them true as false."""
     counts: Counts
     """How often the captions of the split say what."""
 
@@ -64,13 +64,14 @@ def calibrate(
     """Fit slopes and offsets on the result of an evaluation.
 
     Args:
-        phrases: of pictures of the described people, and of as many of others who look similar.
+        phrases: as many true as false ones, each of which says something that ``counts`` could hold.
         phrase_weight: that of the model.
 
     Raises:
-        ConfigError: a stage cannot be calibrated, because right images score no higher than wrong ones.
+        ConfigError: a stage cannot be calibrated, because right images score no higher than wrong ones; or phrases
+            cannot, because true ones are judged no higher than false ones.
     """
-    stages, counts, share_weight = {}, {}, 0.0
+    stages, counts, share_weight, typical_share = {}, {}, 0.0, 0.0
     for stage, (scores, right) in scored_pairs(result).items():
         slope, offset = fit_logistic(scores, right)
         if not slope > 0:
@@ -81,8 +82,12 @@ def calibrate(
         stages[stage] = slope, offset
     if phrases is not None:
         counts = phrases.counts
-        shares = np.array([log_share(phrase, counts) for phrase in phrases.meanings])
+        shares = np.array([log_share(phrase, counts) for phrase in phrases.meanings], dtype=np.float64)
+        typical_share = float(shares.mean())
         slope, share_weight, offset = fit_logistic(np.stack([phrases.log_odds, shares], axis=1), phrases.true)
+        if share_weight < 0:  # by chance, in a small split: no claim is likelier for being rare
+            share_weight = 0.0
+            slope, offset = fit_logistic(phrases.log_odds, phrases.true)
         if not slope > 0:
             raise ConfigError(
                 "single phrases cannot be calibrated: true ones are not judged higher than false ones. Is this the "
@@ -98,6 +103,7 @@ def calibrate(
         phrase_weight,
         counts,
         share_weight,
+        typical_share,
     )
 
 

@@ -89,13 +89,13 @@ class Runs(NamedTuple):
     """Packed tokens sorted so that texts of equal length stand together: self-attention then needs no padding.
 
     A run of n texts with L tokens each is a rectangle as it stands. There are at most as many runs as lengths, and each
-    is a call of its own; so they are for a CPU, which starts a call fast. Where gradients are needed they gain nothing.
+    is a call of its own; so they are for a CPU, which starts a call fast. Training would be slower with them.
     """
 
     sizes: list[tuple[int, int]]
     """Number of texts n and of tokens L of each run."""
     texts: Tensor
-    """(P,) long, the number of each text, in the order of the runs."""
+    """(P,) long, the number of each text, or for segments text * columns + segment, in the order of the runs."""
     starts: Tensor
     """(P,) long, where the first token of each of these texts stands."""
 
@@ -353,6 +353,8 @@ class CrossModalBert(nn.Module):
             raise ValueError(f"images has shape {tuple(images.shape)}: expected ({P},), the image of each text")
         if images is not None and maps is not None:
             raise ValueError("maps are made for one image per text, or one for all: leave images out")
+        if segments is not None and first_only:
+            raise ValueError("a text of several segments has no one first state: leave first_only out")
         if self.padded:
             compute_padding = True
             if images is not None:  # keys and values are copied for every text
@@ -367,7 +369,7 @@ class CrossModalBert(nn.Module):
                 places, runs = Runs.sort(places, T, segments)
         packing = Packing(P, T, places)
         firsts = packing.firsts() if runs is None else Packing(P, 1, runs.texts)
-        mask = visible_tokens(attention_mask, segments, causal) if runs is None else None
+        mask = _visible_tokens(attention_mask, segments, causal) if runs is None else None
         x = packing.pack(self.embeddings(input_ids))  # (M, C)
         last = len(self.encoder.layer) - 1
         asking = None if memory is None else _by_image(packing, memory.num_images, images)
@@ -385,7 +387,7 @@ class CrossModalBert(nn.Module):
         return (firsts if first_only else packing).unpack(x)
 
 
-def visible_tokens(attention_mask: Tensor, segments: Tensor | None, causal: bool) -> Tensor:
+def _visible_tokens(attention_mask: Tensor, segments: Tensor | None, causal: bool) -> Tensor:
     """Which tokens (columns) a token (row) attends to: bool (P, 1, T or 1, T)."""
     if segments is None:
         visible = attention_mask[:, None, None, :]  # (P, 1, 1, T)
@@ -406,7 +408,7 @@ def counting_is_free(mask: Tensor) -> bool:
 
 def _has_runs(mask: Tensor, first_only: bool) -> bool:
     """Whether the host can sort texts by length, and every text has the token that is asked for."""
-    return counting_is_free(mask) and bool(mask[:, 0].all() if first_only else mask.any())
+    return counting_is_free(mask) and bool(mask.any() and (not first_only or mask[:, 0].all()))
 
 
 def places_of(where: Tensor) -> Tensor:

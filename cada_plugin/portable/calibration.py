@@ -28,8 +28,10 @@ class Calibration:
             logit + ``cosine_weight`` * cosine); ``phrases`` where the model judges phrases (score: their log-odds).
         about: what it was fitted on, for people.
         phrase_weight: of the evidence of phrases in the match logit, see ``CADA``.
-        phrase_counts: how often the phrases of the split say what, so that a rare claim needs more evidence.
-        share_weight: weight of the logarithm of what is said's share among the phrases about the same thing.
+        phrase_counts: how often the captions of the split say what; a rare claim needs more evidence.
+        share_weight: weight of the logarithm of a claim's share among all that is said of the same thing, see
+            ``log_share``.
+        typical_share: this logarithm for a phrase of which nothing is counted: the mean of those it was fitted on.
     """
 
     fingerprint: str
@@ -40,6 +42,7 @@ class Calibration:
     phrase_weight: float = 0.0
     phrase_counts: Counts = field(default_factory=dict)
     share_weight: float = 0.0
+    typical_share: float = 0.0
 
     def probability(self, stage: str, scores: np.ndarray, gallery_images: int) -> np.ndarray:
         """The probability that images show the described person.
@@ -57,7 +60,8 @@ class Calibration:
         """The probability (n,) that phrases are true of a picture of the described person or of somebody who looks
         similar, where as many phrases are true as false. Log-odds that were not calibrated are taken as they are."""
         slope, offset = self.stages.get(PHRASES, (1.0, 0.0))
-        shares = np.array([log_share(phrase, self.phrase_counts) for phrase in phrases]) if self.share_weight else 0.0
+        found = [log_share(phrase, self.phrase_counts) for phrase in phrases]
+        shares = np.array([self.typical_share if share is None else share for share in found])
         return sigmoid(slope * np.asarray(log_odds, dtype=np.float64) + self.share_weight * shares + offset)
 
     def save(self, path: Path) -> None:
@@ -77,7 +81,8 @@ class Calibration:
                 raise ValueError("it has another format")
             content["stages"] = {stage: (float(a), float(b)) for stage, (a, b) in content["stages"].items()}
             calibration = cls(**content)
-            numbers = [calibration.share_weight, *(n for pair in calibration.stages.values() for n in pair)]
+            numbers = [calibration.share_weight, calibration.typical_share]
+            numbers += [n for pair in calibration.stages.values() for n in pair]
             kinds = [kind for thing in calibration.phrase_counts.values() for kind in thing.values()]
             counts = [calibration.gallery_images, *(n for kind in kinds for n in kind.values())]
             if not np.isfinite([*numbers, *counts]).all() or min(counts) < 1:

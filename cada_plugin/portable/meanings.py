@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import log
+from statistics import fmean
 from typing import NamedTuple
 
 from cada_plugin.portable.phrases import lexicon_tags
@@ -78,8 +79,10 @@ def is_true(phrase: Meaning, known: Iterable[Meaning]) -> bool | None:
 
     Returns:
         True if one of them says the same of the same thing; False if all that speak of the thing exclude it; otherwise
-        None.
+        None, also of a phrase that says nothing with a group, such as "scarf", because nothing would exclude it.
     """
+    if not phrase.says:
+        return None
     same = [other.says for other in known if phrase.thing is not None and other.thing == phrase.thing]
     says = phrase.says.items()
     if any(all(other.get(kind) == groups for kind, groups in says) for other in same):
@@ -94,23 +97,23 @@ def count_meanings(phrases: Iterable[Meaning]) -> dict[str, dict[str, dict[str, 
     for thing, says in phrases:
         for kind, groups in says.items():
             of_kind = counts.setdefault(str(thing), {}).setdefault(kind, {})
-            name = _name(groups)
-            of_kind[name] = of_kind.get(name, 0) + 1
+            for group in sorted(groups):
+                of_kind[group] = of_kind.get(group, 0) + 1
     return counts
 
 
-def log_share(phrase: Meaning, counts: Counts) -> float:
-    """How common what a phrase says is: the logarithm of its share among the phrases about the same thing.
+def log_share(phrase: Meaning, counts: Counts) -> float | None:
+    """How common a claim is: the logarithm of its share among all that is said of the same thing.
 
-    Kinds of words count as independent, so the share of navy coats is that of blue ones times that of coats. Nothing is
-    impossible: every group is counted once more than it occurs.
+    Kinds of words count as independent, so the share of navy coats is that of blue ones times that of coats. Of several
+    groups of one kind, as in "black and white", the mean logarithm is taken. Nothing is impossible: every group is
+    counted once more than it occurs. None for a phrase that says nothing with a group.
     """
+    if not phrase.says:
+        return None
     total = 0.0
     for kind, groups in phrase.says.items():
         found = counts.get(str(phrase.thing), {}).get(kind, {})
-        total += log((found.get(_name(groups), 0) + 1) / (sum(found.values()) + KINDS[kind].count(";") + 1))
+        all_counts = sum(found.values()) + KINDS[kind].count(";") + 1
+        total += fmean(log((found.get(group, 0) + 1) / all_counts) for group in groups)
     return total
-
-
-def _name(groups: Iterable[str]) -> str:
-    return "+".join(sorted(groups))
