@@ -382,12 +382,13 @@ def test_flop_of_a_linear_layer_with_its_backward_pass():
 def test_flop_of_the_text_encoder_are_those_of_its_real_tokens():
     model = build_model("tiny").eval()
     ids, mask = random_captions(caption_words(6), model.tokenizer)
-    P, T = mask.shape
-    N, C, D = int(mask.sum()), model.text_encoder.width, 128
+    lengths = mask.sum(1).tolist()
+    P, N, C, D = len(lengths), sum(lengths), model.text_encoder.width, 128
     linear = 2 * C * C  # of one token
-    attention = 2 * 2 * C * T  # of one asking position: scores and sum
-    whole = N * (4 + 8) * linear + P * T * attention  # query, key, value, output; feed-forward four times as wide
-    last = 2 * N * linear + P * (2 + 8) * linear + P * attention  # key and value of all, the rest of [CLS] alone
+    attention = 2 * 2 * C  # of one asking and one asked token: scores and sum
+    # query, key, value, output; feed-forward four times as wide
+    whole = N * (4 + 8) * linear + sum(length**2 for length in lengths) * attention
+    last = 2 * N * linear + P * (2 + 8) * linear + N * attention  # key and value of all, the rest of [CLS] alone
     depth = len(model.text_encoder.encoder.layer)
     with torch.no_grad():
         counted = count_flop(lambda: model.encode_text(ids, mask))
