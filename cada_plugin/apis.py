@@ -320,7 +320,7 @@ class Retriever(BaseRetriever):
         texts = TextFeatures(torch.zeros(1, 0), ids, torch.ones_like(ids, dtype=torch.bool))
         found = token_maps(self.model, texts, torch.as_tensor(tokens), layer)
         grid = patch_grid(found.evidence.shape[1], image_size(self.image_transforms))
-        words = word_means(found.evidence, encoded.word_index, max(encoded.word_index) + 1)
+        words = word_means(found.evidence, encoded.word_index, len(encoded.read_words))
         return words.view(-1, *grid).numpy(), found.layer
 
     def _joined(self, parts: list[Tensor]) -> Tensor:

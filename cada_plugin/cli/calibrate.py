@@ -145,6 +145,6 @@ def _judged_phrases(retriever: Retriever, result: RetrievalResult, split: str) -
 
 
 def _phrases(encoded: EncodedCaption) -> list[tuple[tuple[int, int], Meaning]]:
-    """Spans of words and meanings of the phrases of a caption, of the words that have a token."""
-    words = encoded.words[: max(encoded.word_index) + 1]
+    """Spans of words and meanings of the phrases of a caption that the model reads."""
+    words = encoded.read_words
     return [((start, stop), phrase_meaning(words[start:stop])) for start, stop in phrase_spans(lexicon_tags(words))]

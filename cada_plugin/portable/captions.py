@@ -30,6 +30,11 @@ class EncodedCaption(NamedTuple):
     word_index: list[int]
     words: list[str]
 
+    @property
+    def read_words(self) -> list[str]:
+        """The words that have a piece: all but those beyond the longest caption of the model."""
+        return self.words[: max(self.word_index) + 1]
+
 
 class CaptionRules(ABC):
     """BLIP's rules. Subclasses set the three attributes and write :meth:`pieces` and :meth:`lengths`."""

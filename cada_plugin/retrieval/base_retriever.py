@@ -204,7 +204,7 @@ class BaseRetriever(ABC):
             count = "none" if image.tokens is None else len(image.tokens)
             raise ConfigError(f"explain needs one image with its tokens, these are {count}: give one, as gallery[3]")
         encoded = self.tokenizer.encode(caption)
-        words = encoded.words[: max(encoded.word_index) + 1]  # those that have a token
+        words = encoded.read_words
         spans = phrase_spans(lexicon_tags(words))
         shorter = [without_words(words, *span) for span in spans]
         left = [len(self.tokenizer.encode(text).input_ids) > 2 for text in shorter]  # more than start and end

@@ -20,6 +20,8 @@ _GAP, _MARGIN, _LINE = 16, 28, 23
 _TEXT_SIZE, _TITLE_SIZE = 17, 26
 _COLUMNS = 6  # phrases beside each other
 _FADED = 0.12  # how much of the picture is left where the map is 0
+_LEGEND = "lit: where the model looks for the phrase     without it: change of the match if the phrase is left out"
+_JUDGED_LEGEND = "yes or no: is the phrase alone true of the picture?"
 
 
 def spotlight(picture: Image.Image, map: np.ndarray) -> Image.Image:
@@ -90,10 +92,6 @@ def _fitted(picture: Image.Image) -> Image.Image:
     ratio = min(_CELL[0] / picture.width, _CELL[1] / picture.height)
     size = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
     return picture.resize(size, Image.Resampling.LANCZOS)
-
-
-_LEGEND = "lit: where the model looks for the phrase     without it: change of the match if the phrase is left out"
-_JUDGED_LEGEND = "yes or no: is the phrase alone true of the picture?"
 
 
 def _drawn(explanation: Explanation, picture: Image.Image) -> Image.Image:
