@@ -1,4 +1,4 @@
-# From the start weights of the web world to the camera world, in about ten minutes on two CPU cores, test included.
+# From the start weights of the web world to the camera world, in ten to twenty minutes on two CPU cores, test included.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=6e-4, weight_decay=0.05, fused=True),
