@@ -6,7 +6,7 @@ takes the image encoder of a trained model and trains it on with the true attrib
 caption tells completely: for each attribute, attention with a query of its own pools the tokens, and a linear layer
 tells its value. Then the classifier judges the phrases of ``phrase_evidence.py``, of the same wrong people: the first
 by the cosine of the model as it was, and random ones. A phrase has the log-probability of what it claims. With
-``residual`` a small residual network, trained from nothing, takes the place of the image encoder.
+``residual`` an image encoder with a residual stem, trained from nothing, takes the place of the model's.
 """
 
 import math
@@ -29,48 +29,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cada_plugin.apis import load_retriever
+from cada_plugin.models.encoders import ResidualStem
 from cada_plugin.progress import progress_bar
+from cada_plugin.registry import MODELS, build_part
 
 BATCH, RATE, PADDING = 64, 6e-4, 4  # those of configs/cada_procedural.py
 FIRST_RATE = 2e-3  # from nothing, as it rises and falls
-
-
-class Residual(nn.Module):
-    """Two convolutions and what goes past them."""
-
-    def __init__(self, width_in: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(width_in, width, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-        past = nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-        self.past = nn.Sequential(*past) if (stride, width) != (1, width_in) else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.convolutions(x) + self.past(x))
-
-
-class ResidualEncoder(nn.Module):
-    """A residual network whose tokens stand for patches of 16 pixels, as those of the small models do."""
-
-    width = 160
-
-    def __init__(self, patches: int) -> None:
-        super().__init__()
-        first = nn.Conv2d(3, 32, 5, 2, 2, bias=False), nn.BatchNorm2d(32), nn.ReLU()
-        sizes = (32, 64, 2), (64, 96, 2), (96, 96, 1), (96, self.width, 2)
-        self.layers = nn.Sequential(*first, *(Residual(*size) for size in sizes)).to(memory_format=torch.channels_last)
-        self.places = nn.Parameter(0.02 * torch.randn(1, patches, self.width))
-        self.norm = nn.LayerNorm(self.width)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, N, C)."""
-        features = self.layers(images.contiguous(memory_format=torch.channels_last))
-        return self.norm(features.flatten(2).transpose(1, 2) + self.places)
 
 
 class Classifier(nn.Module):
@@ -102,7 +66,7 @@ def train(
     """Cross-entropy over all attributes; images are shifted as in the training of the config."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
     schedule: torch.optim.lr_scheduler.LRScheduler
-    if isinstance(model.encoder, ResidualEncoder):
+    if isinstance(model.encoder.patch_embed, ResidualStem):
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, FIRST_RATE, steps, pct_start=0.1)
     else:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -137,7 +101,7 @@ def main(config: str, checkpoint: str, steps: int | str = 560, residual: str = "
 
     encoder = retriever.model.visual_encoder
     if residual == "residual":
-        encoder = ResidualEncoder(encoder.patch_embed.num_patches)
+        encoder = build_part(MODELS, {**retriever.config.model.visual_encoder, "stem": "residual"})
     model = Classifier(encoder, values).train()
     train(model, read_pictures(paths), targets, normalise, int(steps))
     model.eval()

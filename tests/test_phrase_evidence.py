@@ -119,8 +119,8 @@ def test_the_classifier_learns_an_attribute_that_shows(monkeypatch, residual):
     torch.manual_seed(0)
     dark = torch.arange(64) % 2
     images = (dark[:, None, None, None] * 2.0 - 1.0).expand(64, 3, 32, 16) + 0.1 * torch.randn(64, 3, 32, 16)
-    encoder = example["ResidualEncoder"](2) if residual else build_part(MODELS, VISION)
-    model = example["Classifier"](encoder, [["light", "dark"], ["unknown"]]).train()
+    stem = {"stem": "residual"} if residual else {}
+    model = example["Classifier"](build_part(MODELS, VISION | stem), [["light", "dark"], ["unknown"]]).train()
     example["train"](model, images, torch.stack([dark, torch.zeros_like(dark)], 1), lambda some: some, 30)
     first, second = model.eval()(images)
     assert first.argmax(1).eq(dark).all()

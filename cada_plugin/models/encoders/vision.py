@@ -64,8 +64,8 @@ class ConvStem(_Stem):
 class ResidualStem(_Stem):
     """Patch embedding as a small residual network (He et al., CVPR 2016, basic blocks): a strided 5x5 convolution of a
     quarter of the width, then one block for each further halving, whose widths rise evenly, and one more before the
-    last. Where pictures are few and details small, it sees far more than :class:`ConvStem`, for about four times its
-    arithmetic."""
+    last. For small pictures of 128 x 64 pixels it takes ten times the arithmetic of :class:`ConvStem`, and with it the
+    whole image encoder of the small models 3.7 times as much."""
 
     name = "residual"
 
