@@ -79,10 +79,6 @@ class ResidualStem(_Stem):
                 yield BasicBlock(before, before)
             yield BasicBlock(before, after, 2, downsample_conv(before, after, 1, 2))
 
-    def forward(self, images: Tensor) -> Tensor:
-        # In this format a CPU trains it 1.2 times as fast.
-        return super().forward(images.contiguous(memory_format=torch.channels_last))
-
 
 @MODELS.register_module()
 class ViTEncoder(VisionTransformer):
