@@ -312,7 +312,7 @@ class Retriever(BaseRetriever):
         ids = torch.tensor([encoded.input_ids], device=self.device)
         texts = TextFeatures(torch.zeros(1, 0), ids, torch.ones_like(ids, dtype=torch.bool))
         memory = self.model.image_memory(torch.as_tensor(tokens).to(self.device))
-        return self.model.phrase_logits(texts, index, memory)[0, : len(spans)].cpu()
+        return self.model.phrase_logits(texts, index, memory)[0][0].cpu()
 
     def _word_maps(self, caption: str, tokens: object, layer: int | None) -> tuple[np.ndarray, int]:
         encoded = self.tokenizer.encode(caption)

@@ -1,7 +1,7 @@
 # What helped CADA on procedural pedestrians, together: the match head also learns to put the true image before several
 # wrong ones (ours), phrases are judged one by one and their evidence joins the match logit (ours), and hubness is
-# subtracted from the cosine (NNN). With the phrases, to match takes about twice as long, so half as many images are
-# re-ranked, and a search takes as long as that of cada_procedural. docs/findings.md has what each part is worth.
+# subtracted from the cosine (NNN). A search takes as long as that of cada_procedural. docs/findings.md has what each part
+# is worth.
 _base_ = ['cada_procedural.py']
 # The two weights were chosen among 1,000 further people (seed 11 of the camera world): 1.0 of 0.25 to 4, and 20 of
 # 10 to 40.
@@ -12,7 +12,7 @@ model = dict(
     phrase_weight=1.0,
 )
 train_dataloader = dict(dataset=dict(pipeline={{_base_.judging_pipeline}}))
-__retrieval = dict(rerank_topk=16, cosine_weight=__cosine_weight, hubness=dict(weight=0.75, neighbours=128))
+__retrieval = dict(cosine_weight=__cosine_weight, hubness=dict(weight=0.75, neighbours=128))
 val_cfg = __retrieval
 test_cfg = __retrieval
 # What this config itself trained, with seed 0; `cada demo` searches with it.

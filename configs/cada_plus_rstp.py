@@ -6,6 +6,6 @@ model = dict(
     phrase_weight=1.0,
 )
 train_dataloader = dict(dataset=dict(pipeline={{_base_.judging_pipeline}}))
-__retrieval = dict(rerank_topk=64, hubness=dict(weight=0.75, neighbours=128))
+__retrieval = dict(hubness=dict(weight=0.75, neighbours=128))
 val_cfg = __retrieval
 test_cfg = __retrieval

@@ -6,7 +6,7 @@ takes the first captions of CAPTIONS (1,000) test images and, for each, the pict
 the cosine: a hard wrong pair. Some phrases of the caption are true of that person too. Then it does the same with the
 picture of anybody else. These kinds of evidence for a phrase are compared, those that the model has:
 
-- *judged*: the phrase read alone by the head for phrases (``loss_phrases``);
+- *judged*: the log-odds of the head for phrases, to which each is alone (``loss_phrases``);
 - *calibrated*: the probability that is made of this and of how common what it says is, if there is a calibration;
 - *group*: the phrase within the caption, by the head for groups of tokens;
 - *asked alone*: the match logit of the phrase as the whole sentence;

@@ -10,7 +10,6 @@ from conftest import BERT, TOKENIZER, groups
 from cada_plugin.errors import ConfigError
 from cada_plugin.models import PhraseGroups
 from cada_plugin.models import cada as cada_module
-from cada_plugin.models.preprocessor import with_places
 from cada_plugin.models.retriever import TextFeatures
 
 LOSSES = {
@@ -234,95 +233,12 @@ def test_ara_learns_from_masked_positions_only(tiny_model, tiny_batch):
     assert model.loss(**batch)["loss_ara"] == 0  # a batch of captions without attributes
 
 
-# Phrases whose truth is known
-
-
-JUDGES = {"loss_phrases": {"type": "PhraseMatchingLoss"}}
-
-
-def falsified(tiny_batch) -> dict:
-    """A batch whose first caption has a false copy of its first phrase, the last one of its first and third, and the
-    others of none. The copies are shorter, as those of a batch can be."""
-    batch = tiny_batch()
-    ids, phrases = (batch["inputs"][key][:, :-1] for key in ("input_ids", "phrase_index"))
-    false, index = ids.clone(), torch.full_like(phrases, -1)
-    for row, changed in FALSE.items():
-        for phrase in changed:
-            where = phrases[row] == phrase
-            index[row, where] = phrase
-            place = int(where.nonzero()[0])
-            false[row, place] = ids[row, place] % 50 + 1
-    batch["inputs"] |= {"false_phrase_ids": false, "false_phrase_index": index}
-    return batch
-
-
-FALSE = {0: [0], 3: [0, 2]}
-
-
-def alone(model, ids, phrases, phrase, memory):
-    """Match logits (2,) of one phrase of a text (T,), in a sequence in which all other tokens are masked."""
-    keep = (phrases == phrase)[None]
-    states = model.fuse(ids[None], keep, memory)[0, keep[0]]
-    return model.itm_phrase_head(states.mean(0))
-
-
-def test_the_loss_on_phrases_reads_each_alone(tiny_model, tiny_batch):
-    model, batch = tiny_model(**JUDGES), falsified(tiny_batch)
-    inputs = batch["inputs"]
-    with torch.no_grad():
-        tokens = model.visual_encoder(inputs["images"])
-        true, false = [], []
-        for row, (ids, phrases) in enumerate(zip(inputs["input_ids"], inputs["phrase_index"], strict=True)):
-            memory = model.image_memory(tokens[row : row + 1])
-            for phrase in range(int(phrases.max()) + 1):
-                logits = alone(model, ids, phrases, phrase, memory)
-                true.append(F.cross_entropy(logits[None], torch.tensor([1])))
-            for phrase in FALSE.get(row, []):
-                logits = alone(model, inputs["false_phrase_ids"][row], phrases[:-1], phrase, memory)
-                false.append(F.cross_entropy(logits[None], torch.tensor([0])))
-        expected = (sum(true) / len(true) + sum(false) / len(false)) / 2
-    assert len(false) == 3
-    torch.testing.assert_close(model.loss(**batch)["loss_phrases"], expected, rtol=1e-4, atol=1e-5)
-    batch["inputs"] = with_places(inputs)  # as the data preprocessor hands it on
-    torch.testing.assert_close(model.loss(**batch)["loss_phrases"], expected, rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_the_judgement_of_a_phrase_ignores_the_other_words(tiny_model, tiny_batch):
-    model, inputs = tiny_model(**JUDGES).eval(), tiny_batch()["inputs"]
-    images, texts = model(inputs, mode="predict")
-    memory, phrases = model.image_memory(images.tokens), inputs["phrase_index"]
-    found = model.phrase_logits(texts, phrases, memory)
-    logits = alone(model, texts.input_ids[0], phrases[0], 1, model.image_memory(images.tokens[:1]))
-    torch.testing.assert_close(found[0, 1], logits[1] - logits[0], rtol=1e-4, atol=1e-5)
-    count = int(phrases[0].max()) + 1
-    assert (found[0, :count] != 0).all()
-    assert not found[0, count:].any()
-    others = texts._replace(input_ids=texts.input_ids.where(phrases == 1, texts.input_ids % 50 + 1))
-    torch.testing.assert_close(model.phrase_logits(others, phrases, memory)[:, 1], found[:, 1], rtol=1e-4, atol=1e-5)
-    assert ((model.phrase_logits(others, phrases, memory) - found)[:, 0].abs() > 1e-4).any()
-
-
-@torch.no_grad()
-def test_texts_without_phrases_have_no_judgement(tiny_model, tiny_batch):
-    model, inputs = tiny_model(**JUDGES).eval(), tiny_batch()["inputs"]
-    images, texts = model(inputs, mode="predict")
-    memory = model.image_memory(images.tokens[:1])
-    assert not model.phrase_logits(texts, torch.full_like(inputs["phrase_index"], -1), memory).any()
-
-
-def test_phrases_are_judged_by_models_that_learnt_to(tiny_model, tiny_batch):
-    batch = tiny_batch()
-    with pytest.raises(ConfigError, match=r"and dict\(type='FalsifyPhrases'\) to the pipeline"):
-        tiny_model(**JUDGES).loss(**batch)
-    for other in (JUDGES, {"loss_ranking": {"type": "MatchRankingLoss"}}):
-        with pytest.raises(ConfigError, match=f"{next(iter(other))} needs the fusion decoder of ATP"):
-            tiny_model(**(only("loss_global") | other))
-    with pytest.raises(ConfigError, match="this model judges no phrases"):
-        tiny_model().phrase_logits(None, None, None)
-
-
 # What cannot be used
+
+
+def test_pairs_are_ranked_by_a_match_head(tiny_model):
+    with pytest.raises(ConfigError, match="loss_ranking needs the fusion decoder of ATP"):
+        tiny_model(**only("loss_global"), loss_ranking={"type": "MatchRankingLoss"})
 
 
 def test_batch_of_one_person_has_no_negatives(tiny_model, tiny_batch):
@@ -438,48 +354,3 @@ def test_match_logits_depend_on_the_pair_alone(tiny_model, tiny_batch, grouping)
 def test_model_without_atp_does_not_re_rank(tiny_model):
     assert tiny_model().can_match
     assert not tiny_model(loss_atp=None).can_match
-
-
-@torch.no_grad()
-def test_matching_adds_the_mean_evidence_of_the_phrases(tiny_model, tiny_batch):
-    """Two of the texts ask one image, and one text has no phrase."""
-    inputs = tiny_batch()["inputs"]
-    plain, asking = (tiny_model(**JUDGES, phrase_weight=weight).eval() for weight in (0.0, 0.7))
-    images, texts = plain(inputs, mode="predict")
-    memory, of_text = plain.image_memory(images.tokens), torch.tensor([0, 3, 3, 1])
-    phrases = inputs["phrase_index"].clone()
-    phrases[2] = -1
-    expected = plain.match(texts, memory, of_text)
-    for row in (0, 1, 3):
-        one = plain.image_memory(images.tokens[of_text[row : row + 1]])
-        judged = [alone(plain, texts.input_ids[row], phrases[row], k, one) for k in range(int(phrases[row].max()) + 1)]
-        expected[row] += 0.7 * sum(logits[1] - logits[0] for logits in judged) / len(judged)
-    found = asking.match(texts, memory, of_text, phrases)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_the_phrases_to_match_are_found_in_the_ids(tiny_model, tiny_batch):
-    images = tiny_batch()["inputs"]["images"][:1]
-    tokenizer = {"type": "CaptionTokenizer", "vocab": "procedural"}
-    model = tiny_model(**JUDGES, phrase_weight=1.0, tokenizer=tokenizer).eval()
-    memory = model.image_memory(model.encode_image(images).tokens)
-    for caption, index in (("he wears a red coat", [-1, -1, -1, -1, 0, 0, -1]), ("he is there", None)):
-        ids = torch.tensor([model.tokenizer.encode(caption).input_ids])
-        text = model.encode_text(ids, torch.ones_like(ids, dtype=torch.bool))
-        given = torch.full_like(ids, -1) if index is None else torch.tensor([index])
-        found, expected = (model.match(text, memory, torch.tensor([0]), *more) for more in ((), (given,)))
-        assert torch.equal(found, expected)
-        plain = super(type(model), model).match(text, memory, torch.tensor([0]))
-        assert torch.equal(found, plain) == (index is None)
-
-
-@pytest.mark.parametrize("weight", [-1.0, True, "1", float("nan"), float("inf")])
-def test_an_impossible_weight_of_phrases_is_refused(tiny_model, weight):
-    with pytest.raises(ConfigError, match=r"phrase_weight=.*: use a number from 0"):
-        tiny_model(**JUDGES, phrase_weight=weight)
-
-
-def test_phrases_are_asked_of_a_model_that_learnt_them(tiny_model):
-    with pytest.raises(ConfigError, match=r"phrase_weight=0\.5 asks .*: set loss_phrases, or phrase_weight=0"):
-        tiny_model(phrase_weight=0.5)

@@ -316,15 +316,11 @@ def test_a_calibration_with_phrases_is_read_as_it_was_saved(tmp_path):
 
 @pytest.mark.slow
 def test_phrases_are_calibrated_where_the_model_judges_them(tmp_path, capsys):
-    """With a head for phrases that is the head of whole captions, which is better than chance."""
     (tmp_path / "judges.py").write_text(
-        "_base_ = 'cada_plugin::cada_procedural.py'\n"
-        "model = dict(loss_phrases=dict(type='PhraseMatchingLoss'), phrase_weight=0.5)\n"
+        "_base_ = 'cada_plugin::cada_plus_procedural.py'\nmodel = dict(phrase_weight=0.5)\n"
     )
-    state, weights = load_retriever("cada_procedural").model.state_dict(), tmp_path / "judges.pth"
-    for name in ("weight", "bias"):
-        state[f"itm_phrase_head.{name}"] = state[f"itm_head.{name}"].clone()
-    torch.save(state, weights)
+    weights = tmp_path / "judges.pth"
+    torch.save(load_retriever("cada_plus_procedural").model.state_dict(), weights)
     options = [f"data_root={tmp_path / 'people'}", "build.identities.train=10", "build.identities.val=40"]
     options += ["build.identities.test=20", "test_cfg.rerank_topk=10"]
     words = ["calibrate", str(tmp_path / "judges.py"), str(weights), "--check-test", "--work-dir", str(tmp_path / "w")]

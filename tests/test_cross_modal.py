@@ -178,25 +178,6 @@ def test_no_texts_have_no_states(bert, images, first_only):
     assert states.shape == (0, 1 if first_only else 9, 16)
 
 
-@pytest.mark.parametrize("grad", [False, True])
-def test_segments_are_read_as_texts_of_their_own(bert, texts, images, grad):
-    """Each segment alone in its text, at the places that it has there, gives the same states."""
-    ids = texts[0].masked_fill(~texts[1], 5)
-    segments = torch.tensor([[-1, 0, 0, -1, 1, 1, 1, -1, 0], [0, 1, 1, 2, 2, 2, 2, 2, 8], [-1] * 9])
-    memory = bert.image_memory(images)
-    with torch.set_grad_enabled(grad):
-        states = bert(ids, segments >= 0, memory, segments=segments)
-        padded = bert(ids, segments >= 0, memory, segments=segments, compute_padding=True)
-    for p, row in enumerate(segments):
-        for segment in set(row.tolist()) - {-1}:
-            own = (row == segment)[None]
-            with torch.enable_grad():
-                alone = bert(ids[[p]], own, memory.select(torch.tensor([p])))
-            same(states[p, own[0]], alone[own])
-            same(padded[p, own[0]], alone[own])
-    assert not states[segments < 0].any()
-
-
 @torch.no_grad()
 def test_inference_computes_no_attention_to_padding(bert, texts, monkeypatch):
     attended = torch.nn.functional.scaled_dot_product_attention
@@ -289,8 +270,6 @@ def test_impossible_inputs_are_named(bert, texts, images):
         bert(*texts, two, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="leave images out"):
         bert(*texts, two, torch.tensor([0, 1, 1]), maps=[])
-    with pytest.raises(ValueError, match="leave first_only out"):
-        bert(*texts, segments=texts[0], first_only=True)
     with pytest.raises(ConfigError, match="width=16 is not a multiple of heads=3"):
         CrossModalBert(**{**SIZES, "heads": 3})
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cada_plugin.apis import Retriever
 from cada_plugin.errors import ConfigError, ImageError
+from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.portable.calibration import Calibration, sigmoid
 from cada_plugin.portable.explanation import Phrase, patch_grid
 from cada_plugin.portable.features import ImageFeatures
@@ -168,13 +169,13 @@ def test_the_probability_is_that_of_the_final_score(cada, picture):
 def test_phrases_are_judged_one_by_one_by_a_model_that_learnt_it(made, picture, tmp_path):
     ours = retriever(tmp_path, {"type": "CADA", **THREE, **ATP, "loss_phrases": {"type": "PhraseMatchingLoss"}})
     found = ours.explain(CAPTION, picture)
-    encoded, memory = ours.tokenizer.encode(CAPTION), ours.model.image_memory(ours.encode_image(picture).tokens)
-    ids, odds = torch.tensor([encoded.input_ids]), []
+    tokens, odds = ours.encode_image(picture).tokens, []
     with torch.no_grad():
-        for start, stop in PHRASES.values():  # a sequence in which all other tokens are masked
-            keep = torch.tensor([[start <= word < stop for word in encoded.word_index]])
-            logits = ours.model.itm_phrase_head(ours.model.fuse(ids, keep, memory)[keep].mean(0))
-            odds.append(float(logits[1] - logits[0]))
+        for phrase in PHRASES:  # each as a text of its own, between the first and the last token
+            ids = torch.tensor([ours.tokenizer.encode(phrase).input_ids])
+            text = TextFeatures(torch.zeros(1, 0), ids, torch.ones_like(ids, dtype=torch.bool))
+            inside = torch.tensor([[-1, *[0] * (ids.shape[1] - 2), -1]])
+            odds.append(float(ours.model.phrase_logits(text, inside, ours.model.image_memory(tokens))[0]))
     assert [p.probability for p in found.phrases] == pytest.approx(sigmoid(np.array(odds)), abs=1e-5)
     ours.calibration = Calibration("x", 100, 1.0, {"phrases": (3.0, -0.5)})
     expected = sigmoid(3.0 * np.array(odds) - 0.5)

@@ -2,20 +2,13 @@
 
 from collections import Counter
 from itertools import pairwise, product
-from unittest.mock import Mock
 
 import pytest
 import torch
 from conftest import CAPTIONS, TOKENIZER, build_batch, build_tiny
 
 from cada_plugin.datasets.collate import person_collate
-from cada_plugin.datasets.transforms import (
-    EncodeCaptions,
-    FalsifyCaption,
-    FalsifyPhrases,
-    PackPersonInputs,
-    TagAttributes,
-)
+from cada_plugin.datasets.transforms import EncodeCaptions, FalsifyCaption, PackPersonInputs
 from cada_plugin.errors import ConfigError
 from cada_plugin.portable.meanings import KINDS
 from cada_plugin.text.opposites import Opposites
@@ -85,97 +78,6 @@ def test_a_caption_without_opposites_has_no_false_copy():
 def test_no_word_is_in_two_groups():
     words = [word for groups in KINDS.values() for word in groups.replace(";", " ").split()]
     assert [word for word, count in Counter(words).items() if count > 1] == []
-
-
-def span_of(words, phrase):
-    (start,) = (k for k in range(len(words)) if words[k : k + len(phrase)] == phrase)
-    return start, start + len(phrase)
-
-
-@pytest.mark.parametrize("phrase", [["red", "jacket"], ["blue", "jeans"], ["man"]])
-def test_a_phrase_is_falsified_in_one_word(phrase):
-    words = KNOWN[0]
-    opposites = Opposites(KNOWN)
-    torch.manual_seed(0)
-    found = [opposites.falsify_span(words, *span_of(words, phrase)) for _ in range(300)]
-    changed = [differences(phrase, false) for false in found]
-    assert all(len(one) == 1 and exclude(*one[0]) for one in changed)
-    assert {before for ((before, _),) in changed} == {word for word in phrase if word != "and"}
-    if phrase[0] == "red":  # the other colour of the caption is taken more often than by its count
-        colours = Counter(after for ((before, after),) in changed if before == "red")
-        assert 0.4 < colours["blue"] / colours.total() < 0.75
-
-
-def test_no_word_is_replaced_by_one_that_its_phrase_has():
-    opposites = Opposites([["black", "white", "dress", "red", "shoes"]])
-    words = ["black", "and", "white", "dress", "red", "shoes"]
-    torch.manual_seed(0)
-    found = [opposites.falsify_span(words, 0, 4) for _ in range(50)]
-    assert {tuple(false) for false in found} == {("red", "and", "white", "dress"), ("black", "and", "red", "dress")}
-    assert Opposites([["black", "white"]]).falsify_span(["black", "and", "white", "dress"], 0, 4) is None
-    assert Opposites([[]]).falsify_span(["somebody"], 0, 1) is None
-
-
-def with_false_phrases(caption, known=CAPTIONS, tokenizer=TOKENIZER):
-    """The item, and its false copy as the tokenizer encoded it."""
-    tag, falsify = TagAttributes({"type": "LexiconTagger"}, tokenizer), FalsifyPhrases(tokenizer)
-    falsify.prepare(known)
-    falsify.tokenizer.encode = spy = Mock(side_effect=falsify.tokenizer.encode)
-    item = falsify(tag(EncodeCaptions(tokenizer)({"caption": caption})))
-    return item, falsify.tokenizer.encode.side_effect(*spy.call_args.args)
-
-
-@pytest.mark.parametrize("caption", CAPTIONS)
-def test_all_phrases_of_the_copy_are_false(caption):
-    torch.manual_seed(0)
-    for _ in range(20):
-        item, copy = with_false_phrases(caption)
-        words, word_index = item["encoded"][0].words, item["encoded"][0].word_index
-        true = phrases_of(words, word_index, item["phrase_index"])
-        false = phrases_of(copy.words, copy.word_index, item["false_phrase_index"])
-        assert copy.input_ids == item["false_phrase_ids"]
-        assert false.keys() <= true.keys()
-        assert len(false) == sum(phrase not in (["person"], ["boy"]) for phrase in true.values())
-        for number, phrase in false.items():
-            assert phrase not in true.values()
-            assert all(exclude(*pair) for pair in differences(true[number], phrase))
-
-
-def phrases_of(words, word_index, phrase_index):
-    found = {}
-    for word, phrase in zip(word_index, phrase_index, strict=True):
-        if phrase >= 0 and word not in found.setdefault(phrase, []):
-            found[phrase].append(word)
-    return {phrase: [words[word] for word in places] for phrase, places in found.items()}
-
-
-def test_a_changed_phrase_that_is_true_elsewhere_is_not_called_false():
-    item, _ = with_false_phrases("a red coat over a blue coat", known=["a red coat over a blue coat"])
-    assert set(item["false_phrase_index"]) == {-1}  # each phrase can only become the other one
-
-
-def test_phrases_are_falsified_after_they_are_found():
-    with pytest.raises(ConfigError, match=r"put dict\(type='TagAttributes'"):
-        FalsifyPhrases(TOKENIZER)(EncodeCaptions(TOKENIZER)({"caption": "a red coat"}))
-    item = TagAttributes({"type": "LexiconTagger"}, TOKENIZER)(EncodeCaptions(TOKENIZER)({"caption": "a red coat"}))
-    with pytest.raises(ConfigError, match="FalsifyPhrases must be a direct step"):
-        FalsifyPhrases(TOKENIZER)(item)
-
-
-def test_false_phrases_reach_the_batch():
-    items = [with_false_phrases(caption)[0] for caption in CAPTIONS]
-    for number, item in enumerate(items):
-        item |= {"image": torch.zeros(3, 2, 2), "person_id": number, "img_path": ""}
-    inputs = person_collate([PackPersonInputs()(item) for item in items])["inputs"]
-    for number, item in enumerate(items):
-        ids, index = inputs["false_phrase_ids"][number], inputs["false_phrase_index"][number]
-        length = len(item["false_phrase_ids"])
-        assert (ids[:length].tolist(), index[:length].tolist()) == (
-            item["false_phrase_ids"],
-            item["false_phrase_index"],
-        )
-        assert not ids[length:].any()
-        assert (index[length:] == -1).all()
 
 
 def false_batch(captions=CAPTIONS):

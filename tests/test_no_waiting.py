@@ -39,13 +39,13 @@ VARIANTS = {
 }
 
 
-def batch_with_false_captions() -> dict:
+def batch_with_all_inputs() -> dict:
     """As the data preprocessor hands it on."""
     batch = build_batch()
-    ids, phrases = batch["inputs"]["input_ids"], batch["inputs"]["phrase_index"]
-    false = torch.where(ids == ids[0, 3], ids[0, 4], ids)
-    copies = {"false_ids": false, "false_phrase_ids": false, "false_phrase_index": phrases.where(false != ids, -1)}
-    batch["inputs"] = with_places(batch["inputs"] | copies)
+    ids = batch["inputs"]["input_ids"]
+    said = {"said_ids": ids[:, 1:4], "said_truths": torch.eye(4, dtype=torch.int8)}
+    false = {"false_ids": torch.where(ids == ids[0, 3], ids[0, 4], ids)}
+    batch["inputs"] = with_places(batch["inputs"] | false | said)
     return batch
 
 
@@ -74,22 +74,22 @@ def losses_on_a_fake_gpu(model: nn.Module, batch: dict) -> dict[str, torch.Tenso
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_step_of_cada_waits_for_nothing(variant):
-    losses = losses_on_a_fake_gpu(build_tiny(**VARIANTS[variant]), batch_with_false_captions())
+    losses = losses_on_a_fake_gpu(build_tiny(**VARIANTS[variant]), batch_with_all_inputs())
     assert losses
     assert all(loss.device.type == "cuda" for loss in losses.values())
 
 
 def test_a_step_of_blip_waits_for_nothing():
-    losses = losses_on_a_fake_gpu(build("blip"), batch_with_false_captions())
+    losses = losses_on_a_fake_gpu(build("blip"), batch_with_all_inputs())
     assert losses.keys() == {"loss_itc", "loss_itm"}
 
 
-@pytest.mark.parametrize("key", ["token_places", "masked_places", "phrase_places", "false_phrase_places"])
+@pytest.mark.parametrize("key", ["token_places", "masked_places"])
 def test_what_the_preprocessor_counts_would_be_counted_on_the_device(key):
-    batch = batch_with_false_captions()
+    batch = batch_with_all_inputs()
     del batch["inputs"][key]
     with pytest.raises(DynamicOutputShapeException):
-        losses_on_a_fake_gpu(build_tiny(grouping=groups("tokens", 2), **VARIANTS["phrases judged"]), batch)
+        losses_on_a_fake_gpu(build_tiny(grouping=groups("tokens", 2)), batch)
 
 
 def test_a_value_that_is_read_and_a_tensor_elsewhere_are_found():
@@ -112,7 +112,7 @@ def test_losses_and_gradients_are_the_same_where_the_padding_of_wrong_captions_i
     def train() -> tuple[dict, dict]:
         model = build_tiny(**VARIANTS[variant])
         torch.manual_seed(0)
-        losses = model.loss(**batch_with_false_captions())
+        losses = model.loss(**batch_with_all_inputs())
         sum(losses.values()).backward()
         return losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 

@@ -98,22 +98,20 @@ def test_all_kinds_of_evidence_are_compared(tmp_path, capsys, judges):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("residual", ["", "residual"])
-def test_a_classifier_of_the_true_attributes_judges_the_same_phrases(tmp_path, capsys, monkeypatch, residual):
+def test_a_classifier_of_the_true_attributes_judges_the_same_phrases(tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend(factory.REPO / "examples")
     example = runpy.run_path(str(factory.REPO / "examples/attribute_ceiling.py"))
     config = factory.write_world(tmp_path)
     model = shake(build_part(MODELS, read_config(config).model))
     write_weights(model.state_dict(), tmp_path / "weights.pth")
-    example["main"](str(config), str(tmp_path / "weights.pth"), "3", residual, 8)
+    example["main"](str(config), str(tmp_path / "weights.pth"), "3", 8)
     lines = capsys.readouterr().out.splitlines()
     told = [re.match(r"wrong person (.*): area under the curve (\S+), about the same (\S+), the", one) for one in lines]
     assert [one[1] for one in told] == ["first by the cosine", "random"]
     assert all(0 <= float(number) <= 1 for one in told for number in one.groups()[1:])
 
 
-@pytest.mark.parametrize("residual", [False, True])
-def test_the_classifier_learns_an_attribute_that_shows(monkeypatch, residual):
+def test_the_classifier_learns_an_attribute_that_shows(monkeypatch):
     monkeypatch.syspath_prepend(factory.REPO / "examples")
     example = runpy.run_path(str(factory.REPO / "examples/attribute_ceiling.py"))
     torch.manual_seed(0)

@@ -152,8 +152,8 @@ def _made_up(model: FusionRetriever, pairs: int, tokens: int) -> tuple[dict[str,
         "masked_positions": place % 3 == 1,
         "phrase_index": (place // 3).clone(),
         "false_ids": ids + 1,
-        "false_phrase_ids": ids + 1,
-        "false_phrase_index": (place // 3).clone(),
+        "said_ids": torch.full((pairs * (tokens // 3), 3), model.tokenizer.mask_id),
+        "said_truths": torch.ones(pairs, pairs * (tokens // 3), dtype=torch.int8),
     }
     samples = [PersonDataSample(metainfo={"person_id": number, "label": number}) for number in range(pairs)]
     return with_places(inputs), samples

@@ -249,11 +249,20 @@ class TextPersonDataset(BaseDataset):
                 captions = item.pop("captions")
                 item.pop("slices", None)
                 items.extend({**item, "caption": caption} for caption in captions)
+        self._prepare_transforms(records)
+        return items
+
+    def _prepare_transforms(self, records: Sequence[dict]) -> None:
+        """Show all captions to transforms that ask for them, for example to tag each once, before training starts."""
+        of_person: dict[int, list[str]] = {}
+        for record in records:
+            of_person.setdefault(record["person_id"], []).extend(record["captions"])
         captions = [caption for record in records for caption in record["captions"]]
         for transform in self.pipeline.transforms:
-            if hasattr(transform, "prepare"):  # for example tags all captions once, before training starts
+            if hasattr(transform, "prepare"):
                 transform.prepare(captions)
-        return items
+            if hasattr(transform, "prepare_people"):
+                transform.prepare_people(of_person)
 
     def _derive_splits(self, annotation: Annotation) -> None:
         if self.split not in DERIVED_SPLITS:

@@ -1,19 +1,21 @@
 """Collates items to a batch. Captions are padded to the longest one of the batch."""
 
+from collections.abc import Sequence
+
 import torch
 from mmengine.registry import FUNCTIONS
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from cada_plugin.datasets.transforms.text import SaidPhrase
 from cada_plugin.errors import ConfigError
+from cada_plugin.portable.meanings import Meaning, is_true
 
 _PADDING = {
     "masked_ids": 0,
     "masked_positions": False,
     "phrase_index": -1,
     "false_ids": 0,
-    "false_phrase_ids": 0,
-    "false_phrase_index": -1,
 }
 
 
@@ -29,9 +31,9 @@ def person_collate(items: list[dict], _scope_: str | None = None) -> dict:
     Returns:
         A dict with ``inputs`` and ``data_samples``, a list of B. The inputs are ``images`` (B, 3, H, W) uint8,
         ``input_ids`` (Q, T) long padded with 0, ``attention_mask`` (Q, T) bool, and in training also ``masked_ids``,
-        ``masked_positions`` and ``phrase_index`` (B, T), ``false_ids`` (B, F), and ``false_phrase_ids`` and
-        ``false_phrase_index`` (B, E), as far as the pipeline makes them. Q is B in training; in evaluation it is the
-        number of captions of all B images, image by image.
+        ``masked_positions`` and ``phrase_index`` (B, T), ``false_ids`` (B, F), and those of :func:`judged_phrases`, as
+        far as the pipeline makes them. Q is B in training; in evaluation it is the number of captions of all B images,
+        image by image.
 
     Raises:
         ConfigError: the pipeline did not end with ``PackPersonInputs``.
@@ -54,4 +56,32 @@ def person_collate(items: list[dict], _scope_: str | None = None) -> dict:
     for key, value in _PADDING.items():
         if key in inputs[0]:
             batch[key] = pad_sequence([one[key] for one in inputs], batch_first=True, padding_value=value)
+    if "said_phrases" in inputs[0]:
+        batch |= judged_phrases([one["said_phrases"] for one in inputs], [one["known"] for one in inputs])
     return {"inputs": batch, "data_samples": [item["data_samples"] for item in items]}
+
+
+def judged_phrases(said: Sequence[Sequence[SaidPhrase]], known: Sequence[Sequence[Meaning]]) -> dict[str, Tensor]:
+    """The phrases of a batch, and of which of its images they are true.
+
+    Args:
+        said: for each of B images the phrases of its caption.
+        known: for each of B images what is known to be true of its person.
+
+    Returns:
+        ``said_ids`` (N, W) long, the word pieces of the N different phrases, padded with 0; and ``said_truths`` (B, N)
+        int8, 1 where a phrase is true of the image, 0 where it is false and -1 where that is not known. See
+        :func:`~cada_plugin.portable.meanings.is_true`. N is at least 1.
+    """
+    meanings = {phrase.pieces: phrase.meaning for of_image in said for phrase in of_image}
+    truths = torch.full((len(said), max(len(meanings), 1)), -1, dtype=torch.int8)
+    for row, of_image in enumerate(known):
+        about: dict[str | None, list[Meaning]] = {}  # only what is known of a thing says something of it
+        for meaning in of_image:
+            about.setdefault(meaning.thing, []).append(meaning)
+        for column, meaning in enumerate(meanings.values()):
+            true = is_true(meaning, about[meaning.thing]) if meaning.thing in about else None
+            if true is not None:
+                truths[row, column] = true
+    pieces = [torch.tensor(one) for one in meanings] or [torch.zeros(1, dtype=torch.long)]
+    return {"said_ids": pad_sequence(pieces, batch_first=True), "said_truths": truths}

@@ -1,4 +1,4 @@
-"""Matching of attribute phrases whose truth is known: true ones against counterfactual ones (ours)."""
+"""Judging attribute phrases of which it is known whether they are true of an image (ours)."""
 
 import torch
 import torch.nn.functional as F
@@ -7,45 +7,39 @@ from torch import Tensor, nn
 from cada_plugin.registry import MODELS
 
 
-def phrase_matching_loss(
-    logits: Tensor, matched: Tensor, exists: Tensor, totals: tuple[Tensor | float, Tensor | float] | None = None
-) -> Tensor:
-    """Cross-entropy of match / no match on phrases, the mean of its means over true and over false phrases.
+def phrase_matching_loss(log_odds: Tensor, truths: Tensor, total: Tensor | float | None = None) -> Tensor:
+    """Binary cross-entropy of phrases, over those whose truth is known, divided by the number of true ones.
 
-    Not every phrase has a false counterpart, so a mean over all would teach more about the true ones.
+    A caption has few true phrases and many false ones, and a mean over all would fall with every false one that is
+    easy. Dividing by the number of positives is what RetinaNet does for the same reason (Lin et al., ICCV 2017).
 
     Args:
-        logits: (P, G, 2), class 1 = match.
-        matched: (P,) bool, whether the phrases of a text are all true of its image, or all false.
-        exists: (P, G) bool, False for phrases that the text does not have; they do not count.
-        totals: what to divide the two sums by in place of the numbers of true and of false phrases; several processes
-            pass their mean numbers.
+        log_odds: (B, N), of N phrases for B images.
+        truths: (B, N), 1 for true, 0 for false, -1 for not known.
+        total: what to divide by in place of the number of true ones; several processes pass their mean number.
     """
-    each = -F.log_softmax(logits.float(), -1)  # (P, G, 2)
-    true, false = exists & matched[:, None], exists & ~matched[:, None]
-    totals = (true.sum(), false.sum()) if totals is None else totals
-    sums = (each[..., 1] * true).sum(), (each[..., 0] * false).sum()
-    means = [s / torch.as_tensor(t, device=s.device).clamp_min(1e-6) for s, t in zip(sums, totals, strict=True)]
-    return (means[0] + means[1]) / 2
+    true = truths == 1
+    each = F.binary_cross_entropy_with_logits(log_odds.float(), true.float(), reduction="none")
+    total = true.sum() if total is None else torch.as_tensor(total, device=log_odds.device)
+    return (each * (truths >= 0)).sum() / total.clamp_min(1e-6)
 
 
 @MODELS.register_module()
 class PhraseMatchingLoss(nn.Module):
-    """:func:`phrase_matching_loss` times a weight: is this attribute phrase alone true of the image?
+    """:func:`phrase_matching_loss` times a weight: is this attribute phrase true of this image?
 
     ATP labels every group of a wrong pair "no match", although most phrases of a similar wrong caption are true of the
-    picture. Here labels are known: phrases of the true caption are true, and those of ``FalsifyPhrases`` are false. Use
-    it where the evidence of single phrases matters, as in explanations. Cost: a pass of the fusion decoder over the
-    phrases of the captions and their false copies.
+    picture. Here each phrase of a batch is judged with each of its images, of whose person the captions say enough: of
+    "a man in a red coat", "a red coat" is true, "a blue coat" and "a woman" are false, and "black boots" is not known.
+    Use it where the evidence of single phrases matters, as in explanations.
 
     Args:
         weight: factor of the loss.
 
-    Takes logits (P, G, 2), which of the P texts are true (P,), and which of their phrases exist (P, G):
+    Takes log-odds (B, N) and truths (B, N), 1, 0 or -1 for not known:
 
-    >>> sure = torch.tensor([[[-9.0, 9.0]], [[9.0, -9.0]]])
-    >>> matched, exists = torch.tensor([True, False]), torch.ones(2, 1, dtype=torch.bool)
-    >>> bool(PhraseMatchingLoss()(sure, matched, exists) < 1e-3)
+    >>> log_odds, truths = torch.tensor([[9.0, -9.0, 3.0]]), torch.tensor([[1, 0, -1]])
+    >>> bool(PhraseMatchingLoss()(log_odds, truths) < 1e-3)
     True
     """
 
@@ -53,5 +47,5 @@ class PhraseMatchingLoss(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def forward(self, logits: Tensor, matched: Tensor, exists: Tensor, *totals: Tensor) -> Tensor:
-        return self.weight * phrase_matching_loss(logits, matched, exists, totals or None)
+    def forward(self, log_odds: Tensor, truths: Tensor, total: Tensor | float | None = None) -> Tensor:
+        return self.weight * phrase_matching_loss(log_odds, truths, total)

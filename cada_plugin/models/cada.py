@@ -18,20 +18,16 @@ from math import inf, isfinite
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from cada_plugin.errors import ConfigError
-from cada_plugin.models.cross_modal import (
-    ImageMemory,
-    init_bert_weights,
-    masked_places,
-    moved_places,
-)
+from cada_plugin.models.cross_modal import ImageMemory, Packing, masked_places
 from cada_plugin.models.distributed import get_rank, mean_over_processes
 from cada_plugin.models.fusion import EncodedPairs, FusedPairs, FusionRetriever
 from cada_plugin.models.groupings import Grouping, group_means
 from cada_plugin.models.low_rank import add_low_rank
 from cada_plugin.models.negatives import further_negatives, hardest_negatives, sampled_negatives, similarities
+from cada_plugin.models.phrase_head import PhraseHead, Questions
 from cada_plugin.models.renamed import accept_old_names
 from cada_plugin.models.retriever import TextFeatures
 from cada_plugin.portable.phrases import phrase_numbers
@@ -53,11 +49,11 @@ class CADA(FusionRetriever):
         loss_atp: see ``MatchingLoss``. With None, ATP is left out and the model does not re-rank.
         loss_ara: see ``MaskedAttributeLoss``; None leaves ARA out.
         loss_ranking: see ``MatchRankingLoss``: the match head also learns to put true pairs before wrong ones.
-        loss_phrases: see ``PhraseMatchingLoss``. With it the model also says of each attribute phrase alone whether it
-            is true of an image (:meth:`phrase_logits`). Needs ``TagAttributes`` and ``FalsifyPhrases`` in the pipeline.
+        loss_phrases: see ``PhraseMatchingLoss``. With it a ``PhraseHead`` says of each attribute phrase alone whether
+            it is true of an image (:meth:`phrase_logits`). Needs ``TagAttributes`` and ``ReadPhrases`` in the pipeline.
         phrase_weight: :meth:`match` adds this many times the mean log-odds of the phrases of a caption to its match
-            logit, which takes about as long again. The phrases are those of the plugin's word list. Needs
-            ``loss_phrases``; 0 asks captions as a whole alone.
+            logit. The phrases are those of the plugin's word list. Needs ``loss_phrases``; 0 asks captions as a whole
+            alone.
         grouping: which tokens ATP classifies together, see :mod:`cada_plugin.models.groupings`: ``PositionGroups``
             (released), ``TokenGroups`` or ``PhraseGroups``. None classifies whole captions alone.
         shared_head: classify groups with the match head of whole captions, as MARS does (Ergasti et al., arXiv
@@ -121,12 +117,12 @@ class CADA(FusionRetriever):
         self.loss_ranking, self.loss_phrases = (
             None if cfg is None else build_part(MODELS, cfg) for cfg in (loss_ranking, loss_phrases)
         )
-        for name in ("loss_ranking", "loss_phrases"):
-            if getattr(self, name) is not None and self.loss_atp is None:
-                raise ConfigError(f"{name} needs the fusion decoder of ATP, and loss_atp is None: set one of them")
+        if self.loss_ranking is not None and self.loss_atp is None:
+            raise ConfigError("loss_ranking needs the fusion decoder of ATP, and loss_atp is None: set one of them")
+        self.phrase_head = None
         if self.loss_phrases is not None:
-            self.itm_phrase_head = nn.Linear(self.text_encoder.width, 2)
-            init_bert_weights(self.itm_phrase_head)
+            text = self.text_encoder
+            self.phrase_head = PhraseHead(text.width, text.heads, self.visual_encoder.width)
         _check_phrase_weight(phrase_weight, loss_phrases)
         self.phrase_weight = phrase_weight
         if lora is not None:
@@ -163,7 +159,7 @@ class CADA(FusionRetriever):
         Args:
             inputs: ``images`` (B, 3, H, W), ``input_ids`` (B, T), ``attention_mask`` (B, T); for ARA ``masked_ids`` and
                 ``masked_positions`` (B, T); for phrases ``phrase_index`` (B, T); for ``false_captions`` ``false_ids``
-                (B, F); for ``loss_phrases`` ``false_phrase_ids`` and ``false_phrase_index`` (B, E).
+                (B, F); for ``loss_phrases`` ``said_ids`` (N, W) and ``said_truths`` (B, N).
             data_samples: B samples with ``person_id``.
         """
         if self.loss_global is None and self.loss_atp is None and self.loss_ara is None:
@@ -179,7 +175,7 @@ class CADA(FusionRetriever):
         if self.loss_ranking is not None:
             losses["loss_ranking"] = self._rank_pairs(logits[:, 1], inputs, pairs, fused)
         if self.loss_phrases is not None:
-            losses["loss_phrases"] = self._judge_phrases(inputs, fused.memory)
+            losses["loss_phrases"] = self._judge_phrases(inputs, pairs.image_tokens)
         return losses
 
     def _associate_tokens(self, inputs: dict, pairs: EncodedPairs) -> tuple[Tensor, Tensor, FusedPairs]:
@@ -251,60 +247,63 @@ class CADA(FusionRetriever):
         words = inputs["input_ids"].flatten().index_select(0, masked)
         return self.loss_ara(logits, words, mean_over_processes(inputs["masked_positions"].sum()))
 
-    def _judge_phrases(self, inputs: dict, memory: ImageMemory) -> Tensor:
-        """Match or no match of single phrases: those of the true captions, and those of their false copies."""
-        if "phrase_index" not in inputs or "false_phrase_index" not in inputs:
+    def _judge_phrases(self, inputs: dict, image_tokens: Tensor) -> Tensor:
+        """All phrases of the batch are judged with all its images."""
+        if "said_ids" not in inputs:
             raise ConfigError(
                 "loss_phrases needs phrases that are known to be true or false: add dict(type='TagAttributes') and "
-                "dict(type='FalsifyPhrases') to the pipeline, or set loss_phrases=None"
+                "dict(type='ReadPhrases') to the pipeline, or set loss_phrases=None"
             )
-        true, false = inputs["phrase_index"], inputs["false_phrase_index"]  # (B, T), (B, E)
-        width = max(true.shape[1], false.shape[1])
-        pad = self.tokenizer.pad_id
-        ids = torch.cat([_wide(inputs["input_ids"], width, pad), _wide(inputs["false_phrase_ids"], width, pad)])
-        phrases = torch.cat([_wide(true, width, -1), _wide(false, width, -1)])  # (2B, width)
-        places = None
-        if {"phrase_places", "false_phrase_places"} <= inputs.keys():
-            first = moved_places(inputs["phrase_places"], true.shape[1], width)
-            second = moved_places(inputs["false_phrase_places"], false.shape[1], width)
-            places = torch.cat([first, second + len(true) * width])
-        own = torch.arange(len(true), device=ids.device).repeat(2)
-        logits, exists = self._phrase_logits(ids, phrases, memory.select(own), places)  # (2B, G, 2), (2B, G)
-        totals = (mean_over_processes(kind.sum()) for kind in exists.chunk(2))
-        matched = torch.arange(len(ids), device=ids.device) < len(true)
-        return self.loss_phrases(logits, matched, exists, *totals)
+        ids, truths = inputs["said_ids"], inputs["said_truths"]  # (N, W), (B, N)
+        one = torch.where(ids == self.tokenizer.pad_id, -1, 0)
+        questions = self.phrase_head.ask(self._phrase_means(ids, one, 1)[0].transpose(0, 1))  # (1, N, C)
+        log_odds = self.phrase_head.judge(questions, *self.phrase_head.memory(image_tokens))
+        return self.loss_phrases(log_odds, truths, mean_over_processes((truths == 1).sum()))
 
-    def _phrase_logits(
-        self,
-        input_ids: Tensor,
-        phrase_index: Tensor,
-        memory: ImageMemory,
-        places: Tensor | None = None,
-        images: Tensor | None = None,
+    def _phrase_means(self, ids: Tensor, phrase_index: Tensor, phrases: int) -> tuple[Tensor, Tensor]:
+        """Mean word embedding (P, G, C) of each phrase of P texts, and which of the phrases exist (P, G)."""
+        return group_means(self.text_encoder.embeddings.word_embeddings(ids), phrase_index, phrases)
+
+    def image_memory(self, tokens: Tensor) -> ImageMemory:
+        """That of the fusion decoder, and keys and values of the phrase head behind those of its last layer."""
+        memory = super().image_memory(tokens)
+        if self.phrase_head is None:
+            return memory
+        key, value = self.phrase_head.memory(tokens)
+        return ImageMemory([*memory.keys, key], [*memory.values, value])
+
+    def phrase_logits(
+        self, texts: TextFeatures, phrase_index: Tensor, memory: ImageMemory, images: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits (P, G, 2) of the phrases of P texts, each read alone, and which of the phrases exist (P, G).
-        ``places`` are those of the tokens of phrases, if they are known; ``images`` (P,) is the image of each text."""
-        inside = phrase_index >= 0
-        states = self.fuse(input_ids, inside, memory, images, places=places, segments=phrase_index)  # (P, T, C)
-        means, exists = group_means(states, phrase_index, input_ids.shape[1] - 2)
-        return self.itm_phrase_head(means), exists
-
-    def phrase_logits(self, texts: TextFeatures, phrase_index: Tensor, memory: ImageMemory) -> Tensor:
-        """Log-odds (P, G) that each phrase of a text is true of its image, for each phrase alone; 0 where a text has no
-        such phrase.
+        """Log-odds (P, G) that each phrase of a text is true of its image, each phrase judged for itself, 0 where a
+        text has no such phrase; and which of the phrases exist (P, G).
 
         Args:
             texts: P texts.
             phrase_index: (P, T) long, the phrases of each text numbered from 0, -1 outside of them.
-            memory: of P images, or of one for all texts.
+            memory: of I images.
+            images: (P,) long, the image of each text. None: text p asks image p, or if there is one image, all ask it.
 
         Raises:
             ConfigError: the model was not built with ``loss_phrases``.
         """
-        if self.loss_phrases is None:
+        if self.phrase_head is None:
             raise ConfigError("this model judges no phrases: it was built without loss_phrases")
-        logits, exists = self._phrase_logits(texts.input_ids, phrase_index, memory)
-        return (logits[..., 1] - logits[..., 0]).float() * exists
+        P, T = phrase_index.shape
+        fixed = self.text_encoder.padded  # no shape may depend on the data
+        G = T if fixed else max(int(phrase_index.max()) + 1, 1)
+        means, exists = self._phrase_means(texts.input_ids, phrase_index, G)
+        questions = self.phrase_head.ask(means)
+        key, value = memory.keys[-1], memory.values[-1]
+        if images is None:
+            log_odds = self.phrase_head.judge(questions, key.expand(P, -1, -1, -1), value.expand(P, -1, -1, -1))
+        elif fixed:
+            log_odds = self.phrase_head.judge(questions, key.index_select(0, images), value.index_select(0, images))
+        else:  # all that is asked of one image is a row, so that its keys and values are not copied
+            rows = Packing.of_rows(images.repeat_interleave(G), memory.num_images)
+            laid_out = Questions(*(rows.unpack(x.flatten(0, 1)) for x in questions))
+            log_odds = rows.pack(self.phrase_head.judge(laid_out, key, value)[..., None]).view(P, G)
+        return log_odds * exists, exists
 
     def match(
         self, texts: TextFeatures, memory: ImageMemory, images: Tensor, phrase_index: Tensor | None = None
@@ -319,12 +318,9 @@ class CADA(FusionRetriever):
             return logits
         ids = texts.input_ids
         if phrase_index is None:
-            phrase_index = torch.tensor([_phrases_of(self.tokenizer, tuple(row)) for row in ids.tolist()])
-            if not (phrase_index >= 0).any():
-                return logits
-            phrase_index = phrase_index.to(ids.device)
-        each, exists = self._phrase_logits(ids, phrase_index, memory, images=images)
-        log_odds = (each[..., 1] - each[..., 0]).float() * exists  # (P, G)
+            found = [_phrases_of(self.tokenizer, tuple(row)) for row in ids.tolist()]
+            phrase_index = torch.tensor(found, device=ids.device)
+        log_odds, exists = self.phrase_logits(texts, phrase_index, memory, images)  # (P, G)
         return logits + self.phrase_weight * log_odds.sum(1) / exists.sum(1).clamp_min(1)
 
     def choose_negatives(self, own: Tensor, others: Tensor, same: Tensor) -> Tensor:
@@ -354,10 +350,6 @@ class CADA(FusionRetriever):
 def _phrases_of(tokenizer: CaptionTokenizer, ids: tuple[int, ...]) -> list[int]:
     """The phrase of each token; in re-ranking, the same caption is asked for with many images."""
     return phrase_numbers(tokenizer.decode(list(ids)))
-
-
-def _wide(x: Tensor, width: int, value: int) -> Tensor:
-    return F.pad(x, (0, width - x.shape[1]), value=value)
 
 
 def _check_phrase_weight(weight: float, loss_phrases: dict | None) -> None:

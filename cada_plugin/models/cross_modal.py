@@ -95,19 +95,14 @@ class Runs(NamedTuple):
     sizes: list[tuple[int, int]]
     """Number of texts n and of tokens L of each run."""
     texts: Tensor
-    """(P,) long, the number of each text, or for segments text * columns + segment, in the order of the runs."""
+    """(P,) long, the number of each text, in the order of the runs."""
     starts: Tensor
     """(P,) long, where the first token of each of these texts stands."""
 
     @classmethod
-    def sort(cls, places: Tensor, columns: int, segments: Tensor | None = None) -> tuple[Tensor, "Runs"]:
-        """Sorted places (M,) of tokens, row * columns + column, and their runs.
-
-        ``segments`` (P, T), if given, divide each text into parts that stand for texts of their own.
-        """
+    def sort(cls, places: Tensor, columns: int) -> tuple[Tensor, "Runs"]:
+        """Sorted places (M,) of tokens, row * columns + column, and their runs."""
         text = places // columns
-        if segments is not None:
-            text = text * columns + segments.flatten()[places]
         lengths = torch.bincount(text)[text]  # (M,) of each token's text
         order = (lengths * (int(text.max()) + 1) + text).argsort(stable=True)
         texts, counts = torch.unique_consecutive(text[order], return_counts=True)
@@ -297,7 +292,7 @@ class CrossModalBert(nn.Module):
         super().__init__()
         if width % heads:
             raise ConfigError(f"width={width} is not a multiple of heads={heads}")
-        self.width, self.max_positions, self.vocab_size = width, max_positions, vocab_size
+        self.width, self.heads, self.max_positions, self.vocab_size = width, heads, max_positions, vocab_size
         self.checkpointing = checkpointing
         self.padded = False  # True: no shape depends on the data, as an exported graph needs; same results, slower
         self.embeddings = _Embeddings(vocab_size, width, max_positions, dropout)
@@ -320,7 +315,6 @@ class CrossModalBert(nn.Module):
         compute_padding: bool = False,
         maps: list[Tensor] | None = None,
         places: Tensor | None = None,
-        segments: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (P, T, C) of texts, fused with images where ``memory`` is given.
 
@@ -339,8 +333,6 @@ class CrossModalBert(nn.Module):
                 respect to them. Not together with ``images``. Slower, as the fused kernel cannot be used.
             places: (M,) long, the places row * T + column of the tokens to compute, at least those that a mask (P, T)
                 marks. By default they are looked up in the mask, for which the host waits for a GPU.
-            segments: (P, T) long, numbers from 0 to T - 1 at all real tokens: a token attends only to tokens of its
-                text that have the same number. Not together with ``first_only``.
         """
         P, T = input_ids.shape
         if self.max_positions < T:
@@ -353,8 +345,6 @@ class CrossModalBert(nn.Module):
             raise ValueError(f"images has shape {tuple(images.shape)}: expected ({P},), the image of each text")
         if images is not None and maps is not None:
             raise ValueError("maps are made for one image per text, or one for all: leave images out")
-        if segments is not None and first_only:
-            raise ValueError("a text of several segments has no one first state: leave first_only out")
         if self.padded:
             compute_padding = True
             if images is not None:  # keys and values are copied for every text
@@ -366,10 +356,10 @@ class CrossModalBert(nn.Module):
             places = places_of(attention_mask)
             in_training = self.training or torch.is_grad_enabled()
             if not (in_training or causal or maps is not None) and _has_runs(attention_mask, first_only):
-                places, runs = Runs.sort(places, T, segments)
+                places, runs = Runs.sort(places, T)
         packing = Packing(P, T, places)
         firsts = packing.firsts() if runs is None else Packing(P, 1, runs.texts)
-        mask = _visible_tokens(attention_mask, segments, causal) if runs is None else None
+        mask = _visible_tokens(attention_mask, causal) if runs is None else None
         x = packing.pack(self.embeddings(input_ids))  # (M, C)
         last = len(self.encoder.layer) - 1
         asking = None if memory is None else _by_image(packing, memory.num_images, images)
@@ -387,13 +377,9 @@ class CrossModalBert(nn.Module):
         return (firsts if first_only else packing).unpack(x)
 
 
-def _visible_tokens(attention_mask: Tensor, segments: Tensor | None, causal: bool) -> Tensor:
+def _visible_tokens(attention_mask: Tensor, causal: bool) -> Tensor:
     """Which tokens (columns) a token (row) attends to: bool (P, 1, T or 1, T)."""
-    if segments is None:
-        visible = attention_mask[:, None, None, :]  # (P, 1, 1, T)
-    else:  # padding attends to itself: its states are not read, and must be finite
-        segments = segments.masked_fill(~attention_mask, -1)
-        visible = (segments[:, :, None] == segments[:, None, :])[:, None]  # (P, 1, T, T)
+    visible = attention_mask[:, None, None, :]  # (P, 1, 1, T)
     if causal:
         T = attention_mask.shape[1]
         visible = visible & torch.ones(T, T, dtype=torch.bool, device=visible.device).tril()

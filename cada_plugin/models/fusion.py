@@ -140,7 +140,6 @@ class FusionRetriever(TextImageRetriever):
         compute_padding: bool = False,
         maps: list[Tensor] | None = None,
         places: Tensor | None = None,
-        segments: Tensor | None = None,
     ) -> Tensor:
         """States (P, T, C) of captions that attend to ``images`` (P,) of ``memory``; their first token becomes
         ``[ENC]``.
@@ -157,7 +156,6 @@ class FusionRetriever(TextImageRetriever):
             compute_padding=compute_padding,
             maps=maps,
             places=places,
-            segments=segments,
         )
 
     # ------------------------------------------------------------------ steps of a training
@@ -231,9 +229,11 @@ class FusionRetriever(TextImageRetriever):
         ids, mask, phrases = (torch.cat([x, x, other]) for x, other in zip(texts, wrong, strict=True))  # (3B, T)
         asked_image = wrong_image
         if get_world_size() == 1:
-            memory = self.image_memory(pairs.image_tokens)
+            memory = self.text_encoder.image_memory(pairs.image_tokens)
         else:  # wrong images of other processes arrive as tokens: their keys and values are made here
-            memory = self.image_memory(torch.cat([pairs.image_tokens, gather(pairs.image_tokens)[wrong_image]]))
+            memory = self.text_encoder.image_memory(
+                torch.cat([pairs.image_tokens, gather(pairs.image_tokens)[wrong_image]])
+            )
             asked_image = own + B
         # Keys and values are copied for every text. Shared ones would pad every image to as many query tokens as the
         # most popular image has, and one hard negative can be the wrong image of most captions.

@@ -13,16 +13,13 @@ from cada_plugin.registry import MODELS
 _PLACES = {
     "token_places": "attention_mask",
     "masked_places": "masked_positions",
-    "phrase_places": "phrase_index",
-    "false_phrase_places": "false_phrase_index",
 }
 
 
 def with_places(inputs: dict) -> dict:
-    """The inputs of a training batch, and the places where its masks are True and its tokens are of phrases, as far as
-    these are on the CPU."""
+    """The inputs of a training batch, and the places where its masks are True, as far as these are on the CPU."""
     known = {name: inputs[key] for name, key in _PLACES.items() if key in inputs and inputs[key].device.type == "cpu"}
-    return {**inputs, **{name: places_of(x if x.dtype == torch.bool else x >= 0) for name, x in known.items()}}
+    return {**inputs, **{name: places_of(mask) for name, mask in known.items()}}
 
 
 @MODELS.register_module()
@@ -30,8 +27,7 @@ class PersonDataPreprocessor(BaseDataPreprocessor):
     """Turns uint8 RGB images (B, 3, H, W) into floats ``(x - mean) / std``; all other tensors are only moved.
 
     For training it adds, as row * T + column, ``token_places`` (M,) and ``masked_places`` (K,), where
-    ``attention_mask`` and ``masked_positions`` (B, T) are True, and ``phrase_places`` and ``false_phrase_places``,
-    where ``phrase_index`` (B, T) and ``false_phrase_index`` (B, E) are not -1.
+    ``attention_mask`` and ``masked_positions`` (B, T) are True.
 
     Args:
         mean, std: one number per RGB channel, on the scale 0..255.

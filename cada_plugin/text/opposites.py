@@ -13,8 +13,8 @@ import torch
 from cada_plugin.portable.meanings import GROUP_OF, exclude
 
 SWAP = 0.5
-"""Probability that a word is replaced by one of the same caption, if there is one that excludes it: in a whole caption
-the two are exchanged. Otherwise a word of the training captions replaces it."""
+"""Probability that a word is exchanged with one of the same caption, if there is one that excludes it. Otherwise a word
+of the training captions replaces it."""
 
 
 class Opposites:
@@ -44,52 +44,17 @@ class Opposites:
             changed[a], changed[b] = words[b], words[a]
             return _with_articles(changed, (a, b))
         for k in torch.randperm(len(places)).tolist():
-            other = self._other([words[places[k]]])
+            other = self._other(words[places[k]])
             if other is not None:
                 changed[places[k]] = other
                 return _with_articles(changed, (places[k],))
         return None
 
-    def falsify_spans(self, words: list[str], spans: list[tuple[int, int]]) -> tuple[list[str], list[bool]]:
-        """A copy of a true caption with as many of its phrases false as can be, and for each of its phrases whether the
-        copy has it false. A phrase stays as it is if no word of it has an opposite, or if what it became is true
-        elsewhere in the caption."""
-        true = [words[start:end] for start, end in spans]
-        copy, changed = list(words), []
-        for start, end in spans:
-            false = self.falsify_span(words, start, end)
-            changed.append(false is not None and false not in true)
-            if changed[-1]:
-                copy[start:end] = false
-        return copy, changed
-
-    def falsify_span(self, words: list[str], start: int, end: int) -> list[str] | None:
-        """The words of a phrase [start, end) of a true caption, one of them replaced so that the phrase is false; None
-        if no word of it has an opposite. With probability ``SWAP`` the opposite comes from the rest of the caption, if
-        there is one: "a black coat" of somebody with red shoes becomes "a red coat". Random, by torch's generator."""
-        phrase = words[start:end]
-        elsewhere = [word for word in (*words[:start], *words[end:]) if word in GROUP_OF]
-        for place in torch.randperm(len(phrase)).tolist():
-            word = phrase[place]
-            if word not in GROUP_OF:
-                continue
-            # "a white and white shirt" is no phrase that anybody writes
-            kind = GROUP_OF[word][0]
-            own = [other for other in phrase if other in GROUP_OF and GROUP_OF[other][0] == kind]
-            near = [other for other in elsewhere if all(exclude(other, one) for one in own)]
-            if near and torch.rand(()) < SWAP:
-                false = near[int(torch.randint(len(near), ()))]
-            else:
-                false = self._other(own)
-            if false is not None:
-                return [*phrase[:place], false, *phrase[place + 1 :]]
-        return None
-
-    def _other(self, words: list[str]) -> str | None:
-        """A word that excludes all of these, which are of one kind; None if there is none."""
-        kind = GROUP_OF[words[0]][0]
+    def _other(self, word: str) -> str | None:
+        """A word that excludes it; None if there is none."""
+        kind = GROUP_OF[word][0]
         candidates = self._words.get(kind, [])
-        allowed = [all(exclude(one, candidate) for one in words) for candidate in candidates]
+        allowed = [exclude(word, candidate) for candidate in candidates]
         weights = self._counts.get(kind, torch.zeros(0)) * torch.tensor(allowed)
         return candidates[int(torch.multinomial(weights, 1))] if len(candidates) and weights.sum() > 0 else None
 

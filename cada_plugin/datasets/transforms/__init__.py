@@ -2,17 +2,17 @@
 
 from .image import LoadPersonImage, TorchvisionTransform
 from .packing import PackPersonInputs
-from .text import EncodeCaptions, FalsifyCaption, FalsifyPhrases, KeepPhrases, MaskAttributes, MaskTokens, TagAttributes
+from .text import EncodeCaptions, FalsifyCaption, KeepPhrases, MaskAttributes, MaskTokens, ReadPhrases, TagAttributes
 
 __all__ = [
     "EncodeCaptions",
     "FalsifyCaption",
-    "FalsifyPhrases",
     "KeepPhrases",
     "LoadPersonImage",
     "MaskAttributes",
     "MaskTokens",
     "PackPersonInputs",
+    "ReadPhrases",
     "TagAttributes",
     "TorchvisionTransform",
 ]

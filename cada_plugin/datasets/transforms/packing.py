@@ -11,8 +11,6 @@ _PER_TOKEN = {
     "masked_positions": torch.bool,
     "phrase_index": torch.long,
     "false_ids": torch.long,
-    "false_phrase_ids": torch.long,
-    "false_phrase_index": torch.long,
 }
 
 
@@ -27,6 +25,8 @@ class PackPersonInputs:
     def __call__(self, item: dict) -> dict:
         inputs = {"image": item["image"], "input_ids": [torch.tensor(e.input_ids) for e in item["encoded"]]}
         inputs.update({k: torch.tensor(item[k], dtype=dtype) for k, dtype in _PER_TOKEN.items() if k in item})
+        if "said_phrases" in item:
+            inputs.update({key: item[key] for key in ("said_phrases", "known")})
         item = {"sample_index": item.get("sample_idx"), **item}
         captions = item["captions"] if "captions" in item else [item["caption"]]
         meta = {"captions": captions, **{key: item[key] for key in _META if key in item}}

@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from mmengine.dist import is_main_process
@@ -10,6 +11,7 @@ from mmengine.logging import print_log
 
 from cada_plugin.datasets.cache import read_cache, write_cache
 from cada_plugin.errors import ConfigError
+from cada_plugin.portable.meanings import Meaning, phrase_meaning
 from cada_plugin.progress import progress_bar
 from cada_plugin.registry import TASK_UTILS, TRANSFORMS, build_part
 from cada_plugin.text import phrase_spans
@@ -260,36 +262,61 @@ class FalsifyCaption(_Falsifying):
         return {**item, "false_ids": ids if len(ids) == len(item["encoded"][0].input_ids) else []}
 
 
-@TRANSFORMS.register_module()
-class FalsifyPhrases(_Falsifying):
-    """Add a copy of the caption in which every attribute phrase is false, as far as its words have opposites.
+class SaidPhrase(NamedTuple):
+    """An attribute phrase of a caption, alone."""
 
-    The new fields are ``false_phrase_ids``, the word pieces of the copy, and ``false_phrase_index``, the number of the
-    false phrase that a piece belongs to, -1 for all other pieces. "A red coat and blue jeans" may become "a blue coat
-    and blue skirt". A changed phrase that is true elsewhere in the caption is not numbered. ``CADA(loss_phrases=...)``
-    learns from them. The transform stands after ``TagAttributes``; see :mod:`cada_plugin.text.opposites`.
+    pieces: tuple[int, ...]
+    """Its word pieces."""
+    meaning: Meaning
+
+
+@TRANSFORMS.register_module()
+class ReadPhrases(_Tagging):
+    """Add the attribute phrases of a caption that say something, and what all captions of its person say.
+
+    The new fields are ``said_phrases``, a list of :class:`SaidPhrase`, and ``known``, a list of meanings.
+    ``CADA(loss_phrases=...)`` judges each phrase of a batch with each of its images, and what is known of the person
+    decides whether it is true. All captions count, because people call one colour by several names: what one of them
+    says is not false. The transform stands after ``TagAttributes``, which has the same arguments.
 
     Args:
-        tokenizer: config of the model's tokenizer.
+        tagger, tokenizer: see ``TagAttributes``.
     """
+
+    def __init__(self, tagger: dict, tokenizer: dict) -> None:
+        super().__init__(tagger, tokenizer)
+        self._known: dict[int, list[Meaning]] | None = None
+
+    def prepare_people(self, captions: Mapping[int, Sequence[str]]) -> None:
+        """Read all captions of each person."""
+        self._known = {person: self._meanings(of_person) for person, of_person in captions.items()}
+
+    def _meanings(self, captions: Iterable[str]) -> list[Meaning]:
+        """What captions say, without repetitions."""
+        found: list[Meaning] = []
+        for caption in captions:
+            words = self.tokenizer.split(caption)
+            for start, end in phrase_spans(self.tags(caption, words)):
+                meaning = phrase_meaning(words[start:end])
+                if meaning.says and meaning not in found:
+                    found.append(meaning)
+        return found
 
     def __call__(self, item: dict) -> dict:
         if "phrase_index" not in item:
-            raise ConfigError("FalsifyPhrases needs phrases: put dict(type='TagAttributes', tagger=...) before it")
+            raise ConfigError("ReadPhrases needs phrases: put dict(type='TagAttributes', tagger=...) before it")
+        if self._known is None:
+            raise ConfigError("ReadPhrases must be a direct step of the data set's pipeline, which prepares it")
         encoded = item["encoded"][0]
-        words_of: dict[int, list[int]] = {}  # numbers of the words of each phrase that the model reads
-        for word, phrase in zip(encoded.word_index, item["phrase_index"], strict=True):
+        found: dict[int, tuple[list[int], list[int]]] = {}  # pieces and words of each phrase
+        for piece, word, phrase in zip(encoded.input_ids, encoded.word_index, item["phrase_index"], strict=True):
             if phrase >= 0:
-                words_of.setdefault(phrase, []).append(word)
-        spans = [(min(found), max(found) + 1) for found in words_of.values()]
-        words, changed = self.opposites.falsify_spans(encoded.words, spans)
-        phrase_of = {
-            word: phrase
-            for phrase, span, is_false in zip(words_of, spans, changed, strict=True)
-            if is_false
-            for word in range(*span)
-        }
-        copy = self.tokenizer.encode(" ".join(words))
-        same = len(copy.words) == len(words)  # or else it is not known which word is which
-        index = [phrase_of.get(word, -1) if same else -1 for word in copy.word_index]
-        return {**item, "false_phrase_ids": copy.input_ids, "false_phrase_index": index}
+                pieces, words = found.setdefault(phrase, ([], []))
+                pieces.append(piece)
+                words.append(word)
+        said = [
+            SaidPhrase(tuple(pieces), phrase_meaning(encoded.words[words[0] : words[-1] + 1]))
+            for pieces, words in found.values()
+        ]
+        said = [phrase for phrase in said if phrase.meaning.says]
+        return {**item, "said_phrases": said, "known": self._known[item["person_id"]]}

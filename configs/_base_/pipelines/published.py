@@ -22,11 +22,11 @@ train_pipeline = [
     dict(type='MaskAttributes', tokenizer=tokenizer, unit='words', probability=0.4),
     dict(type='PackPersonInputs'),
 ]
-# for CADA that judges phrases one by one, with false copies of them too
+# for CADA that judges phrases one by one
 judging_pipeline = [
     *__train,
     dict(type='TagAttributes', tagger=dict(type='NLTKTagger'), tokenizer=tokenizer),
-    dict(type='FalsifyPhrases', tokenizer=tokenizer),
+    dict(type='ReadPhrases', tagger=dict(type='NLTKTagger'), tokenizer=tokenizer),
     dict(type='MaskAttributes', tokenizer=tokenizer, unit='words', probability=0.4),
     dict(type='PackPersonInputs'),
 ]
