@@ -3,7 +3,7 @@
 _base_ = ['pretrain_web.py']
 model = dict(
     visual_encoder=dict(stem='residual'),
-    loss_phrases=dict(type='PhraseMatchingLoss'),
+    loss_phrases=dict(type='PhraseMatchingLoss', weight=5.0),
 )
 train_dataloader = dict(dataset=dict(pipeline={{_base_.judging_pipeline}}))
 load_from = 'work_dirs/pretrain_web_plus_dual/epoch_3.pth'

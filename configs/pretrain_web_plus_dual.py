@@ -3,6 +3,6 @@
 _base_ = ['pretrain_web_dual.py']
 model = dict(
     visual_encoder=dict(stem='residual'),
-    loss_phrases=dict(type='PhraseMatchingLoss'),
+    loss_phrases=dict(type='PhraseMatchingLoss', weight=5.0),
 )
 train_dataloader = dict(dataset=dict(pipeline={{_base_.judging_pipeline}}))
