@@ -7,9 +7,11 @@ _base_ = ['cada_procedural.py']
 # 10 to 40.
 __cosine_weight = 20.0
 model = dict(
+    visual_encoder=dict(stem='residual'),
     loss_ranking=dict(type='MatchRankingLoss', cosine_weight=__cosine_weight, negatives=5),
     loss_phrases=dict(type='PhraseMatchingLoss'),
     phrase_weight=1.0,
+    init_cfg=dict(type='Pretrained', checkpoint='cada_plugin://web_plus_start.safetensors'),
 )
 train_dataloader = dict(dataset=dict(pipeline={{_base_.judging_pipeline}}))
 __retrieval = dict(cosine_weight=__cosine_weight, hubness=dict(weight=0.75, neighbours=128))

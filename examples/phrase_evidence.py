@@ -1,10 +1,11 @@
 """Whether the evidence of single phrases is right, on drawn people, of whom it is known what is true.
 
-    python examples/phrase_evidence.py CONFIG CHECKPOINT [CAPTIONS]
+    python examples/phrase_evidence.py CONFIG CHECKPOINT [CAPTIONS] [CHOOSER]
 
 takes the first captions of CAPTIONS (1,000) test images and, for each, the picture of another person that is first by
 the cosine: a hard wrong pair. Some phrases of the caption are true of that person too. Then it does the same with the
-picture of anybody else. These kinds of evidence for a phrase are compared, those that the model has:
+picture of anybody else. The better a model is, the more alike are the people whom it takes for each other; so that
+models are compared on the same pairs, the shipped weights of the config CHOOSER choose them. These kinds of evidence for a phrase are compared, those that the model has:
 
 - *judged*: the log-odds of the head for phrases, to which each is alone (``loss_phrases``);
 - *calibrated*: the probability that is made of this and of how common what it says is, if there is a calibration;
@@ -181,11 +182,15 @@ def split_of(config: str, split: str) -> tuple[list[dict], list[str]]:
     return procedural_records(dataset)[0], [record["img_path"] for record in dataset.records]
 
 
-def main(config: str, checkpoint: str, captions: int = 1000) -> None:
+def main(config: str, checkpoint: str, captions: str = "1000", chooser: str | None = None) -> None:
     retriever = load_retriever(config, checkpoint)
     records, paths = split_of(config, "test")
     gallery = retriever.encode_image(paths)
-    for name, wrong in wrong_people(retriever, records, gallery, captions).items():
+    chosen_by, seen = retriever, gallery
+    if chooser is not None:
+        chosen_by = load_retriever(chooser)
+        seen = chosen_by.encode_image(paths)
+    for name, wrong in wrong_people(chosen_by, records, seen, int(captions)).items():
         print(
             f"{len(wrong):,} captions, wrong person {name}: {compare(retriever, records, gallery, wrong)}", flush=True
         )
@@ -204,4 +209,4 @@ def wrong_people(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], *map(int, sys.argv[3:4]))
+    main(*sys.argv[1:5])

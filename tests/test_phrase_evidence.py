@@ -89,29 +89,39 @@ def test_all_kinds_of_evidence_are_compared(tmp_path, capsys, judges):
         config.write_text(config.read_text() + "model['loss_phrases'] = dict(type='PhraseMatchingLoss')\n")
     model = shake(build_part(MODELS, read_config(config).model))
     write_weights(model.state_dict(), tmp_path / "weights.pth")
-    EXAMPLE["main"](str(config), str(tmp_path / "weights.pth"), 8)
+    EXAMPLE["main"](str(config), str(tmp_path / "weights.pth"), "8")
     printed = capsys.readouterr().out
     kinds = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("| ")]
     assert kinds == 2 * ["evidence", "---", *(["judged"] if judges else []), *OTHERS]
     assert "8 captions, wrong person first by the cosine: " in printed
     assert "8 captions, wrong person random: " in printed
+    # the same wrong people, if the same weights choose them, and others, if the embeddings of images are turned round
+    for sign, same in ((1, True), (-1, False)):
+        model.vision_proj.load_state_dict({key: sign * x for key, x in model.vision_proj.state_dict().items()})
+        write_weights(model.state_dict(), tmp_path / "chooser.pth")
+        chooser = tmp_path / "chooser.py"
+        chooser.write_text(config.read_text() + f"trained_weights = {str(tmp_path / 'chooser.pth')!r}\n")
+        EXAMPLE["main"](str(config), str(tmp_path / "weights.pth"), "8", str(chooser))
+        assert (capsys.readouterr().out == printed) == same
 
 
 @pytest.mark.slow
-def test_a_classifier_of_the_true_attributes_judges_the_same_phrases(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("residual", ["", "residual"])
+def test_a_classifier_of_the_true_attributes_judges_the_same_phrases(tmp_path, capsys, monkeypatch, residual):
     monkeypatch.syspath_prepend(factory.REPO / "examples")
     example = runpy.run_path(str(factory.REPO / "examples/attribute_ceiling.py"))
     config = factory.write_world(tmp_path)
     model = shake(build_part(MODELS, read_config(config).model))
     write_weights(model.state_dict(), tmp_path / "weights.pth")
-    example["main"](str(config), str(tmp_path / "weights.pth"), "3", 8)
+    example["main"](str(config), str(tmp_path / "weights.pth"), "3", residual, 8)
     lines = capsys.readouterr().out.splitlines()
     told = [re.match(r"wrong person (.*): area under the curve (\S+), about the same (\S+), the", one) for one in lines]
     assert [one[1] for one in told] == ["first by the cosine", "random"]
     assert all(0 <= float(number) <= 1 for one in told for number in one.groups()[1:])
 
 
-def test_the_classifier_learns_an_attribute_that_shows(monkeypatch):
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_classifier_learns_an_attribute_that_shows(monkeypatch, residual):
     monkeypatch.syspath_prepend(factory.REPO / "examples")
     example = runpy.run_path(str(factory.REPO / "examples/attribute_ceiling.py"))
     torch.manual_seed(0)
