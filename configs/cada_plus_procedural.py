@@ -1,7 +1,8 @@
-# What helped CADA on procedural pedestrians, together: the match head also learns to put the true image before several
-# wrong ones (ours), phrases are judged one by one and their evidence joins the match logit (ours), and hubness is
-# subtracted from the cosine (NNN). A search takes as long as that of cada_procedural. docs/findings.md has what each part
-# is worth.
+# What helped CADA on procedural pedestrians, together: an image encoder that sees more (a residual stem, with start weights
+# of its own), a match head that also learns to put the true image before several wrong ones (ours), phrases that are
+# judged one by one and whose evidence joins the match logit (ours), and hubness subtracted from the cosine (NNN). A search
+# takes as long as that of cada_procedural; to encode an image, once, takes 3.7 times the arithmetic. docs/findings.md
+# has what each part is worth.
 _base_ = ['cada_procedural.py']
 # The two weights were chosen among 1,000 further people (seed 11 of the camera world): 1.0 of 0.25 to 4, and 20 of
 # 10 to 40.
@@ -9,7 +10,7 @@ __cosine_weight = 20.0
 model = dict(
     visual_encoder=dict(stem='residual'),
     loss_ranking=dict(type='MatchRankingLoss', cosine_weight=__cosine_weight, negatives=5),
-    loss_phrases=dict(type='PhraseMatchingLoss'),
+    loss_phrases=dict(type='PhraseMatchingLoss', weight=5.0),
     phrase_weight=1.0,
     init_cfg=dict(type='Pretrained', checkpoint='cada_plugin://web_plus_start.safetensors'),
 )

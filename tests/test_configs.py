@@ -33,6 +33,8 @@ BEYOND = {  # the parts of the model that a variant of grids/beyond changes
     "ranking": set(),
     "phrases_judged": set(),
     "one_negative": {"loss_ranking"},
+    "conv": {"visual_encoder", "init_cfg", "loss_phrases"},
+    "residual": {"visual_encoder", "init_cfg"},
 }
 VARIANTS = [
     pytest.param(config, Variant(variant.name.rpartition("/")[2], variant.options), id=variant.row(config))
