@@ -5,7 +5,8 @@
 takes the first captions of CAPTIONS (1,000) test images and, for each, the picture of another person that is first by
 the cosine: a hard wrong pair. Some phrases of the caption are true of that person too. Then it does the same with the
 picture of anybody else. The better a model is, the more alike are the people whom it takes for each other; so that
-models are compared on the same pairs, the shipped weights of the config CHOOSER choose them. These kinds of evidence for a phrase are compared, those that the model has:
+models are compared on the same pairs, the shipped weights of the config CHOOSER choose them. These kinds of evidence
+for a phrase are compared, those that the model has:
 
 - *judged*: the log-odds of the head for phrases, to which each is alone (``loss_phrases``);
 - *calibrated*: the probability that is made of this and of how common what it says is, if there is a calibration;
