@@ -179,7 +179,12 @@ def test_cada_plus_is_cada_with_what_helped(name):
     cosine_weight = plus.test_cfg.get("cosine_weight", 1.0)
     ranking = {"type": "MatchRankingLoss", "cosine_weight": cosine_weight, "negatives": 5}
     phrases = {"loss_phrases": {"type": "PhraseMatchingLoss"}, "phrase_weight": 1.0}
-    assert plus.model == plain.model | {"loss_ranking": ranking} | phrases
+    model = plain.model | {"loss_ranking": ranking} | phrases
+    if name == "procedural":
+        model["loss_phrases"]["weight"] = 5.0
+        model["visual_encoder"] = plain.model.visual_encoder | {"stem": "residual"}
+        model["init_cfg"] = {"type": "Pretrained", "checkpoint": "cada_plugin://web_plus_start.safetensors"}
+    assert plus.model == model
     hubness = {"weight": 0.75, "neighbours": 128}
     for loop in ("val_cfg", "test_cfg"):
         if plain[loop]:

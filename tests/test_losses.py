@@ -18,7 +18,6 @@ from cada_plugin.losses import (
     global_association_loss,
     masked_attribute_loss,
     matching_loss,
-    phrase_matching_loss,
     ranking_loss,
 )
 from cada_plugin.models.negatives import further_negatives, hardest_negatives, sampled_negatives
@@ -270,21 +269,3 @@ def test_ranking_is_the_softmax_of_the_true_one_among_those_that_exist():
     torch.testing.assert_close(true.grad, torch.tensor([first - 1, second - 1]) / 2)
     with pytest.raises(ConfigError, match=r"MatchRankingLoss negatives=0: use a whole number from 1, such as 5"):
         MatchRankingLoss(negatives=0)
-
-
-def test_phrases_count_by_the_mean_of_true_and_of_false_ones():
-    _, _, logits, exists = matching_case()
-    matched = torch.tensor([True, False, True, True, False, True])
-    true, false = (exists & which[:, None] for which in (matched, ~matched))
-    assert 0 < false.sum() < true.sum()
-    means = []
-    for which, label in ((true, 1), (false, 0)):
-        parts = [cross_entropy(logits[p, g].tolist(), label) for p, g in which.nonzero().tolist()]
-        means.append(sum(parts) / len(parts))
-    assert phrase_matching_loss(logits, matched, exists).item() == pytest.approx(sum(means) / 2, rel=1e-5)
-    assert phrase_matching_loss(logits, matched, true).item() == pytest.approx(means[0] / 2, rel=1e-5)
-    halves = [  # two processes, which divide by the mean of their numbers
-        phrase_matching_loss(logits[s], matched[s], exists[s], (true.sum() / 2, false.sum() / 2))
-        for s in (slice(3), slice(3, 6))
-    ]
-    torch.testing.assert_close(sum(halves) / 2, phrase_matching_loss(logits, matched, exists))

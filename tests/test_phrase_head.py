@@ -114,6 +114,10 @@ def test_the_loss_counts_what_is_known_once_for_each_true_phrase():
     wrong = [-(p[place] if truths[place] == 1 else 1 - p[place]).log() for place in known]
     torch.testing.assert_close(PhraseMatchingLoss(3.0)(log_odds, truths), 3 * sum(wrong) / 2)
     assert PhraseMatchingLoss()(log_odds.requires_grad_(), torch.full((3, 4), -1)) == 0  # nothing is known
+    halves = [  # two processes, which divide by their mean number of true phrases
+        PhraseMatchingLoss()(log_odds[rows], truths[rows], 1.0) for rows in (slice(2), slice(2, 3))
+    ]
+    torch.testing.assert_close(sum(halves) / 2, PhraseMatchingLoss()(log_odds, truths))
 
 
 # The head
