@@ -1,11 +1,11 @@
 # What helped CADA on procedural pedestrians, together: an image encoder that sees more (a residual stem, with start weights
 # of its own), a match head that also learns to put the true image before several wrong ones (ours), phrases that are
 # judged one by one and whose evidence joins the match logit (ours), and hubness subtracted from the cosine (NNN). A search
-# takes as long as that of cada_procedural; to encode an image, once, takes 3.7 times the arithmetic. docs/findings.md
-# has what each part is worth.
+# takes 1.1 times as long as that of cada_procedural; to encode an image, once, takes 3.7 times the arithmetic.
+# docs/findings.md has what each part is worth.
 _base_ = ['cada_procedural.py']
-# The two weights were chosen among 1,000 further people (seed 11 of the camera world): 1.0 of 0.25 to 4, and 20 of
-# 10 to 40.
+# The two weights were chosen with an earlier head and the image encoder of cada_procedural, among 1,000 further people
+# (seed 11 of the camera world): 1.0 of 0.25 to 4, and 20 of 10 to 40.
 __cosine_weight = 20.0
 model = dict(
     visual_encoder=dict(stem='residual'),
