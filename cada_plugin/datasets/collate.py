@@ -7,7 +7,7 @@ from mmengine.registry import FUNCTIONS
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from cada_plugin.datasets.transforms.text import SaidPhrase
+from cada_plugin.datasets.transforms.text import KnownPerson, SaidPhrase
 from cada_plugin.errors import ConfigError
 from cada_plugin.portable.meanings import Meaning, is_true
 
@@ -61,12 +61,12 @@ def person_collate(items: list[dict], _scope_: str | None = None) -> dict:
     return {"inputs": batch, "data_samples": [item["data_samples"] for item in items]}
 
 
-def judged_phrases(said: Sequence[Sequence[SaidPhrase]], known: Sequence[Sequence[Meaning]]) -> dict[str, Tensor]:
+def judged_phrases(said: Sequence[Sequence[SaidPhrase]], known: Sequence[KnownPerson]) -> dict[str, Tensor]:
     """The phrases of a batch, and of which of its images they are true.
 
     Args:
         said: for each of B images the phrases of its caption.
-        known: for each of B images what is known to be true of its person.
+        known: for each of B images what is known of its person.
 
     Returns:
         ``said_ids`` (N, W) long, the word pieces of the N different phrases, padded with 0; and ``said_truths`` (B, N)
@@ -77,10 +77,13 @@ def judged_phrases(said: Sequence[Sequence[SaidPhrase]], known: Sequence[Sequenc
     truths = torch.full((len(said), max(len(meanings), 1)), -1, dtype=torch.int8)
     for row, of_image in enumerate(known):
         about: dict[str | None, list[Meaning]] = {}  # only what is known of a thing says something of it
-        for meaning in of_image:
+        for meaning in of_image.meanings:
             about.setdefault(meaning.thing, []).append(meaning)
         for column, meaning in enumerate(meanings.values()):
-            true = is_true(meaning, about[meaning.thing]) if meaning.thing in about else None
+            if meaning.thing in of_image.absent:
+                true: bool | None = False
+            else:
+                true = is_true(meaning, about[meaning.thing]) if meaning.thing in about else None
             if true is not None:
                 truths[row, column] = true
     pieces = [torch.tensor(one) for one in meanings] or [torch.zeros(1, dtype=torch.long)]

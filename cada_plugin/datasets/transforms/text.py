@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from cada_plugin.portable.meanings import Meaning, phrase_meaning
 from cada_plugin.progress import progress_bar
 from cada_plugin.registry import TASK_UTILS, TRANSFORMS, build_part
 from cada_plugin.text import phrase_spans
+from cada_plugin.text.absence import absent_things
 from cada_plugin.text.opposites import Opposites
 from cada_plugin.text.tagger import ATTRIBUTE_TAGS
 
@@ -270,14 +272,24 @@ class SaidPhrase(NamedTuple):
     meaning: Meaning
 
 
+class KnownPerson(NamedTuple):
+    """What the captions of a person tell."""
+
+    meanings: list[Meaning]
+    """What they say, without repetitions."""
+    absent: frozenset[str]
+    """What the person lacks, see :mod:`cada_plugin.text.absence`."""
+
+
 @TRANSFORMS.register_module()
 class ReadPhrases(_Tagging):
-    """Add the attribute phrases of a caption that say something, and what all captions of its person say.
+    """Add the attribute phrases of a caption that say something, and what all captions of its person tell.
 
-    The new fields are ``said_phrases``, a list of :class:`SaidPhrase`, and ``known``, a list of meanings.
+    The new fields are ``said_phrases``, a list of :class:`SaidPhrase`, and ``known``, a :class:`KnownPerson`.
     ``CADA(loss_phrases=...)`` judges each phrase of a batch with each of its images, and what is known of the person
     decides whether it is true. All captions count, because people call one colour by several names: what one of them
-    says is not false. The transform stands after ``TagAttributes``, which has the same arguments.
+    says is not false. And what none of several captions speaks of is absent, if people mostly speak of it where it is
+    there. The transform stands after ``TagAttributes``, which has the same arguments.
 
     Args:
         tagger, tokenizer: see ``TagAttributes``.
@@ -285,22 +297,27 @@ class ReadPhrases(_Tagging):
 
     def __init__(self, tagger: dict, tokenizer: dict) -> None:
         super().__init__(tagger, tokenizer)
-        self._known: dict[int, list[Meaning]] | None = None
+        self._known: dict[int, KnownPerson] | None = None
 
     def prepare_people(self, captions: Mapping[int, Sequence[str]]) -> None:
         """Read all captions of each person."""
-        self._known = {person: self._meanings(of_person) for person, of_person in captions.items()}
+        said = {person: [self._meanings(caption) for caption in of_person] for person, of_person in captions.items()}
+        mentioned = {
+            person: [{one.thing for one in caption if one.thing is not None} for caption in of_person]
+            for person, of_person in said.items()
+        }
+        absent = absent_things(mentioned)
+        self._known = {}
+        for person, of_person in said.items():
+            meanings: list[Meaning] = []
+            for one in chain.from_iterable(of_person):
+                if one.says and one not in meanings:
+                    meanings.append(one)
+            self._known[person] = KnownPerson(meanings, absent[person])
 
-    def _meanings(self, captions: Iterable[str]) -> list[Meaning]:
-        """What captions say, without repetitions."""
-        found: list[Meaning] = []
-        for caption in captions:
-            words = self.tokenizer.split(caption)
-            for start, end in phrase_spans(self.tags(caption, words)):
-                meaning = phrase_meaning(words[start:end])
-                if meaning.says and meaning not in found:
-                    found.append(meaning)
-        return found
+    def _meanings(self, caption: str) -> list[Meaning]:
+        words = self.tokenizer.split(caption)
+        return [phrase_meaning(words[start:end]) for start, end in phrase_spans(self.tags(caption, words))]
 
     def __call__(self, item: dict) -> dict:
         if "phrase_index" not in item:
