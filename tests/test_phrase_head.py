@@ -8,7 +8,7 @@ from gallery_factory import BUILD
 from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.datasets.collate import judged_phrases, person_collate
 from cada_plugin.datasets.transforms import EncodeCaptions, PackPersonInputs, ReadPhrases, TagAttributes
-from cada_plugin.datasets.transforms.text import SaidPhrase
+from cada_plugin.datasets.transforms.text import KnownPerson, SaidPhrase
 from cada_plugin.errors import ConfigError
 from cada_plugin.losses import PhraseMatchingLoss
 from cada_plugin.portable.meanings import is_true, phrase_meaning
@@ -37,9 +37,17 @@ def test_phrases_are_read_with_what_they_say():
     expected = ["man", "red coat", "navy trousers"]  # nothing excludes a belt
     assert [phrase.meaning for phrase in found] == [phrase_meaning(words.split()) for words in expected]
     assert [list(phrase.pieces) for phrase in found] == [tokenizer.encode(words).input_ids[1:-1] for words in expected]
-    assert other["known"] == item["known"] == [phrase_meaning(one.split()) for one in (*expected, "black trousers")]
+    known = [phrase_meaning(one.split()) for one in (*expected, "black trousers")]
+    assert other["known"] == item["known"] == KnownPerson(known, frozenset())
     (nothing,) = read("somebody walks there")
-    assert (nothing["said_phrases"], nothing["known"]) == ([], [])
+    assert (nothing["said_phrases"], nothing["known"]) == ([], KnownPerson([], frozenset()))
+
+
+def test_what_all_captions_of_a_person_are_silent_about_is_absent():
+    """Of four people two carry bags, and both captions of each say so."""
+    captions = 2 * ["A man with a red bag.", "He carries a bag."] + 4 * ["A man in a coat."]
+    known = [item["known"] for item in read(*captions)]
+    assert ["bag" in one.absent for one in known] == [False] * 4 + [True] * 4
 
 
 def test_a_data_set_shows_all_captions_of_a_person(people):
@@ -56,7 +64,7 @@ def test_a_data_set_shows_all_captions_of_a_person(people):
     assert len(said) == 20
     for person, meanings in said.items():
         unique = [one for place, one in enumerate(meanings) if one not in meanings[:place]]
-        assert known[person] == unique
+        assert known[person].meanings == unique
 
 
 def test_phrases_are_read_after_they_are_found():
@@ -76,7 +84,7 @@ def said(*phrases: str) -> list[SaidPhrase]:
 def test_what_captions_say_decides_which_phrases_are_true():
     """Written by hand: one row for each image, one column for each phrase in the order of their first mention."""
     captions = said("red coat", "man"), said("blue coat", "boots"), said(), said("man", "coat", "black boots")
-    own = [[phrase.meaning for phrase in caption] for caption in captions]
+    own = [KnownPerson([phrase.meaning for phrase in caption], frozenset()) for caption in captions]
     made = judged_phrases(captions, own)
     assert made["said_ids"].tolist() == [[1, 3], [4, 0], [2, 3], [6, 0], [3, 0], [7, 6]]
     #     red coat, man, blue coat, boots, coat, black boots
@@ -86,13 +94,13 @@ def test_what_captions_say_decides_which_phrases_are_true():
         [-1, -1, -1, -1, -1, -1],
         [-1, 1, -1, 1, 1, 1],
     ]
-    own[0].append(phrase_meaning(["blue", "coat"]))  # as another caption of the same person says
-    own[2].append(phrase_meaning(["woman"]))
+    own[0].meanings.append(phrase_meaning(["blue", "coat"]))  # as another caption of the same person says
+    own[2] = KnownPerson([phrase_meaning(["woman"])], frozenset({"shoes"}))
     assert judged_phrases(captions, own)["said_truths"][[0, 2]].tolist() == [
         [1, 1, 1, -1, 1, -1],
-        [-1, 0, -1, -1, -1, -1],
+        [-1, 0, -1, 0, -1, 0],
     ]
-    nothing = judged_phrases([[], []], [[], []])
+    nothing = judged_phrases([[], []], 2 * [KnownPerson([], frozenset())])
     assert (nothing["said_ids"].tolist(), nothing["said_truths"].tolist()) == ([[0]], [[-1], [-1]])
 
 
@@ -103,7 +111,11 @@ def test_a_batch_holds_the_phrases_of_its_captions():
     meanings = {phrase.pieces: phrase.meaning for item in items for phrase in item["said_phrases"]}
     assert [tuple(p for p in row if p) for row in inputs["said_ids"].tolist()] == list(meanings)
     for row, item in enumerate(items):
-        expected = [is_true(meaning, item["known"]) for meaning in meanings.values()]
+        known = item["known"]
+        expected = [
+            False if meaning.thing in known.absent else is_true(meaning, known.meanings)
+            for meaning in meanings.values()
+        ]
         assert inputs["said_truths"][row].tolist() == [-1 if one is None else int(one) for one in expected]
 
 
