@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from naive_judge import is_true
 from scipy.optimize import minimize
 
 from cada_plugin import load_retriever
@@ -25,9 +26,11 @@ from cada_plugin.evaluation.calibration import (
     scored_pairs,
 )
 from cada_plugin.evaluation.result import RetrievalResult
-from cada_plugin.portable.meanings import count_meanings, phrase_meaning
+from cada_plugin.portable.meanings import phrase_meaning
+from cada_plugin.portable.phrases import lexicon_tags, phrase_spans
 from cada_plugin.portable.stages import FINAL, PHRASES, STAGE_ONE
 from cada_plugin.text import CaptionTokenizer
+from cada_plugin.text.known_people import known_people
 from cada_plugin.visualization.reliability import draw_reliability
 
 
@@ -66,21 +69,6 @@ def test_the_fit_is_the_likeliest_curve():
 
     expected = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10}).x
     np.testing.assert_allclose(fit_logistic(scores, right), expected, rtol=1e-4)
-
-
-def test_the_fit_of_two_scores_is_the_likeliest_curve():
-    random = np.random.default_rng(0)
-    scores = random.normal([0.6, -20.0], [0.2, 9.0], (500, 2))
-    right = random.random(500) < sigmoid(scores @ [8.0, 0.1] - 3.0)
-    targets = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
-
-    def loss(weights):
-        p = sigmoid(scores @ weights[:2] + weights[2])
-        return -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum()
-
-    options = {"xatol": 1e-9, "fatol": 1e-11, "maxiter": 5000}
-    expected = minimize(loss, [7.0, 0.1, -3.0], method="Nelder-Mead", options=options).x
-    np.testing.assert_allclose(fit_logistic(scores, right), expected, rtol=1e-3)
 
 
 def test_a_known_curve_is_found_again_and_is_reliable():
@@ -211,35 +199,37 @@ def test_the_command_writes_the_calibration_and_its_picture(tmp_path, capsys):
     assert not (tmp_path / "work/ranked_gallery.png").exists()  # evaluating the validation split draws no test result
 
 
-def test_a_rare_claim_needs_more_evidence():
-    """Log-odds say little here, so that how often each claim is true tells the probability."""
+def test_phrases_about_a_thing_have_a_curve_of_their_own_if_there_are_enough_of_them():
+    """Bags are hard to see, and seldom true; of hats there are too few, and who squints at shoes learns nothing."""
     random = np.random.default_rng(0)
-    common, rare = phrase_meaning(["woman"]), phrase_meaning(["red", "boots"])
-    others = [phrase_meaning([colour, "boots"]) for colour in ("black", "white", "brown", "green", "blue")]
-    meanings = [common, rare, *others] * 500
-    log_odds = random.normal(0.0, 1.0, len(meanings))
-    true = random.random(len(meanings)) < np.where([one == common for one in meanings], 0.9, 0.2)
+    log_odds, true, things = [], [], []
+    for thing, slope, offset, n in (("upper", 2.0, 1.0, 4000), ("bag", 0.5, -1.0, 4000), ("hat", 1.0, 0.0, 70)):
+        scores = random.normal(0.0, 2.0, n)
+        log_odds.append(scores)
+        true.append(random.random(n) < sigmoid(slope * scores + offset))
+        things += n * [thing]
+    log_odds.append(np.tile([1.0, 0.0], 100))
+    true.append(np.tile([False, True], 100))
+    things += [None] * 100 + ["shoes"] * 100
+    log_odds, true = np.concatenate(log_odds), np.concatenate(true)
     scores, right = torch.tensor([[0.9, 0.1]]), torch.tensor([True, False])
-    phrases = JudgedPhrases(log_odds + 0.3 * true, meanings, true, count_meanings(meanings))
-    calibration = calibrate(result(scores, right), "a model", phrases=phrases)
-    assert calibration.share_weight > 0.5
-    neutral = np.full(2, 0.3 * true.mean())
-    np.testing.assert_allclose(calibration.phrase_probability(neutral, [common, rare]), [0.9, 0.2], atol=0.05)
-    unlisted, middle = phrase_meaning(["belt"]), Calibration("m", 9, 1.0, calibration.stages)
-    share = calibration.share_weight * calibration.typical_share
-    expected = sigmoid(np.log(p := middle.phrase_probability(neutral[:1], [common])) - np.log(1 - p) + share)
-    np.testing.assert_allclose(calibration.phrase_probability(neutral[:1], [unlisted]), expected)
+    calibration = calibrate(result(scores, right), "a model", phrases=JudgedPhrases(log_odds, things, true))
+    assert calibration.things.keys() == {"upper", "bag"}
+    np.testing.assert_allclose(calibration.things["upper"], (2.0, 1.0), rtol=0.1)
+    np.testing.assert_allclose(calibration.things["bag"], (0.5, -1.0), rtol=0.1)
+    assert calibration.stages[PHRASES] == fit_logistic(log_odds, true)
+    asked = ["bag", "hat", None, "shoes", "upper"]
+    common = calibration.stages[PHRASES]
+    curves = [calibration.things["bag"], common, common, common, calibration.things["upper"]]
+    expected = [sigmoid(slope * 0.7 + offset) for slope, offset in curves]
+    np.testing.assert_allclose(calibration.phrase_probability(np.full(5, 0.7), asked), expected)
+    assert calibration.phrase_probability(np.zeros(0), []).shape == (0,)
 
 
-def test_a_claim_is_never_likelier_for_being_rare():
-    common, rare = phrase_meaning(["woman"]), phrase_meaning(["red", "boots"])
-    meanings = [common, common, common, rare, rare, phrase_meaning(["black", "boots"])] * 2
-    true = np.array([False, False, True, True, True, False] * 2)  # of "red boots" all, of "woman" one third
-    log_odds = np.where(true, 0.1, 0.0) + np.arange(12) % 5
-    phrases = JudgedPhrases(log_odds, meanings, true, count_meanings([*meanings, common]))
-    calibration = calibrate(result(torch.tensor([[0.9, 0.1]]), torch.tensor([True, False])), "m", phrases=phrases)
-    assert calibration.share_weight == 0
-    assert np.ptp(calibration.phrase_probability(np.ones(2), [common, rare])) == 0
+def test_phrases_that_are_judged_the_wrong_way_round_are_refused():
+    phrases = JudgedPhrases(np.array([0.0, 1.0, 2.0, 3.0]), ["bag"] * 4, np.array([True, True, False, False]))
+    with pytest.raises(ConfigError, match="true ones are not judged higher than false ones"):
+        calibrate(result(torch.tensor([[0.9, 0.1]]), torch.tensor([True, False])), "m", phrases=phrases)
 
 
 @pytest.fixture
@@ -262,30 +252,46 @@ class _Judge:
         return torch.full((len(spans),), float(tokens))
 
 
-def test_phrases_are_judged_on_their_own_picture_and_on_the_first_of_somebody_else(tokenizer):
-    captions = ["a woman in a red coat", "a man in a red coat", "a woman in a blue coat", "a woman in a red coat"]
-    scores = torch.tensor([[0.9, 0.5, 0.6, 0.8], [0.4, 0.9, 0.5, 0.3], [0.2, 0.1, 0.9, 0.3], [0.9, 0.2, 0.4, 0.8]])
+def test_phrases_are_judged_on_the_first_pictures_of_other_people(tokenizer):
+    """Two people with two pictures each, and eight with one. Of all captions of a person, only those of three speak of
+    a bag, each time if ever; so the others have none."""
+    captions = ["a woman in a red coat with a bag", "a man in a red coat", "a woman in a blue coat", "a red bag"]
+    captions += ["a man with a black bag", "a black bag", *["a man"] * 6]
+    people = torch.tensor([0, 1, 2, 0, 3, 3, 4, 5, 6, 7, 8, 9])
+    scores = torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
     found = RetrievalResult(
-        text_embed=torch.eye(4),
+        text_embed=torch.eye(12),
         image_embed=scores.T.contiguous(),
-        query_ids=torch.tensor([0, 1, 2, 0]),
-        gallery_ids=torch.tensor([0, 1, 2, 0]),
-        query_images=torch.arange(4),
+        query_ids=people,
+        gallery_ids=people,
+        query_images=torch.arange(12),
         captions=captions,
-        img_paths=["0", "1", "2", "3"],
+        img_paths=[str(number) for number in range(12)],
     )
+    told = {person: [] for person in range(10)}
+    for caption, person in zip(captions, people.tolist(), strict=True):
+        words = caption.split()
+        told[person].append([phrase_meaning(words[a:b]) for a, b in phrase_spans(lexicon_tags(words))])
+    known = known_people(told)
+    assert {person for person in known if "bag" in known[person].absent} == {1, 2, 4, 5, 6, 7, 8, 9}
+    expected = {True: Counter(), False: Counter()}
+    for query, caption in enumerate(captions):
+        others = [image for image in scores[query].argsort(descending=True).tolist() if people[image] != people[query]]
+        words = caption.split()
+        for image in others[:4]:
+            for start, stop in phrase_spans(lexicon_tags(words)):
+                phrase = phrase_meaning(words[start:stop])
+                verdict = is_true(phrase, known[int(people[image])])
+                if verdict is not None:
+                    expected[verdict][image, phrase.thing] += 1
     judged = _judged_phrases(_Judge(tokenizer), found, "val")
-    # somebody else: picture 2 for captions 0, 1 and 3; picture 3 for caption 2
-    woman, man, red, blue = (phrase_meaning(one.split()) for one in ("woman", "man", "red coat", "blue coat"))
-    false = [(2.0, red), (2.0, man), (2.0, red), (3.0, blue), (2.0, red)]
-    true = [(0.0, woman), (0.0, red), (2.0, woman), (1.0, man), (1.0, red), (2.0, woman), (2.0, blue), (3.0, woman)]
-    true += [(3.0, woman), (3.0, red), (2.0, woman)]
-    rows = list(zip(judged.log_odds.tolist(), judged.meanings, judged.true.tolist(), strict=True))
-    assert sorted(map(str, (row[:2] for row in rows if not row[2]))) == sorted(map(str, false))
-    kept = Counter(str(row[:2]) for row in rows if row[2])
-    assert kept.total() == len(false)
-    assert kept <= Counter(map(str, true))
-    assert judged.counts["upper"]["colour"] == {"red": 3, "blue": 1}
+    kept = {True: Counter(), False: Counter()}
+    for log_odds, thing, true in zip(judged.log_odds.tolist(), judged.things, judged.true.tolist(), strict=True):
+        kept[true][log_odds, thing] += 1
+    fewest = min(map(Counter.total, expected.values()))
+    assert fewest > 3
+    assert [kept[verdict].total() for verdict in (True, False)] == [fewest, fewest]
+    assert all(kept[verdict] <= expected[verdict] for verdict in (True, False))
 
 
 def test_what_nobody_excludes_is_not_calibrated(tokenizer, capsys):
@@ -304,12 +310,12 @@ def test_what_nobody_excludes_is_not_calibrated(tokenizer, capsys):
 
 
 def test_a_calibration_with_phrases_is_read_as_it_was_saved(tmp_path):
-    calibration = Calibration("m", 9, 1.0, {PHRASES: (1.0, 0.5)}, "", 1.0, {"hat": {"colour": {"red": 2}}}, 0.3)
+    calibration = Calibration("m", 9, 1.0, {PHRASES: (1.0, 0.5)}, "", 1.0, {"hat": (2.0, 0.25)})
     calibration.save(tmp_path / "m.json")
     assert Calibration.load(tmp_path / "m.json") == calibration
     content = json.loads((tmp_path / "m.json").read_text())
-    for counts in ({"hat": {"colour": {"red": "two"}}}, {"hat": {"colour": {"red": -1}}}, {"hat": 2}):
-        (tmp_path / "m.json").write_text(json.dumps(content | {"phrase_counts": counts}))
+    for things in ({"hat": (1.0, "two")}, {"hat": (1.0,)}, {"hat": (float("nan"), 0.0)}, {"hat": 2}, 2):
+        (tmp_path / "m.json").write_text(json.dumps(content | {"things": things}))
         with pytest.raises(ConfigError, match=r"m\.json is no calibration.*cada calibrate"):
             Calibration.load(tmp_path / "m.json")
 

@@ -1,5 +1,6 @@
 """False copies of captions: how words are exchanged, the transform, and the match head that trains on them."""
 
+import re
 from collections import Counter
 from itertools import pairwise, product
 
@@ -31,7 +32,7 @@ def differences(words, false):
 def exclude(a, b):
     """Written anew: whether some kind has the two words in different groups."""
     for groups in KINDS.values():
-        where = [[word in group.split() for group in groups.split(";")] for word in (a, b)]
+        where = [[word in group.replace("/", " ").split() for group in groups.split(";")] for word in (a, b)]
         if any(where[0]) and any(where[1]):
             return where[0] != where[1]
     return False
@@ -76,7 +77,7 @@ def test_a_caption_without_opposites_has_no_false_copy():
 
 
 def test_no_word_is_in_two_groups():
-    words = [word for groups in KINDS.values() for word in groups.replace(";", " ").split()]
+    words = [word for groups in KINDS.values() for word in re.split(r"[\s;/]+", groups.strip())]
     assert [word for word, count in Counter(words).items() if count > 1] == []
 
 

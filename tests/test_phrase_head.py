@@ -4,15 +4,17 @@ import pytest
 import torch
 from conftest import CAPTIONS, TOKENIZER, build_batch, build_tiny
 from gallery_factory import BUILD
+from naive_judge import is_true
 
 from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.datasets.collate import judged_phrases, person_collate
 from cada_plugin.datasets.transforms import EncodeCaptions, PackPersonInputs, ReadPhrases, TagAttributes
-from cada_plugin.datasets.transforms.text import KnownPerson, SaidPhrase
+from cada_plugin.datasets.transforms.text import SaidPhrase
 from cada_plugin.errors import ConfigError
 from cada_plugin.losses import PhraseMatchingLoss
-from cada_plugin.portable.meanings import is_true, phrase_meaning
+from cada_plugin.portable.meanings import phrase_meaning
 from cada_plugin.text import CaptionTokenizer
+from cada_plugin.text.known_people import KnownPerson
 
 JUDGES = {"loss_phrases": {"type": "PhraseMatchingLoss"}}
 NO_ATP = {"loss_atp": None, "loss_ara": None, "text_decoder": None}
@@ -94,7 +96,8 @@ def test_what_captions_say_decides_which_phrases_are_true():
         [-1, -1, -1, -1, -1, -1],
         [-1, 1, -1, 1, 1, 1],
     ]
-    own[0].meanings.append(phrase_meaning(["blue", "coat"]))  # as another caption of the same person says
+    blue = phrase_meaning(["blue", "coat"])  # as another caption of the same person says
+    own[0] = KnownPerson([*own[0].meanings, blue], frozenset())
     own[2] = KnownPerson([phrase_meaning(["woman"])], frozenset({"shoes"}))
     assert judged_phrases(captions, own)["said_truths"][[0, 2]].tolist() == [
         [1, 1, 1, -1, 1, -1],
@@ -112,10 +115,7 @@ def test_a_batch_holds_the_phrases_of_its_captions():
     assert [tuple(p for p in row if p) for row in inputs["said_ids"].tolist()] == list(meanings)
     for row, item in enumerate(items):
         known = item["known"]
-        expected = [
-            False if meaning.thing in known.absent else is_true(meaning, known.meanings)
-            for meaning in meanings.values()
-        ]
+        expected = [is_true(meaning, known) for meaning in meanings.values()]
         assert inputs["said_truths"][row].tolist() == [-1 if one is None else int(one) for one in expected]
 
 

@@ -13,7 +13,6 @@ import argparse
 import math
 import sys
 import time
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +34,15 @@ from cada_plugin.evaluation.calibration import (
 )
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.files import writable_file
-from cada_plugin.portable.meanings import Meaning, count_meanings, is_true, phrase_meaning
+from cada_plugin.portable.meanings import Meaning, phrase_meaning
 from cada_plugin.portable.phrases import lexicon_tags, phrase_spans
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
 from cada_plugin.progress import progress_bar
 from cada_plugin.text import EncodedCaption
+from cada_plugin.text.known_people import EncodedMeanings, known_people
 from cada_plugin.visualization import draw_reliability
 
-_MOST_CAPTIONS = 500  # whose phrases are judged
+_MOST_CAPTIONS, _LOOKALIKES = 1000, 4  # whose phrases are judged, each on so many pictures
 _NAMES = {STAGE_ONE: "stage 1", FINAL: "re-ranked"}
 
 
@@ -99,40 +99,44 @@ def _curves(
     }
     if phrases is not None:
         name = f"phrases, {split} ({len(phrases.true):,})"
-        curves[name] = reliability(calibration.phrase_probability(phrases.log_odds, phrases.meanings), phrases.true)
+        curves[name] = reliability(calibration.phrase_probability(phrases.log_odds, phrases.things), phrases.true)
     return curves
 
 
 def _judged_phrases(retriever: Retriever, result: RetrievalResult, split: str) -> JudgedPhrases | None:
-    """The phrases of one caption of each picture, judged on this picture, of which they are true, and on the first
-    picture of somebody else by the cosine. Of that one only phrases are taken that its own captions confirm or exclude.
-    As many true as false ones are left, a random part of the larger kind. None if the model judges no phrases, or if
-    there is only one kind."""
+    """The phrases of captions, judged on the first pictures of other people by the cosine, as far as the captions of
+    these people tell whether they are true. As many true as false ones are left, a random part of the larger kind. None
+    if the model judges no phrases, or if there is only one kind."""
     if not retriever.judges_phrases:
         return None
-    query_of: dict[int, int] = {}
-    known: dict[int, list[Meaning]] = {}  # of each picture
-    for query, (image, caption) in enumerate(zip(result.query_images.tolist(), result.captions, strict=True)):
-        query_of.setdefault(image, query)
-        known.setdefault(image, []).extend(meaning for _, meaning in _phrases(retriever.tokenizer.encode(caption)))
+    encoded = [retriever.tokenizer.encode(caption) for caption in result.captions]
+    said = [_phrases(caption) for caption in encoded]
+    of_people: dict[int, list[list[Meaning]]] = {}
+    for person, phrases in zip(result.query_ids.tolist(), said, strict=True):
+        of_people.setdefault(person, []).append([meaning for _, meaning in phrases])
+    known = known_people(of_people)
+    shown: dict[int, list[int]] = {}  # for each picture the captions that are judged on it
+    for query in range(min(len(encoded), _MOST_CAPTIONS)):
+        own = (result.gallery_ids == result.query_ids[query]).to(result.text_embed.device)
+        cosine = result.cosine(query, query + 1)[0].masked_fill(own, -math.inf)
+        for image in cosine.topk(min(_LOOKALIKES, len(own) - int(own.sum()))).indices.tolist():
+            shown.setdefault(image, []).append(query)
     log_odds: list[float] = []
-    meanings: list[Meaning] = []
+    things: list[str | None] = []
     true: list[bool] = []
-    chosen = list(query_of.items())[:_MOST_CAPTIONS]
-    for image, query in progress_bar(chosen, desc="judging phrases", delay=2, leave=False):
-        encoded = retriever.tokenizer.encode(result.captions[query])
-        others = (result.gallery_ids != result.query_ids[query]).to(result.text_embed.device)
-        cosine = result.cosine(query, query + 1)[0].masked_fill(~others, -math.inf)
-        for shown in [image, *([int(cosine.argmax())] if others.any() else [])]:
-            told = [(span, meaning, is_true(meaning, known.get(shown, ()))) for span, meaning in _phrases(encoded)]
-            told = [one for one in told if one[2] is not None]
-            if not told:
-                continue
-            spans, says, truths = zip(*told, strict=True)
-            tokens = retriever.encode_image([result.img_paths[shown]]).tokens
-            log_odds += retriever.phrase_log_odds(encoded, spans, tokens).tolist()
-            meanings += says
-            true += truths
+    for image, queries in progress_bar(sorted(shown.items()), desc="judging phrases", delay=2, leave=False):
+        person = known.get(int(result.gallery_ids[image]))
+        if person is None:  # without captions
+            continue
+        tokens = retriever.encode_image([result.img_paths[image]]).tokens
+        for query in queries:
+            truths = person.judge(EncodedMeanings.of([meaning for _, meaning in said[query]]))
+            told = [(*one, bool(verdict)) for one, verdict in zip(said[query], truths, strict=True) if verdict >= 0]
+            if told:
+                spans, meanings, verdicts = zip(*told, strict=True)
+                log_odds += retriever.phrase_log_odds(encoded[query], spans, tokens).tolist()
+                things += [meaning.thing for meaning in meanings]
+                true += verdicts
     kinds = np.flatnonzero(true), np.flatnonzero(~np.array(true, dtype=bool))
     fewest = min(map(len, kinds))
     if not fewest:
@@ -140,8 +144,7 @@ def _judged_phrases(retriever: Retriever, result: RetrievalResult, split: str) -
         print(f"phrases of the {split} split are not calibrated: none is known to be {missing}", file=sys.stderr)
         return None
     kept = np.concatenate([np.random.default_rng(0).permutation(kind)[:fewest] for kind in kinds])
-    counts = count_meanings(chain.from_iterable(known.values()))
-    return JudgedPhrases(np.array(log_odds)[kept], [meanings[row] for row in kept], np.array(true)[kept], counts)
+    return JudgedPhrases(np.array(log_odds)[kept], [things[row] for row in kept], np.array(true)[kept])
 
 
 def _phrases(encoded: EncodedCaption) -> list[tuple[tuple[int, int], Meaning]]:

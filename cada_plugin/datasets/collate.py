@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from mmengine.registry import FUNCTIONS
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from cada_plugin.datasets.transforms.text import KnownPerson, SaidPhrase
+from cada_plugin.datasets.transforms.text import SaidPhrase
 from cada_plugin.errors import ConfigError
-from cada_plugin.portable.meanings import Meaning, is_true
+from cada_plugin.text.known_people import EncodedMeanings, KnownPerson
 
 _PADDING = {
     "masked_ids": 0,
@@ -71,20 +72,15 @@ def judged_phrases(said: Sequence[Sequence[SaidPhrase]], known: Sequence[KnownPe
     Returns:
         ``said_ids`` (N, W) long, the word pieces of the N different phrases, padded with 0; and ``said_truths`` (B, N)
         int8, 1 where a phrase is true of the image, 0 where it is false and -1 where that is not known. See
-        :func:`~cada_plugin.portable.meanings.is_true`. N is at least 1.
+        :meth:`KnownPerson.judge`. N is at least 1.
     """
     meanings = {phrase.pieces: phrase.meaning for of_image in said for phrase in of_image}
-    truths = torch.full((len(said), max(len(meanings), 1)), -1, dtype=torch.int8)
-    for row, of_image in enumerate(known):
-        about: dict[str | None, list[Meaning]] = {}  # only what is known of a thing says something of it
-        for meaning in of_image.meanings:
-            about.setdefault(meaning.thing, []).append(meaning)
-        for column, meaning in enumerate(meanings.values()):
-            if meaning.thing in of_image.absent:
-                true: bool | None = False
-            else:
-                true = is_true(meaning, about[meaning.thing]) if meaning.thing in about else None
-            if true is not None:
-                truths[row, column] = true
-    pieces = [torch.tensor(one) for one in meanings] or [torch.zeros(1, dtype=torch.long)]
+    if not meanings:
+        return {
+            "said_ids": torch.zeros(1, 1, dtype=torch.long),
+            "said_truths": -torch.ones(len(said), 1, dtype=torch.int8),
+        }
+    phrases = EncodedMeanings.of(list(meanings.values()))
+    truths = torch.from_numpy(np.stack([person.judge(phrases) for person in known]))
+    pieces = [torch.tensor(one) for one in meanings]
     return {"said_ids": pad_sequence(pieces, batch_first=True), "said_truths": truths}

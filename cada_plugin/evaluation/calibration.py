@@ -9,8 +9,9 @@ The probability that an image of score s shows the described person is estimated
 stage 1 and once for the final score. The last term is ours. A gallery of G images holds G / G0 times as many images of
 other people at any score, while the described person has as many images as before, so the odds fall by that factor.
 
-The probability that a single phrase is true of a picture has another last term, the logarithm of how common what it
-says is, with a weight that is fitted too: "a man" is true of many of the people who look similar, "red boots" of few.
+The probability that a single phrase is true of a picture has no such term. Phrases about one thing have a slope and an
+offset of their own, if the split has enough of them: bags are harder to see than trousers, and people who look alike
+seldom differ in their sex.
 """
 
 import math
@@ -24,7 +25,6 @@ from torch import Tensor
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.result import RetrievalResult, stage_one_shortlist
 from cada_plugin.portable.calibration import Calibration, calibration_path, sigmoid
-from cada_plugin.portable.meanings import Counts, Meaning, log_share
 from cada_plugin.portable.stages import FINAL, PHRASES, STAGE_ONE
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
 
 _FOR_STAGE_ONE = 32  # images of each query that stage 1 is calibrated on if the model has no second stage
 _STEPS = 100
+_FEWEST = 40  # true ones, and false ones, among the phrases about a thing that has a slope and an offset of its own
 
 
 class JudgedPhrases(NamedTuple):
@@ -46,12 +47,10 @@ class JudgedPhrases(NamedTuple):
 
     log_odds: np.ndarray
     """(n,)."""
-    meanings: list[Meaning]
-    """What the n phrases say."""
+    things: list[str | None]
+    """What each of them is about, see ``Meaning.thing``."""
     true: np.ndarray
     """(n,) bool, as many of them true as false."""
-    counts: Counts
-    """How often the captions of the split say what."""
 
 
 def calibrate(
@@ -64,14 +63,14 @@ def calibrate(
     """Fit slopes and offsets on the result of an evaluation.
 
     Args:
-        phrases: as many true as false ones, each of which says something that ``counts`` could hold.
+        phrases: as many true as false ones.
         phrase_weight: that of the model.
 
     Raises:
         ConfigError: a stage cannot be calibrated, because right images score no higher than wrong ones; or phrases
             cannot, because true ones are judged no higher than false ones.
     """
-    stages, counts, share_weight, typical_share = {}, {}, 0.0, 0.0
+    stages, things = {}, {}
     for stage, (scores, right) in scored_pairs(result).items():
         slope, offset = fit_logistic(scores, right)
         if not slope > 0:
@@ -81,30 +80,28 @@ def calibrate(
             )
         stages[stage] = slope, offset
     if phrases is not None:
-        counts = phrases.counts
-        shares = np.array([log_share(phrase, counts) for phrase in phrases.meanings], dtype=np.float64)
-        typical_share = float(shares.mean())
-        slope, share_weight, offset = fit_logistic(np.stack([phrases.log_odds, shares], axis=1), phrases.true)
-        if share_weight < 0:  # by chance, in a small split: no claim is likelier for being rare
-            share_weight = 0.0
-            slope, offset = fit_logistic(phrases.log_odds, phrases.true)
+        slope, offset = fit_logistic(phrases.log_odds, phrases.true)
         if not slope > 0:
             raise ConfigError(
                 "single phrases cannot be calibrated: true ones are not judged higher than false ones. Is this the "
                 "checkpoint of a model that was trained with loss_phrases?"
             )
         stages[PHRASES] = slope, offset
-    return Calibration(
-        fingerprint,
-        len(result.gallery_ids),
-        result.cosine_weight,
-        stages,
-        about,
-        phrase_weight,
-        counts,
-        share_weight,
-        typical_share,
-    )
+        things = _of_things(phrases)
+    return Calibration(fingerprint, len(result.gallery_ids), result.cosine_weight, stages, about, phrase_weight, things)
+
+
+def _of_things(phrases: JudgedPhrases) -> dict[str, tuple[float, float]]:
+    """Slopes and offsets of the things that enough phrases are about."""
+    found = {}
+    for thing in sorted({thing for thing in phrases.things if thing is not None}):
+        own = np.array([one == thing for one in phrases.things])
+        log_odds, true = phrases.log_odds[own], phrases.true[own]
+        if min(true.sum(), (~true).sum()) >= _FEWEST:
+            slope, offset = fit_logistic(log_odds, true)
+            if slope > 0:  # else too few after all
+                found[thing] = slope, offset
+    return found
 
 
 def scored_pairs(result: RetrievalResult) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -129,35 +126,31 @@ def _of_shortlist(scores: Callable[[int, int], Tensor], shortlist: Tensor, chunk
     return torch.cat(parts).double()
 
 
-def fit_logistic(scores: np.ndarray, right: np.ndarray) -> tuple[float, ...]:
-    """Slope, or slopes, and offset of the likeliest logistic curve, by Newton's method.
+def fit_logistic(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """Slope and offset of the likeliest logistic curve, by Newton's method.
 
     Platt's targets, a little inside of 0 and 1, keep the slope finite where one score separates right from wrong.
 
     Args:
-        scores: (n,) of one kind, or (n, F) of F kinds.
-        right: (n,) bool.
+        scores, right: (n,) float and bool.
     """
     positives, negatives = int(right.sum()), int((~right).sum())
     if not positives or not negatives:
         raise ConfigError("a calibration needs right and wrong images in the shortlists of the validation split")
     targets = np.where(right, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    scores = scores.reshape(len(scores), -1)
-    middle, spread = scores.mean(0), scores.std(0)
-    spread[spread == 0] = 1.0
-    design = np.column_stack([(scores - middle) / spread, np.ones(len(scores))])  # (n, F + 1)
-    weights = np.zeros(design.shape[1])
-    weights[-1] = math.log(positives / negatives)
+    middle, spread = scores.mean(), scores.std() or 1.0
+    design = np.column_stack([(scores - middle) / spread, np.ones(len(scores))])  # (n, 2)
+    weights = np.array([0.0, math.log(positives / negatives)])
     for _ in range(_STEPS):
         p = sigmoid(design @ weights)
         gradient = design.T @ (p - targets)
         curvature = (design * (p * (1 - p))[:, None]).T @ design
-        step = np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), gradient)
+        step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
         weights = weights - step
         if np.abs(step).max() < 1e-10:
             break
-    slopes = weights[:-1] / spread
-    return *slopes.tolist(), float(weights[-1] - slopes @ middle)
+    slope = float(weights[0] / spread)
+    return slope, float(weights[1] - slope * middle)
 
 
 def reliability(probabilities: np.ndarray, right: np.ndarray, bins: int = 10) -> dict[str, list[float] | float]:

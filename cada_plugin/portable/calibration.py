@@ -10,7 +10,6 @@ import numpy as np
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.files import write_json
-from cada_plugin.portable.meanings import Counts, Meaning, log_share
 from cada_plugin.portable.stages import PHRASES
 
 _FORMAT = "cada_plugin.calibration.1"
@@ -28,10 +27,8 @@ class Calibration:
             logit + ``cosine_weight`` * cosine); ``phrases`` where the model judges phrases (score: their log-odds).
         about: what it was fitted on, for people.
         phrase_weight: of the evidence of phrases in the match logit, see ``CADA``.
-        phrase_counts: how often the captions of the split say what; a rare claim needs more evidence.
-        share_weight: weight of the logarithm of a claim's share among all that is said of the same thing, see
-            ``log_share``.
-        typical_share: this logarithm for a phrase of which nothing is counted: the mean of those it was fitted on.
+        things: (slope, offset) of the phrases about a thing, see ``Meaning.thing``; the other phrases have those of the
+            stage ``phrases``.
     """
 
     fingerprint: str
@@ -40,9 +37,7 @@ class Calibration:
     stages: Mapping[str, tuple[float, float]]
     about: str = ""
     phrase_weight: float = 0.0
-    phrase_counts: Counts = field(default_factory=dict)
-    share_weight: float = 0.0
-    typical_share: float = 0.0
+    things: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def probability(self, stage: str, scores: np.ndarray, gallery_images: int) -> np.ndarray:
         """The probability that images show the described person.
@@ -56,13 +51,14 @@ class Calibration:
         prior = math.log(max(gallery_images, 1) / self.gallery_images)
         return sigmoid(slope * np.asarray(scores, dtype=np.float64) + offset - prior)
 
-    def phrase_probability(self, log_odds: np.ndarray, phrases: Sequence[Meaning]) -> np.ndarray:
-        """The probability (n,) that phrases are true of a picture of the described person or of somebody who looks
-        similar, where as many phrases are true as false. Log-odds that were not calibrated are taken as they are."""
-        slope, offset = self.stages.get(PHRASES, (1.0, 0.0))
-        found = [log_share(phrase, self.phrase_counts) for phrase in phrases]
-        shares = np.array([self.typical_share if share is None else share for share in found])
-        return sigmoid(slope * np.asarray(log_odds, dtype=np.float64) + self.share_weight * shares + offset)
+    def phrase_probability(self, log_odds: np.ndarray, things: Sequence[str | None]) -> np.ndarray:
+        """The probability (n,) that phrases about n things are true of a picture of somebody who looks similar to the
+        described person, where as many phrases are true as false. Log-odds that were not calibrated are taken as they
+        are."""
+        common = self.stages.get(PHRASES, (1.0, 0.0))
+        curves = [self.things.get(thing or "", common) for thing in things]
+        slopes, offsets = np.array(curves, dtype=np.float64).reshape(-1, 2).T
+        return sigmoid(slopes * np.asarray(log_odds, dtype=np.float64) + offsets)
 
     def save(self, path: Path) -> None:
         write_json(path, {"format": _FORMAT, **asdict(self)})
@@ -79,13 +75,11 @@ class Calibration:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content.pop("format") != _FORMAT:
                 raise ValueError("it has another format")
-            content["stages"] = {stage: (float(a), float(b)) for stage, (a, b) in content["stages"].items()}
+            for key, curves in (("stages", content["stages"]), ("things", content.get("things", {}))):
+                content[key] = {name: (float(a), float(b)) for name, (a, b) in curves.items()}
             calibration = cls(**content)
-            numbers = [calibration.share_weight, calibration.typical_share]
-            numbers += [n for pair in calibration.stages.values() for n in pair]
-            kinds = [kind for thing in calibration.phrase_counts.values() for kind in thing.values()]
-            counts = [calibration.gallery_images, *(n for kind in kinds for n in kind.values())]
-            if not np.isfinite([*numbers, *counts]).all() or min(counts) < 1:
+            numbers = [*calibration.stages.values(), *calibration.things.values()]
+            if not np.isfinite(numbers).all() or calibration.gallery_images < 1:
                 raise ValueError("its numbers are impossible")
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"{path} is no calibration that this version reads ({error}): {advice}") from error

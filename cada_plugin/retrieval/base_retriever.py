@@ -238,8 +238,8 @@ class BaseRetriever(ABC):
             return [None] * len(spans)
         if self.calibration is None:
             return sigmoid(np.asarray(log_odds, np.float64)).tolist()
-        meanings = [phrase_meaning(encoded.words[start:stop]) for start, stop in spans]
-        return self.calibration.phrase_probability(np.asarray(log_odds), meanings).tolist()
+        things = [phrase_meaning(encoded.words[start:stop]).thing for start, stop in spans]
+        return self.calibration.phrase_probability(np.asarray(log_odds), things).tolist()
 
     def _probability(
         self, match: float, texts: TextFeatures, image: EncodedImages | ImageFeatures, gallery_images: int | None

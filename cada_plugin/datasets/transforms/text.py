@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from cada_plugin.portable.meanings import Meaning, phrase_meaning
 from cada_plugin.progress import progress_bar
 from cada_plugin.registry import TASK_UTILS, TRANSFORMS, build_part
 from cada_plugin.text import phrase_spans
-from cada_plugin.text.absence import absent_things
+from cada_plugin.text.known_people import KnownPerson, known_people
 from cada_plugin.text.opposites import Opposites
 from cada_plugin.text.tagger import ATTRIBUTE_TAGS
 
@@ -272,15 +271,6 @@ class SaidPhrase(NamedTuple):
     meaning: Meaning
 
 
-class KnownPerson(NamedTuple):
-    """What the captions of a person tell."""
-
-    meanings: list[Meaning]
-    """What they say, without repetitions."""
-    absent: frozenset[str]
-    """What the person lacks, see :mod:`cada_plugin.text.absence`."""
-
-
 @TRANSFORMS.register_module()
 class ReadPhrases(_Tagging):
     """Add the attribute phrases of a caption that say something, and what all captions of its person tell.
@@ -301,19 +291,9 @@ class ReadPhrases(_Tagging):
 
     def prepare_people(self, captions: Mapping[int, Sequence[str]]) -> None:
         """Read all captions of each person."""
-        said = {person: [self._meanings(caption) for caption in of_person] for person, of_person in captions.items()}
-        mentioned = {
-            person: [{one.thing for one in caption if one.thing is not None} for caption in of_person]
-            for person, of_person in said.items()
-        }
-        absent = absent_things(mentioned)
-        self._known = {}
-        for person, of_person in said.items():
-            meanings: list[Meaning] = []
-            for one in chain.from_iterable(of_person):
-                if one.says and one not in meanings:
-                    meanings.append(one)
-            self._known[person] = KnownPerson(meanings, absent[person])
+        self._known = known_people(
+            {person: [self._meanings(caption) for caption in of_person] for person, of_person in captions.items()}
+        )
 
     def _meanings(self, caption: str) -> list[Meaning]:
         words = self.tokenizer.split(caption)
