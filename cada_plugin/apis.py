@@ -42,6 +42,7 @@ from cada_plugin.export.fingerprint import fingerprint, image_size
 from cada_plugin.export.folder import Trained, read_weights_folder, write_weights_folder
 from cada_plugin.export.manifest import Manifest, holds_onnx, is_exported
 from cada_plugin.files import new_folder
+from cada_plugin.models.cada import CADA
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.portable.calibration import Calibration, calibration_path
 from cada_plugin.portable.captions import EncodedCaption
@@ -50,6 +51,7 @@ from cada_plugin.portable.features import Hit
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
 from cada_plugin.retrieval import EncodedImages, match_shortlists, reranks, retrieve, token_maps, word_means
 from cada_plugin.retrieval.base_retriever import BaseRetriever, ImageInput, to_picture
+from cada_plugin.retrieval.phrase_evidence import phrase_evidence
 from cada_plugin.text import CaptionTokenizer
 
 if TYPE_CHECKING:
@@ -113,7 +115,7 @@ class Retriever(BaseRetriever):
 
     @property
     def judges_phrases(self) -> bool:
-        """Whether the model learnt to say of single phrases if they are true of an image."""
+        """See :class:`BaseRetriever`."""
         return getattr(self.model, "loss_phrases", None) is not None
 
     @property
@@ -294,25 +296,16 @@ class Retriever(BaseRetriever):
             for found in scores.ranked(topk)
         ]
 
-    @torch.no_grad()
-    def phrase_log_odds(
+    def judge_phrases(
         self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Tensor
-    ) -> Tensor | None:
-        """Log-odds (G,) that G phrases of a caption are true of an image with ``tokens`` (1, S, C), each phrase for
-        itself; None if the model does not judge phrases.
-
-        Args:
-            encoded: the caption, as the tokenizer gives it.
-            spans: the words [start, stop) of each phrase, of those that have a token.
-        """
-        if not self.judges_phrases:
-            return None
+    ) -> dict[str, np.ndarray]:
+        if not isinstance(self.model, CADA):
+            return {}
         phrase_of = {word: number for number, span in enumerate(spans) for word in range(*span)}
         index = torch.tensor([[phrase_of.get(word, -1) for word in encoded.word_index]], device=self.device)
         ids = torch.tensor([encoded.input_ids], device=self.device)
-        texts = TextFeatures(torch.zeros(1, 0), ids, torch.ones_like(ids, dtype=torch.bool))
-        memory = self.model.image_memory(torch.as_tensor(tokens).to(self.device))
-        return self.model.phrase_logits(texts, index, memory)[0][0].cpu()
+        found = phrase_evidence(self.model, ids, index, torch.as_tensor(tokens).to(self.device))
+        return {kind: values.cpu().numpy() for kind, values in found.items()}
 
     def _word_maps(self, caption: str, tokens: object, layer: int | None) -> tuple[np.ndarray, int]:
         encoded = self.tokenizer.encode(caption)

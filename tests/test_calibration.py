@@ -26,9 +26,10 @@ from cada_plugin.evaluation.calibration import (
     scored_pairs,
 )
 from cada_plugin.evaluation.result import RetrievalResult
+from cada_plugin.portable.explanation import IN_CAPTION, JUDGED, LEFT_OUT, PREDICTED
 from cada_plugin.portable.meanings import phrase_meaning
 from cada_plugin.portable.phrases import lexicon_tags, phrase_spans
-from cada_plugin.portable.stages import FINAL, PHRASES, STAGE_ONE
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 from cada_plugin.text import CaptionTokenizer
 from cada_plugin.text.known_people import known_people
 from cada_plugin.visualization.reliability import draw_reliability
@@ -199,37 +200,56 @@ def test_the_command_writes_the_calibration_and_its_picture(tmp_path, capsys):
     assert not (tmp_path / "work/ranked_gallery.png").exists()  # evaluating the validation split draws no test result
 
 
-def test_phrases_about_a_thing_have_a_curve_of_their_own_if_there_are_enough_of_them():
-    """Bags are hard to see, and seldom true; of hats there are too few, and who squints at shoes learns nothing."""
+def phrases_like(slopes: dict[str, float], offsets: dict[str, float], counts: dict[str, int]) -> JudgedPhrases:
+    """Phrases that are true with the probability that slopes and offsets give."""
     random = np.random.default_rng(0)
-    log_odds, true, things = [], [], []
-    for thing, slope, offset, n in (("upper", 2.0, 1.0, 4000), ("bag", 0.5, -1.0, 4000), ("hat", 1.0, 0.0, 70)):
-        scores = random.normal(0.0, 2.0, n)
-        log_odds.append(scores)
-        true.append(random.random(n) < sigmoid(slope * scores + offset))
-        things += n * [thing]
-    log_odds.append(np.tile([1.0, 0.0], 100))
-    true.append(np.tile([False, True], 100))
-    things += [None] * 100 + ["shoes"] * 100
-    log_odds, true = np.concatenate(log_odds), np.concatenate(true)
-    scores, right = torch.tensor([[0.9, 0.1]]), torch.tensor([True, False])
-    calibration = calibrate(result(scores, right), "a model", phrases=JudgedPhrases(log_odds, things, true))
-    assert calibration.things.keys() == {"upper", "bag"}
-    np.testing.assert_allclose(calibration.things["upper"], (2.0, 1.0), rtol=0.1)
-    np.testing.assert_allclose(calibration.things["bag"], (0.5, -1.0), rtol=0.1)
-    assert calibration.stages[PHRASES] == fit_logistic(log_odds, true)
-    asked = ["bag", "hat", None, "shoes", "upper"]
-    common = calibration.stages[PHRASES]
-    curves = [calibration.things["bag"], common, common, common, calibration.things["upper"]]
-    expected = [sigmoid(slope * 0.7 + offset) for slope, offset in curves]
-    np.testing.assert_allclose(calibration.phrase_probability(np.full(5, 0.7), asked), expected)
-    assert calibration.phrase_probability(np.zeros(0), []).shape == (0,)
+    things = [thing for thing, count in counts.items() for _ in range(count)]
+    evidence = {kind: random.normal(place, 1.0 + place, len(things)) for place, kind in enumerate(slopes)}
+    log_odds = sum(slope * evidence[kind] for kind, slope in slopes.items()) + [offsets[thing] for thing in things]
+    true = random.random(len(things)) < sigmoid(log_odds)
+    return JudgedPhrases(evidence, [thing or None for thing in things], true)
 
 
-def test_phrases_that_are_judged_the_wrong_way_round_are_refused():
-    phrases = JudgedPhrases(np.array([0.0, 1.0, 2.0, 3.0]), ["bag"] * 4, np.array([True, True, False, False]))
+def calibrated(phrases: JudgedPhrases) -> Calibration:
+    return calibrate(result(torch.tensor([[0.9, 0.1]]), torch.tensor([True, False])), "m", phrases=phrases)
+
+
+def test_phrases_have_a_slope_for_each_kind_of_evidence_and_an_offset_for_each_thing():
+    slopes, offsets = {JUDGED: 1.0, IN_CAPTION: 0.5}, {"upper": 0.0, "bag": -1.5, "hat": 1.0, "": 1.0}
+    phrases = phrases_like(slopes, offsets, {"upper": 9000, "bag": 9000, "hat": 50, "": 9000})
+    found = calibrated(phrases)
+    assert found.phrase_slopes == pytest.approx(slopes, abs=0.05)
+    assert found.phrase_offsets == pytest.approx({"upper": 0.0, "bag": -1.5, "": 1.0}, abs=0.15)  # hats are too few
+    asked = {kind: np.array([0.3, -0.2, 0.1, 2.0]) for kind in slopes}
+    things = ["bag", "hat", None, "upper"]
+    offset = np.array([found.phrase_offsets[thing] for thing in ("bag", "", "", "upper")])
+    log_odds = sum(slope * asked[kind] for kind, slope in found.phrase_slopes.items()) + offset
+    np.testing.assert_allclose(found.phrase_probability(asked, things), sigmoid(log_odds))
+
+
+def test_slopes_and_offsets_are_the_likeliest():
+    phrases = phrases_like({JUDGED: 1.0, LEFT_OUT: 0.5}, {"upper": 0.0, "bag": -1.5}, {"upper": 300, "bag": 300})
+    found, true = calibrated(phrases), phrases.true
+    targets = np.where(true, (true.sum() + 1) / (true.sum() + 2), 1 / ((~true).sum() + 2))
+    bag = np.array([thing == "bag" for thing in phrases.things])
+
+    def loss(weights):
+        p = sigmoid(phrases.evidence[JUDGED] * weights[0] + phrases.evidence[LEFT_OUT] * weights[1] + weights[2 + bag])
+        return -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum()
+
+    options = {"xatol": 1e-9, "fatol": 1e-11, "maxiter": 5000}
+    expected = minimize(loss, [1.0, 0.5, 0.0, -1.5], method="Nelder-Mead", options=options).x
+    told = [*found.phrase_slopes.values(), found.phrase_offsets["upper"], found.phrase_offsets["bag"]]
+    np.testing.assert_allclose(told, expected, rtol=1e-3, atol=1e-4)
+    assert found.phrase_offsets[""] == pytest.approx(expected[2:].mean(), abs=1e-3)  # for things that it has not seen
+
+
+def test_what_speaks_for_phrases_never_speaks_against_them():
+    slopes = {JUDGED: 1.0, IN_CAPTION: -0.4, PREDICTED: 0.3}
+    found = calibrated(phrases_like(slopes, {"": 0.0}, {"": 5000}))
+    assert found.phrase_slopes.keys() == {JUDGED, PREDICTED}
     with pytest.raises(ConfigError, match="true ones are not judged higher than false ones"):
-        calibrate(result(torch.tensor([[0.9, 0.1]]), torch.tensor([True, False])), "m", phrases=phrases)
+        calibrated(phrases_like({JUDGED: -1.0}, {"": 0.0}, {"": 500}))
 
 
 @pytest.fixture
@@ -248,8 +268,8 @@ class _Judge:
     def encode_image(self, paths):
         return Mock(tokens=int(paths[0]))
 
-    def phrase_log_odds(self, encoded, spans, tokens):
-        return torch.full((len(spans),), float(tokens))
+    def phrase_evidence(self, caption, spans, image):
+        return {JUDGED: np.full(len(spans), float(image.tokens))}
 
 
 def test_phrases_are_judged_on_the_first_pictures_of_other_people(tokenizer):
@@ -286,7 +306,9 @@ def test_phrases_are_judged_on_the_first_pictures_of_other_people(tokenizer):
                     expected[verdict][image, phrase.thing] += 1
     judged = _judged_phrases(_Judge(tokenizer), found, "val")
     kept = {True: Counter(), False: Counter()}
-    for log_odds, thing, true in zip(judged.log_odds.tolist(), judged.things, judged.true.tolist(), strict=True):
+    for log_odds, thing, true in zip(
+        judged.evidence[JUDGED].tolist(), judged.things, judged.true.tolist(), strict=True
+    ):
         kept[true][log_odds, thing] += 1
     fewest = min(map(Counter.total, expected.values()))
     assert fewest > 3
@@ -310,12 +332,12 @@ def test_what_nobody_excludes_is_not_calibrated(tokenizer, capsys):
 
 
 def test_a_calibration_with_phrases_is_read_as_it_was_saved(tmp_path):
-    calibration = Calibration("m", 9, 1.0, {PHRASES: (1.0, 0.5)}, "", 1.0, {"hat": (2.0, 0.25)})
+    calibration = Calibration("m", 9, 1.0, {FINAL: (1.0, 0.5)}, "", 1.0, {JUDGED: 2.0}, {"": 0.5, "hat": 0.25})
     calibration.save(tmp_path / "m.json")
     assert Calibration.load(tmp_path / "m.json") == calibration
     content = json.loads((tmp_path / "m.json").read_text())
-    for things in ({"hat": (1.0, "two")}, {"hat": (1.0,)}, {"hat": (float("nan"), 0.0)}, {"hat": 2}, 2):
-        (tmp_path / "m.json").write_text(json.dumps(content | {"things": things}))
+    for offsets in ({"hat": 1.0}, {"": float("nan")}, {"": "two"}, {"": (1.0, 2.0)}, 2):
+        (tmp_path / "m.json").write_text(json.dumps(content | {"phrase_offsets": offsets}))
         with pytest.raises(ConfigError, match=r"m\.json is no calibration.*cada calibrate"):
             Calibration.load(tmp_path / "m.json")
 
@@ -336,7 +358,8 @@ def test_phrases_are_calibrated_where_the_model_judges_them(tmp_path, capsys):
     assert len(counts) == 2
     assert all(count > 100 for count in counts)
     calibration = load_retriever(str(tmp_path / "judges.py"), weights).calibration
-    assert (set(calibration.stages), calibration.phrase_weight) == ({STAGE_ONE, FINAL, PHRASES}, 0.5)
+    assert (set(calibration.stages), calibration.phrase_weight) == ({STAGE_ONE, FINAL}, 0.5)
+    assert calibration.phrase_slopes[JUDGED] > 0
     explanation = load_retriever(str(tmp_path / "judges.py"), weights).explain(
         "a man in a red coat", next((tmp_path / "people/imgs").rglob("*.jpg"))
     )
@@ -353,4 +376,4 @@ def test_phrases_are_calibrated_where_the_model_judges_them(tmp_path, capsys):
     told = capsys.readouterr()
     assert "phrases of the val split are not calibrated: none is known to be true" in told.err
     assert status == 0, told.err
-    assert PHRASES not in load_retriever(str(tmp_path / "judges.py"), weights).calibration.stages
+    assert not load_retriever(str(tmp_path / "judges.py"), weights).calibration.phrase_slopes

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_play
 from serve_factory import build_gallery, running
 
 from cada_plugin.gallery import Filter, Gallery, Query
+from cada_plugin.portable.explanation import JUDGED
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_BROWSER = f"{__name__} was left out: there is no chromium (apt-get install chromium)"
@@ -298,14 +299,15 @@ def test_an_open_picture_tells_why_it_was_found(page, gallery):
 
 
 def test_judged_phrases_have_their_verdict(page, gallery, monkeypatch):
-    monkeypatch.setattr(gallery.retriever, "phrase_log_odds", lambda *_: [3.0, -3.0, 0.2])
+    monkeypatch.setattr(type(gallery.retriever), "judges_phrases", True)
+    monkeypatch.setattr(gallery.retriever, "judge_phrases", lambda *_: {JUDGED: [3.0, -3.0, 0.2]})
     type_sentence(page)
     page.locator(".hit .open").first.click()
     page.get_by_role("button", name="Why?").click()
     why = page.get_by_role("region", name="Why it was found")
     for phrase, verdict in (("woman", "yes, 95 %"), ("red coat", "no, 5 %"), ("black backpack", "unsure, 55 %")):
         expect(why.get_by_role("figure").filter(has_text=phrase)).to_contain_text(verdict)
-    expect(why).to_contain_text("whether the phrase alone is true of the picture")
+    expect(why).to_contain_text("whether the phrase is true of the picture")
 
 
 def test_the_page_is_used_by_keys_alone(page):

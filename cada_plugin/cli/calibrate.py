@@ -99,7 +99,7 @@ def _curves(
     }
     if phrases is not None:
         name = f"phrases, {split} ({len(phrases.true):,})"
-        curves[name] = reliability(calibration.phrase_probability(phrases.log_odds, phrases.things), phrases.true)
+        curves[name] = reliability(calibration.phrase_probability(phrases.evidence, phrases.things), phrases.true)
     return curves
 
 
@@ -109,32 +109,32 @@ def _judged_phrases(retriever: Retriever, result: RetrievalResult, split: str) -
     if the model judges no phrases, or if there is only one kind."""
     if not retriever.judges_phrases:
         return None
-    encoded = [retriever.tokenizer.encode(caption) for caption in result.captions]
-    said = [_phrases(caption) for caption in encoded]
+    said = [_phrases(retriever.tokenizer.encode(caption)) for caption in result.captions]
     of_people: dict[int, list[list[Meaning]]] = {}
     for person, phrases in zip(result.query_ids.tolist(), said, strict=True):
         of_people.setdefault(person, []).append([meaning for _, meaning in phrases])
     known = known_people(of_people)
     shown: dict[int, list[int]] = {}  # for each picture the captions that are judged on it
-    for query in range(min(len(encoded), _MOST_CAPTIONS)):
+    for query in range(min(len(said), _MOST_CAPTIONS)):
         own = (result.gallery_ids == result.query_ids[query]).to(result.text_embed.device)
         cosine = result.cosine(query, query + 1)[0].masked_fill(own, -math.inf)
         for image in cosine.topk(min(_LOOKALIKES, len(own) - int(own.sum()))).indices.tolist():
             shown.setdefault(image, []).append(query)
-    log_odds: list[float] = []
+    evidence: dict[str, list[float]] = {}
     things: list[str | None] = []
     true: list[bool] = []
     for image, queries in progress_bar(sorted(shown.items()), desc="judging phrases", delay=2, leave=False):
         person = known.get(int(result.gallery_ids[image]))
         if person is None:  # without captions
             continue
-        tokens = retriever.encode_image([result.img_paths[image]]).tokens
+        picture = retriever.encode_image([result.img_paths[image]])
         for query in queries:
             truths = person.judge(EncodedMeanings.of([meaning for _, meaning in said[query]]))
             told = [(*one, bool(verdict)) for one, verdict in zip(said[query], truths, strict=True) if verdict >= 0]
             if told:
                 spans, meanings, verdicts = zip(*told, strict=True)
-                log_odds += retriever.phrase_log_odds(encoded[query], spans, tokens).tolist()
+                for kind, values in retriever.phrase_evidence(result.captions[query], spans, picture).items():
+                    evidence.setdefault(kind, []).extend(values.tolist())
                 things += [meaning.thing for meaning in meanings]
                 true += verdicts
     kinds = np.flatnonzero(true), np.flatnonzero(~np.array(true, dtype=bool))
@@ -144,7 +144,11 @@ def _judged_phrases(retriever: Retriever, result: RetrievalResult, split: str) -
         print(f"phrases of the {split} split are not calibrated: none is known to be {missing}", file=sys.stderr)
         return None
     kept = np.concatenate([np.random.default_rng(0).permutation(kind)[:fewest] for kind in kinds])
-    return JudgedPhrases(np.array(log_odds)[kept], [things[row] for row in kept], np.array(true)[kept])
+    return JudgedPhrases(
+        {kind: np.array(values)[kept] for kind, values in evidence.items()},
+        [things[row] for row in kept],
+        np.array(true)[kept],
+    )
 
 
 def _phrases(encoded: EncodedCaption) -> list[tuple[tuple[int, int], Meaning]]:

@@ -9,9 +9,9 @@ The probability that an image of score s shows the described person is estimated
 stage 1 and once for the final score. The last term is ours. A gallery of G images holds G / G0 times as many images of
 other people at any score, while the described person has as many images as before, so the odds fall by that factor.
 
-The probability that a single phrase is true of a picture has no such term. Phrases about one thing have a slope and an
-offset of their own, if the split has enough of them: bags are harder to see than trousers, and people who look alike
-seldom differ in their sex.
+The probability that a single phrase is true of a picture has no such term. It has a slope for each kind of evidence,
+and an offset for each thing that enough phrases are about: bags are harder to see than trousers, and people who look
+alike seldom differ in their sex.
 """
 
 import math
@@ -25,7 +25,8 @@ from torch import Tensor
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.result import RetrievalResult, stage_one_shortlist
 from cada_plugin.portable.calibration import Calibration, calibration_path, sigmoid
-from cada_plugin.portable.stages import FINAL, PHRASES, STAGE_ONE
+from cada_plugin.portable.explanation import JUDGED
+from cada_plugin.portable.stages import FINAL, STAGE_ONE
 
 __all__ = [
     "Calibration",
@@ -39,14 +40,14 @@ __all__ = [
 
 _FOR_STAGE_ONE = 32  # images of each query that stage 1 is calibrated on if the model has no second stage
 _STEPS = 100
-_FEWEST = 40  # true ones, and false ones, among the phrases about a thing that has a slope and an offset of its own
+_FEWEST = 40  # true ones, and false ones, among the phrases about a thing that has an offset of its own
 
 
 class JudgedPhrases(NamedTuple):
     """Phrases that a model has judged, on pictures of which it is known whether they are true."""
 
-    log_odds: np.ndarray
-    """(n,)."""
+    evidence: dict[str, np.ndarray]
+    """(n,) of each kind, see ``portable.explanation.JUDGED``."""
     things: list[str | None]
     """What each of them is about, see ``Meaning.thing``."""
     true: np.ndarray
@@ -70,7 +71,9 @@ def calibrate(
         ConfigError: a stage cannot be calibrated, because right images score no higher than wrong ones; or phrases
             cannot, because true ones are judged no higher than false ones.
     """
-    stages, things = {}, {}
+    stages: dict[str, tuple[float, float]] = {}
+    slopes: dict[str, float] = {}
+    offsets: dict[str, float] = {}
     for stage, (scores, right) in scored_pairs(result).items():
         slope, offset = fit_logistic(scores, right)
         if not slope > 0:
@@ -80,28 +83,35 @@ def calibrate(
             )
         stages[stage] = slope, offset
     if phrases is not None:
-        slope, offset = fit_logistic(phrases.log_odds, phrases.true)
-        if not slope > 0:
+        slopes, offsets = _of_phrases(phrases)
+    return Calibration(
+        fingerprint, len(result.gallery_ids), result.cosine_weight, stages, about, phrase_weight, slopes, offsets
+    )
+
+
+def _of_phrases(phrases: JudgedPhrases) -> tuple[dict[str, float], dict[str, float]]:
+    """Slopes of the kinds of evidence, and offsets of the things."""
+    names = np.array([thing or "" for thing in phrases.things])
+    enough = [
+        name for name in np.unique(names) if min(np.bincount(phrases.true[names == name], minlength=2)) >= _FEWEST
+    ]
+    things = np.where(np.isin(names, enough), names, "")
+    listed = np.unique(things).tolist()
+    offsets_of = (things[:, None] == np.array(listed)).astype(np.float64)
+    kinds = list(phrases.evidence)
+    while True:
+        weights = _likeliest(np.stack([phrases.evidence[kind] for kind in kinds], axis=1), offsets_of, phrases.true)
+        slopes = dict(zip(kinds, weights, strict=False))
+        if not slopes[JUDGED] > 0:
             raise ConfigError(
                 "single phrases cannot be calibrated: true ones are not judged higher than false ones. Is this the "
                 "checkpoint of a model that was trained with loss_phrases?"
             )
-        stages[PHRASES] = slope, offset
-        things = _of_things(phrases)
-    return Calibration(fingerprint, len(result.gallery_ids), result.cosine_weight, stages, about, phrase_weight, things)
-
-
-def _of_things(phrases: JudgedPhrases) -> dict[str, tuple[float, float]]:
-    """Slopes and offsets of the things that enough phrases are about."""
-    found = {}
-    for thing in sorted({thing for thing in phrases.things if thing is not None}):
-        own = np.array([one == thing for one in phrases.things])
-        log_odds, true = phrases.log_odds[own], phrases.true[own]
-        if min(true.sum(), (~true).sum()) >= _FEWEST:
-            slope, offset = fit_logistic(log_odds, true)
-            if slope > 0:  # else too few after all
-                found[thing] = slope, offset
-    return found
+        if min(slopes.values()) > 0:
+            offsets = dict(zip(listed, weights[len(kinds) :], strict=True))
+            counts = offsets_of.sum(0)
+            return slopes, {"": float(np.average(list(offsets.values()), weights=counts)), **offsets}
+        kinds.remove(min(slopes, key=slopes.__getitem__))  # what speaks for a phrase cannot speak against it
 
 
 def scored_pairs(result: RetrievalResult) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -134,23 +144,31 @@ def fit_logistic(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     Args:
         scores, right: (n,) float and bool.
     """
+    slope, offset = _likeliest(scores[:, None], np.ones((len(scores), 1)), right)
+    return slope, offset
+
+
+def _likeliest(scores: np.ndarray, members: np.ndarray, right: np.ndarray) -> list[float]:
+    """Slopes of K kinds of scores (n, K), and offsets of M classes, of which (n, M) says to which each row belongs."""
     positives, negatives = int(right.sum()), int((~right).sum())
     if not positives or not negatives:
         raise ConfigError("a calibration needs right and wrong images in the shortlists of the validation split")
     targets = np.where(right, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    middle, spread = scores.mean(), scores.std() or 1.0
-    design = np.column_stack([(scores - middle) / spread, np.ones(len(scores))])  # (n, 2)
-    weights = np.array([0.0, math.log(positives / negatives)])
+    middle, spread = scores.mean(0), scores.std(0)
+    spread[spread == 0] = 1.0
+    design = np.concatenate([(scores - middle) / spread, members], axis=1)  # (n, K + M)
+    weights = np.zeros(design.shape[1])
+    weights[len(middle) :] = math.log(positives / negatives)
     for _ in range(_STEPS):
         p = sigmoid(design @ weights)
         gradient = design.T @ (p - targets)
         curvature = (design * (p * (1 - p))[:, None]).T @ design
-        step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
+        step = np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), gradient)
         weights = weights - step
         if np.abs(step).max() < 1e-10:
             break
-    slope = float(weights[0] / spread)
-    return slope, float(weights[1] - slope * middle)
+    slopes = weights[: len(middle)] / spread
+    return [*slopes.tolist(), *(weights[len(middle) :] - slopes @ middle).tolist()]
 
 
 def reliability(probabilities: np.ndarray, right: np.ndarray, bins: int = 10) -> dict[str, list[float] | float]:

@@ -4,13 +4,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.files import write_json
-from cada_plugin.portable.stages import PHRASES
+from cada_plugin.portable.explanation import JUDGED
 
 _FORMAT = "cada_plugin.calibration.1"
 
@@ -24,11 +25,12 @@ class Calibration:
         gallery_images: G0, the number of images of the split that it was fitted on.
         cosine_weight: weight of the cosine in the final score.
         stages: (slope, offset) of each calibrated stage, ``t2i_global`` (score: the cosine) and ``t2i`` (score: match
-            logit + ``cosine_weight`` * cosine); ``phrases`` where the model judges phrases (score: their log-odds).
+            logit + ``cosine_weight`` * cosine).
         about: what it was fitted on, for people.
         phrase_weight: of the evidence of phrases in the match logit, see ``CADA``.
-        things: (slope, offset) of the phrases about a thing, see ``Meaning.thing``; the other phrases have those of the
-            stage ``phrases``.
+        phrase_slopes: of each kind of evidence for a phrase, see ``portable.explanation.JUDGED``. Empty where phrases
+            were not calibrated.
+        phrase_offsets: of phrases about a thing, see ``Meaning.thing``; under "" that of the other phrases.
     """
 
     fingerprint: str
@@ -37,7 +39,8 @@ class Calibration:
     stages: Mapping[str, tuple[float, float]]
     about: str = ""
     phrase_weight: float = 0.0
-    things: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    phrase_slopes: Mapping[str, float] = field(default_factory=dict)
+    phrase_offsets: Mapping[str, float] = field(default_factory=dict)
 
     def probability(self, stage: str, scores: np.ndarray, gallery_images: int) -> np.ndarray:
         """The probability that images show the described person.
@@ -51,14 +54,20 @@ class Calibration:
         prior = math.log(max(gallery_images, 1) / self.gallery_images)
         return sigmoid(slope * np.asarray(scores, dtype=np.float64) + offset - prior)
 
-    def phrase_probability(self, log_odds: np.ndarray, things: Sequence[str | None]) -> np.ndarray:
-        """The probability (n,) that phrases about n things are true of a picture of somebody who looks similar to the
-        described person, where as many phrases are true as false. Log-odds that were not calibrated are taken as they
-        are."""
-        common = self.stages.get(PHRASES, (1.0, 0.0))
-        curves = [self.things.get(thing or "", common) for thing in things]
-        slopes, offsets = np.array(curves, dtype=np.float64).reshape(-1, 2).T
-        return sigmoid(slopes * np.asarray(log_odds, dtype=np.float64) + offsets)
+    def phrase_probability(self, evidence: Mapping[str, np.ndarray], things: Sequence[str | None]) -> np.ndarray:
+        """The probability (n,) that phrases are true of a picture of somebody who looks similar to the described
+        person, where as many phrases are true as false.
+
+        Args:
+            evidence: (n,) of each kind. If phrases were not calibrated, ``JUDGED`` is taken as log-odds.
+            things: what each phrase is about.
+        """
+        if not self.phrase_slopes:
+            return sigmoid(np.asarray(evidence[JUDGED], dtype=np.float64))
+        log_odds = np.array([self.phrase_offsets.get(thing or "", self.phrase_offsets[""]) for thing in things])
+        for kind, slope in self.phrase_slopes.items():
+            log_odds = log_odds + slope * np.asarray(evidence[kind], dtype=np.float64)
+        return sigmoid(log_odds)
 
     def save(self, path: Path) -> None:
         write_json(path, {"format": _FORMAT, **asdict(self)})
@@ -75,10 +84,12 @@ class Calibration:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content.pop("format") != _FORMAT:
                 raise ValueError("it has another format")
-            for key, curves in (("stages", content["stages"]), ("things", content.get("things", {}))):
-                content[key] = {name: (float(a), float(b)) for name, (a, b) in curves.items()}
+            content["stages"] = {stage: (float(a), float(b)) for stage, (a, b) in content["stages"].items()}
             calibration = cls(**content)
-            numbers = [*calibration.stages.values(), *calibration.things.values()]
+            phrases = calibration.phrase_slopes, calibration.phrase_offsets
+            numbers = [*chain.from_iterable(calibration.stages.values()), *chain(*(one.values() for one in phrases))]
+            if phrases[0] and "" not in phrases[1]:
+                raise ValueError("it has no offset of phrases")
             if not np.isfinite(numbers).all() or calibration.gallery_images < 1:
                 raise ValueError("its numbers are impossible")
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

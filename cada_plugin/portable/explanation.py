@@ -6,6 +6,11 @@ import numpy as np
 
 from cada_plugin.errors import ConfigError
 
+JUDGED, IN_CAPTION, PREDICTED, LEFT_OUT = "judged", "in the caption", "predicted", "left out"
+"""Kinds of evidence for a phrase: log-odds of the head that judges each phrase for itself; log-odds of the head that
+ATP trains on groups of the tokens of a caption; log-likelihood of its word pieces by ARA's decoder, where they are
+masked; and how much the match logit of the caption falls without it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Phrase:
@@ -17,8 +22,8 @@ class Phrase:
         change: the match logit of the caption without the phrase, minus that of the whole caption. A negative number
             speaks for the picture: without the phrase the picture fits less. None if the caption has no other word.
         map: (rows, columns) the mean of the maps of its words; None without PyTorch.
-        probability: that the phrase alone is true of the picture, where as many phrases are true as false; None where
-            the model did not learn to judge phrases (``CADA(loss_phrases=...)``), and without PyTorch.
+        probability: that the phrase is true of the picture, where as many phrases are true as false; None where the
+            model did not learn to judge phrases (``CADA(loss_phrases=...)``), and without PyTorch.
     """
 
     text: str

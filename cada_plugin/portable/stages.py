@@ -8,8 +8,6 @@ MATCH_ALONE = "t2i_match"
 """The shortlist ordered by the match logit alone, which shows whether matching has learnt anything."""
 GAIN_P_VALUE = f"{FINAL}/R1_gain_p"
 """The metric with the p-value of the gain in R@1 of ``FINAL`` over ``STAGE_ONE``."""
-PHRASES = "phrases"
-"""What a calibration calls single attribute phrases that the model judges. It is no ranked list."""
 QUERIES = "queries"
 """The metric with the number of captions, of a slice: ``queries[binding]``."""
 

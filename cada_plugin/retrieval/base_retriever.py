@@ -13,7 +13,7 @@ from PIL import Image
 from cada_plugin.errors import ConfigError, GalleryError, ImageError
 from cada_plugin.portable.calibration import Calibration, sigmoid
 from cada_plugin.portable.captions import CaptionRules, EncodedCaption
-from cada_plugin.portable.explanation import Explanation, Phrase
+from cada_plugin.portable.explanation import JUDGED, LEFT_OUT, Explanation, Phrase
 from cada_plugin.portable.features import ImageFeatures, TextFeatures
 from cada_plugin.portable.meanings import phrase_meaning
 from cada_plugin.portable.phrases import lexicon_tags, phrase_spans, without_words
@@ -40,6 +40,7 @@ class BaseRetriever(ABC):
         rerank_topk, cosine_weight: of stage 2: length of the shortlist that is re-ranked, and weight of the cosine that
             is added to the match logit.
         calibration: turns scores into probabilities; None where the model was not calibrated.
+        judges_phrases: whether the model learnt to say of single phrases if they are true of an image.
     """
 
     name: str
@@ -48,6 +49,7 @@ class BaseRetriever(ABC):
     rerank_topk: int
     cosine_weight: float
     calibration: Calibration | None
+    judges_phrases: bool = False
     _told_clamp = False
 
     @abstractmethod
@@ -75,15 +77,17 @@ class BaseRetriever(ABC):
         """Maps (W, rows, columns) of the words of a caption over an image with ``tokens`` (1, S, C), and their layer.
         None and None where there are no gradients."""
 
-    def phrase_log_odds(self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Any) -> Any:
-        """Log-odds (G,) that G phrases of a caption are true of an image with ``tokens`` (1, S, C), each phrase for
-        itself; None if the model does not judge phrases.
+    def judge_phrases(
+        self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Any
+    ) -> dict[str, np.ndarray]:
+        """Evidence (G,) that G phrases of a caption are true of an image with ``tokens`` (1, S, C), of each kind that
+        the model has. See :data:`~cada_plugin.portable.explanation.JUDGED`.
 
         Args:
             encoded: the caption, as the tokenizer gives it.
             spans: the words [start, stop) of each phrase, of those that have a token.
         """
-        return None
+        return {}
 
     def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> EncodedImages:
         """Encode one or many images on the model's device; the result is in host memory.
@@ -206,40 +210,65 @@ class BaseRetriever(ABC):
         encoded = self.tokenizer.encode(caption)
         words = encoded.read_words
         spans = phrase_spans(lexicon_tags(words))
-        shorter = [without_words(words, *span) for span in spans]
-        left = [len(self.tokenizer.encode(text).input_ids) > 2 for text in shorter]  # more than start and end
-        kept = [text for text, is_left in zip(shorter, left, strict=True) if is_left]
-        texts = self.encode_text([caption, *kept])
-        match, *others = np.asarray(self.match(texts, image))[:, 0].tolist()
-        changes = iter(others)
+        texts, match, changes = self._leave_out(caption, words, spans, image)
         maps, layer = self._word_maps(caption, image.tokens, layer)
-        judged = self.phrase_probabilities(encoded, spans, image.tokens)
+        evidence = self._evidence(encoded, spans, image, changes) if spans and self.judges_phrases else {}
+        judged = self._probabilities_of(words, spans, evidence)
         phrases = tuple(
             Phrase(
                 " ".join(words[start:stop]),
                 start,
                 stop,
-                next(changes) - match if is_left else None,
+                change,
                 None if maps is None else maps[start:stop].mean(0),
                 true,
             )
-            for (start, stop), is_left, true in zip(spans, left, judged, strict=True)
+            for (start, stop), change, true in zip(spans, changes, judged, strict=True)
         )
         probability = self._probability(match, texts, image, gallery_images)
         return Explanation(caption, tuple(words), match, probability, phrases, maps, layer)
 
-    def phrase_probabilities(
-        self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Any
+    def phrase_evidence(
+        self, caption: str, spans: Sequence[tuple[int, int]], image: EncodedImages | ImageFeatures
+    ) -> dict[str, np.ndarray]:
+        """As :meth:`judge_phrases`, of one image, with what the caption loses without each phrase."""
+        encoded = self.tokenizer.encode(caption)
+        read = " ".join(encoded.read_words)  # of a caption that is too long, without a warning
+        _, _, changes = self._leave_out(read, encoded.read_words, spans, image)
+        return self._evidence(encoded, spans, image, changes)
+
+    def _leave_out(
+        self, caption: str, words: Sequence[str], spans: Sequence[tuple[int, int]], image: EncodedImages | ImageFeatures
+    ) -> tuple[TextFeatures, float, list[float | None]]:
+        """The encoded sentences, the caption first; its match logit, and how this changes without each phrase. None for
+        a phrase without which nothing is left."""
+        shorter = [without_words(words, *span) for span in spans]
+        left = [len(self.tokenizer.encode(text).input_ids) > 2 for text in shorter]  # more than start and end
+        texts = self.encode_text([caption, *(text for text, is_left in zip(shorter, left, strict=True) if is_left)])
+        match, *others = np.asarray(self.match(texts, image))[:, 0].tolist()
+        without = iter(others)
+        return texts, match, [next(without) - match if is_left else None for is_left in left]
+
+    def _evidence(
+        self,
+        encoded: EncodedCaption,
+        spans: Sequence[tuple[int, int]],
+        image: EncodedImages | ImageFeatures,
+        changes: Sequence[float | None],
+    ) -> dict[str, np.ndarray]:
+        left_out = np.array([-(change or 0.0) for change in changes])
+        return {**self.judge_phrases(encoded, spans, image.tokens), LEFT_OUT: left_out}
+
+    def _probabilities_of(
+        self, words: Sequence[str], spans: Sequence[tuple[int, int]], evidence: dict[str, np.ndarray]
     ) -> list[float] | list[None]:
-        """The probability that each phrase of a caption, a span of its words, is true of the picture with these tokens;
-        None where phrases are not judged. See ``Phrase.probability``."""
-        log_odds = self.phrase_log_odds(encoded, spans, tokens) if spans else None
-        if log_odds is None:
+        """See ``Phrase.probability``."""
+        if not evidence:
             return [None] * len(spans)
         if self.calibration is None:
-            return sigmoid(np.asarray(log_odds, np.float64)).tolist()
-        things = [phrase_meaning(encoded.words[start:stop]).thing for start, stop in spans]
-        return self.calibration.phrase_probability(np.asarray(log_odds), things).tolist()
+            return sigmoid(np.asarray(evidence[JUDGED], np.float64)).tolist()
+        things = [phrase_meaning(words[start:stop]).thing for start, stop in spans]
+        return self.calibration.phrase_probability(evidence, things).tolist()
 
     def _probability(
         self, match: float, texts: TextFeatures, image: EncodedImages | ImageFeatures, gallery_images: int | None

@@ -130,7 +130,7 @@ class PhraseAnswer(BaseModel):
         "models in ONNX"
     )
     likelihood: float | None = Field(
-        description="probability that the phrase alone is true of the image; null for models that judge no phrases"
+        description="probability that the phrase is true of the image; null for models that judge no phrases"
     )
     verdict: Literal["yes", "no", "unsure"] | None = Field(description="what the likelihood says: above 2/3, below 1/3")
 

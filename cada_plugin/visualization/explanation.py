@@ -21,7 +21,7 @@ _TEXT_SIZE, _TITLE_SIZE = 17, 26
 _COLUMNS = 6  # phrases beside each other
 _FADED = 0.12  # how much of the picture is left where the map is 0
 _LEGEND = "lit: where the model looks for the phrase     without it: change of the match if the phrase is left out"
-_JUDGED_LEGEND = "yes or no: is the phrase alone true of the picture?"
+_JUDGED_LEGEND = "yes or no: is the phrase true of the picture?"
 
 
 def spotlight(picture: Image.Image, map: np.ndarray) -> Image.Image:

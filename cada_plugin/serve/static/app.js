@@ -408,7 +408,7 @@ function whyOf({ caption, match, phrases }, place, all) {
   const drawn = phrases.some((phrase) => phrase.map);
   // docs/explain.md has the figures
   const lit = drawn ? "Lit: where the model looks for the phrase. As measured on drawn people, this does not explain the match; the numbers do. " : "";
-  const judged = phrases.some((phrase) => phrase.verdict) ? "Yes or no: whether the phrase alone is true of the picture. " : "";
+  const judged = phrases.some((phrase) => phrase.verdict) ? "Yes or no: whether the phrase is true of the picture. " : "";
   const text = phrases.length ? `${told}${judged}${lit}Number: change of the match without the phrase.`
     : `${told}No attribute was recognised in this sentence.`;
   return [element("p", { text }), element("div", { class: "phrases" }, ...phrases.map(phraseOf))];
