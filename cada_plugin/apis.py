@@ -357,6 +357,17 @@ def load_retriever(
 
             return open_onnx(config, device)
         config, checkpoint = read_weights_folder(Path(config).expanduser())
+    retriever, weights = load_uncalibrated(config, checkpoint, device)
+    retriever.calibration = _calibration(retriever, weights)
+    return retriever
+
+
+def load_uncalibrated(
+    config: str | os.PathLike | Config,
+    checkpoint: str | os.PathLike | None = None,
+    device: str | torch.device = "cpu",
+) -> tuple[Retriever, str | os.PathLike]:
+    """As :func:`load_retriever`, not of an exported folder and without a calibration; also the weights that it took."""
     if not isinstance(config, Config):
         config = _read_config(config)
     trained = checkpoint or config.get("trained_weights")
@@ -381,8 +392,7 @@ def load_retriever(
         weights=weights,
     )
     retriever.check_contract()
-    retriever.calibration = _calibration(retriever, checkpoint)
-    return retriever
+    return retriever, checkpoint
 
 
 def _read_config(source: str | os.PathLike) -> Config:

@@ -191,6 +191,7 @@ def test_the_command_writes_the_calibration_and_its_picture(tmp_path, capsys):
     torch.save(load_retriever("cada_procedural").model.state_dict(), weights)
     options = [f"data_root={tmp_path / 'people'}", "build.identities.train=10", "build.identities.val=15"]
     options += ["build.identities.test=20", "test_cfg.rerank_topk=10"]
+    (tmp_path / "mine.calibration.json").write_text("unreadable")  # is replaced
     words = ["calibrate", "cada_procedural", str(weights), "--check-test", "--work-dir", str(tmp_path / "work")]
     assert main([*words, "--cfg-options", *options]) == 0
     assert "re-ranked, test (60 images): mean difference of stated and true probability" in capsys.readouterr().out

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
-from cada_plugin.apis import Retriever, load_retriever
+from cada_plugin.apis import Retriever, load_uncalibrated
 from cada_plugin.checkpoints.io import shipped_path
 from cada_plugin.cli.common import add_common_arguments, add_yaml_arguments, read_job
 from cada_plugin.cli.running import run_command
@@ -67,7 +67,7 @@ def _run(args: argparse.Namespace) -> None:
     target = calibration_path(Path(shipped_path(args.checkpoint)))
     picture = target.with_name(target.name.replace(".calibration.json", ".reliability.png"))
     writable_file(target, "the calibration")
-    retriever = load_retriever(config, args.checkpoint)
+    retriever, _ = load_uncalibrated(config, args.checkpoint)  # an old calibration may be unreadable
     result = evaluate_split(config, args.checkpoint, "val", args.amp)
     phrases = _judged_phrases(retriever, result, "val")
     about = _about(config, result)
