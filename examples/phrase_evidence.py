@@ -8,12 +8,12 @@ picture of anybody else. The better a model is, the more alike are the people wh
 models are compared on the same pairs, the shipped weights of the config CHOOSER choose them. These kinds of evidence
 for a phrase are compared, those that the model has:
 
-- *calibrated*: the probability that is made of the next four and of what the phrase is about (``cada calibrate``);
 - *judged*: the log-odds of the head for phrases, to which each is alone (``loss_phrases``);
-- *in the caption*: the phrase within the caption, by the head for groups of tokens;
-- *predicted*: the log-likelihood of its word pieces where they are masked, by the attribute decoder of ARA;
-- *left out*: how much the match logit falls without the phrase;
+- *calibrated*: the probability that is made of this and of how well the whole caption fits, if there is a calibration;
+- *group*: the phrase within the caption, by the head for groups of tokens;
 - *asked alone*: the match logit of the phrase as the whole sentence;
+- *left out*: how much the match logit falls without the phrase;
+- *predicted*: the log-likelihood of its word pieces where they are masked, by the attribute decoder of ARA;
 - *what it is about*, for comparison: the share of true phrases among all that speak of the same attributes. It never
   looks at a picture.
 
@@ -27,13 +27,17 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from cada_plugin.apis import Retriever, load_retriever
 from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.datasets.procedural.partial import procedural_records
 from cada_plugin.datasets.procedural.writer import claims_of_phrase
 from cada_plugin.engine.config import read_config
-from cada_plugin.portable.meanings import phrase_meaning
+from cada_plugin.models.groupings import group_means
+from cada_plugin.models.retriever import TextFeatures
+from cada_plugin.portable.explanation import JUDGED
+from cada_plugin.portable.phrases import without_words
 from cada_plugin.progress import progress_bar
 from cada_plugin.retrieval import EncodedImages
 from cada_plugin.tables import markdown_table
@@ -96,17 +100,49 @@ def least_is_false(scores: Sequence[float], true: Sequence[bool], lengths: Seque
     return float(np.mean([not true[values.argmin()] for values, true in each if true.any() and not true.all()]))
 
 
-def evidence(retriever: Retriever, record: dict, image: EncodedImages) -> dict[str, np.ndarray]:
-    """Scores of the phrases of the first caption of a record for a picture."""
-    split, caption = retriever.tokenizer.split, record["captions"][0]
-    words = split(caption)
-    spans = [[len(split(caption[: phrase[end]])) for end in ("start", "stop")] for phrase in record["phrases"][0]]
-    found = retriever.phrase_evidence(caption, spans, image)
-    if retriever.calibration is not None and retriever.calibration.phrase_slopes:
-        things = [phrase_meaning(words[start:stop]).thing for start, stop in spans]
-        found = {"calibrated": retriever.calibration.phrase_probability(found, things), **found}
-    alone = retriever.encode_text([" ".join(words[start:stop]) for start, stop in spans])
-    return {**found, "asked alone": np.asarray(retriever.match(alone, image))[:, 0]}
+def evidence(retriever: Retriever, record: dict, tokens: torch.Tensor) -> dict[str, list[float]]:
+    """Scores of the phrases of the first caption of a record for the tokens (1, S, C) of a picture."""
+    model, tokenizer, caption = retriever.model, retriever.tokenizer, record["captions"][0]
+    phrases, words = record["phrases"][0], tokenizer.split(caption)
+    spans = [[len(tokenizer.split(caption[: p[end]])) for end in ("start", "stop")] for p in phrases]
+    encoded = tokenizer.encode(caption)
+    place_of = {word: number for number, span in enumerate(spans) for word in range(*span)}
+    index = torch.tensor([[place_of.get(word, -1) for word in encoded.word_index]])
+    ids = torch.tensor([encoded.input_ids])
+    texts = TextFeatures(torch.zeros(1, 0), ids, torch.ones_like(ids, dtype=torch.bool))
+    with torch.no_grad():
+        memory = model.image_memory(tokens)
+        found: dict[str, list[float]] = {}
+        if retriever.judges_phrases:
+            found["judged"] = retriever.judge_phrases(encoded, spans, tokens)[JUDGED].tolist()
+            if retriever.calibration is not None and retriever.calibration.phrase_curve:
+                found["calibrated"] = retriever.phrase_probabilities(encoded, spans, tokens)
+        if model.itm_local_head is not None:
+            means, _ = group_means(model.fuse(ids, texts.attention_mask, memory), index, len(phrases))
+            logits = model.itm_local_head(means)[0]
+            found["group"] = (logits[:, 1] - logits[:, 0]).tolist()
+        alone = [" ".join(words[start:stop]) for start, stop in spans]
+        without = [without_words(words, *span) for span in spans]
+        asked = retriever.encode_text([caption, *alone, *without])
+        matched = model.match(asked, memory, torch.zeros(len(asked.input_ids), dtype=torch.long))
+        found["asked alone"] = matched[1 : 1 + len(spans)].tolist()
+        found["left out"] = (matched[0] - matched[1 + len(spans) :]).tolist()
+        if model.text_decoder is not None:
+            found["predicted"] = log_likelihoods(retriever, ids, index, len(phrases), tokens).tolist()
+    return found
+
+
+def log_likelihoods(
+    retriever: Retriever, ids: torch.Tensor, phrase_index: torch.Tensor, phrases: int, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Log-likelihood (phrases,) of each phrase of a caption, given a picture and the rest of the caption."""
+    decoder, masked = retriever.model.text_decoder, retriever.tokenizer.mask_id
+    own = phrase_index == torch.arange(phrases)[:, None]  # (phrases, T)
+    copies = ids.expand(phrases, -1)
+    memory = decoder.bert.image_memory(tokens).select(torch.zeros(phrases, dtype=torch.long))
+    logits = decoder(copies.masked_fill(own, masked), torch.ones_like(own), memory)  # (phrases, T, V)
+    each = logits.log_softmax(-1).gather(-1, copies[..., None])[..., 0]
+    return (each * own).sum(1)
 
 
 def compare(retriever: Retriever, records: Sequence[dict], gallery: EncodedImages, wrong: Sequence[int]) -> str:
@@ -119,7 +155,7 @@ def compare(retriever: Retriever, records: Sequence[dict], gallery: EncodedImage
         true += phrase_truths(record, records[other])
         about += [tuple(sorted(claims)) for claims in phrase_claims(record)]
         lengths.append(len(record["phrases"][0]))
-        for kind, values in evidence(retriever, record, gallery[other]).items():
+        for kind, values in evidence(retriever, record, torch.as_tensor(gallery.tokens[other : other + 1])).items():
             scores.setdefault(kind, []).extend(values)
     scores["what it is about"] = shares(true, about)
     rows = [

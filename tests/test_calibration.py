@@ -26,7 +26,8 @@ from cada_plugin.evaluation.calibration import (
     scored_pairs,
 )
 from cada_plugin.evaluation.result import RetrievalResult
-from cada_plugin.portable.explanation import IN_CAPTION, JUDGED, LEFT_OUT, PREDICTED
+from cada_plugin.portable.calibration import phrase_features
+from cada_plugin.portable.explanation import IN_CAPTION, JUDGED
 from cada_plugin.portable.meanings import phrase_meaning
 from cada_plugin.portable.phrases import lexicon_tags, phrase_spans
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
@@ -201,56 +202,52 @@ def test_the_command_writes_the_calibration_and_its_picture(tmp_path, capsys):
     assert not (tmp_path / "work/ranked_gallery.png").exists()  # evaluating the validation split draws no test result
 
 
-def phrases_like(slopes: dict[str, float], offsets: dict[str, float], counts: dict[str, int]) -> JudgedPhrases:
-    """Phrases that are true with the probability that slopes and offsets give."""
+def phrases_like(*slopes: float, offset: float, n: int = 9000) -> JudgedPhrases:
+    """Phrases that are true with the probability that slopes and offset give."""
     random = np.random.default_rng(0)
-    things = [thing for thing, count in counts.items() for _ in range(count)]
-    evidence = {kind: random.normal(place, 1.0 + place, len(things)) for place, kind in enumerate(slopes)}
-    log_odds = sum(slope * evidence[kind] for kind, slope in slopes.items()) + [offsets[thing] for thing in things]
-    true = random.random(len(things)) < sigmoid(log_odds)
-    return JudgedPhrases(evidence, [thing or None for thing in things], true)
+    features = random.normal([0.0, -3.0][: len(slopes)], [1.0, 2.0][: len(slopes)], (n, len(slopes)))
+    return JudgedPhrases(features, random.random(n) < sigmoid(features @ slopes + offset))
 
 
 def calibrated(phrases: JudgedPhrases) -> Calibration:
     return calibrate(result(torch.tensor([[0.9, 0.1]]), torch.tensor([True, False])), "m", phrases=phrases)
 
 
-def test_phrases_have_a_slope_for_each_kind_of_evidence_and_an_offset_for_each_thing():
-    slopes, offsets = {JUDGED: 1.0, IN_CAPTION: 0.5}, {"upper": 0.0, "bag": -1.5, "hat": 1.0, "": 1.0}
-    phrases = phrases_like(slopes, offsets, {"upper": 9000, "bag": 9000, "hat": 50, "": 9000})
-    found = calibrated(phrases)
-    assert found.phrase_slopes == pytest.approx(slopes, abs=0.05)
-    assert found.phrase_offsets == pytest.approx({"upper": 0.0, "bag": -1.5, "": 1.0}, abs=0.15)  # hats are too few
-    asked = {kind: np.array([0.3, -0.2, 0.1, 2.0]) for kind in slopes}
-    things = ["bag", "hat", None, "upper"]
-    offset = np.array([found.phrase_offsets[thing] for thing in ("bag", "", "", "upper")])
-    log_odds = sum(slope * asked[kind] for kind, slope in found.phrase_slopes.items()) + offset
-    np.testing.assert_allclose(found.phrase_probability(asked, things), sigmoid(log_odds))
+def test_phrases_have_a_slope_for_what_speaks_for_them_and_for_their_caption():
+    found = calibrated(phrases_like(1.0, 0.5, offset=1.5))
+    assert found.phrase_curve == pytest.approx((1.0, 0.5, 1.5), abs=0.1)
+    asked = np.array([[0.3, -2.0], [-1.0, 0.5]])
+    judged, caption, offset = found.phrase_curve
+    np.testing.assert_allclose(found.phrase_probability(asked), sigmoid(asked @ [judged, caption] + offset))
+    assert calibrated(phrases_like(2.0, offset=-1.0)).phrase_curve == pytest.approx((2.0, -1.0), abs=0.1)
 
 
-def test_slopes_and_offsets_are_the_likeliest():
-    phrases = phrases_like({JUDGED: 1.0, LEFT_OUT: 0.5}, {"upper": 0.0, "bag": -1.5}, {"upper": 300, "bag": 300})
-    found, true = calibrated(phrases), phrases.true
+def test_slopes_and_offset_are_the_likeliest():
+    phrases = phrases_like(1.0, 0.5, offset=1.5, n=500)
+    true = phrases.true
     targets = np.where(true, (true.sum() + 1) / (true.sum() + 2), 1 / ((~true).sum() + 2))
-    bag = np.array([thing == "bag" for thing in phrases.things])
 
     def loss(weights):
-        p = sigmoid(phrases.evidence[JUDGED] * weights[0] + phrases.evidence[LEFT_OUT] * weights[1] + weights[2 + bag])
+        p = sigmoid(phrases.features @ weights[:2] + weights[2])
         return -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum()
 
     options = {"xatol": 1e-9, "fatol": 1e-11, "maxiter": 5000}
-    expected = minimize(loss, [1.0, 0.5, 0.0, -1.5], method="Nelder-Mead", options=options).x
-    told = [*found.phrase_slopes.values(), found.phrase_offsets["upper"], found.phrase_offsets["bag"]]
-    np.testing.assert_allclose(told, expected, rtol=1e-3, atol=1e-4)
-    assert found.phrase_offsets[""] == pytest.approx(expected[2:].mean(), abs=1e-3)  # for things that it has not seen
+    expected = minimize(loss, [1.0, 0.5, 1.5], method="Nelder-Mead", options=options).x
+    np.testing.assert_allclose(calibrated(phrases).phrase_curve, expected, rtol=1e-3)
 
 
-def test_what_speaks_for_phrases_never_speaks_against_them():
-    slopes = {JUDGED: 1.0, IN_CAPTION: -0.4, PREDICTED: 0.3}
-    found = calibrated(phrases_like(slopes, {"": 0.0}, {"": 5000}))
-    assert found.phrase_slopes.keys() == {JUDGED, PREDICTED}
+def test_a_caption_that_fits_never_makes_its_phrases_less_likely():
+    judged, caption, _ = calibrated(phrases_like(1.0, -0.5, offset=0.0)).phrase_curve
+    assert judged > 0
+    assert caption == 0
     with pytest.raises(ConfigError, match="true ones are not judged higher than false ones"):
-        calibrated(phrases_like({JUDGED: -1.0}, {"": 0.0}, {"": 500}))
+        calibrated(phrases_like(-1.0, offset=0.0))
+
+
+def test_what_a_caption_tells_of_its_phrases_is_the_mean_of_its_groups():
+    evidence = {JUDGED: np.array([1.0, 2.0, 4.0]), IN_CAPTION: np.array([0.0, -3.0, 9.0])}
+    np.testing.assert_array_equal(phrase_features(evidence), [[1, 2], [2, 2], [4, 2]])
+    np.testing.assert_array_equal(phrase_features({JUDGED: evidence[JUDGED]}), [[1], [2], [4]])
 
 
 @pytest.fixture
@@ -269,8 +266,8 @@ class _Judge:
     def encode_image(self, paths):
         return Mock(tokens=int(paths[0]))
 
-    def phrase_evidence(self, caption, spans, image):
-        return {JUDGED: np.full(len(spans), float(image.tokens))}
+    def judge_phrases(self, encoded, spans, tokens):
+        return {JUDGED: np.full(len(spans), float(tokens))}
 
 
 def test_phrases_are_judged_on_the_first_pictures_of_other_people(tokenizer):
@@ -304,13 +301,11 @@ def test_phrases_are_judged_on_the_first_pictures_of_other_people(tokenizer):
                 phrase = phrase_meaning(words[start:stop])
                 verdict = is_true(phrase, known[int(people[image])])
                 if verdict is not None:
-                    expected[verdict][image, phrase.thing] += 1
+                    expected[verdict][image] += 1
     judged = _judged_phrases(_Judge(tokenizer), found, "val")
     kept = {True: Counter(), False: Counter()}
-    for log_odds, thing, true in zip(
-        judged.evidence[JUDGED].tolist(), judged.things, judged.true.tolist(), strict=True
-    ):
-        kept[true][log_odds, thing] += 1
+    for place, true in zip(judged.features[:, 0].tolist(), judged.true.tolist(), strict=True):
+        kept[true][place] += 1
     fewest = min(map(Counter.total, expected.values()))
     assert fewest > 3
     assert [kept[verdict].total() for verdict in (True, False)] == [fewest, fewest]
@@ -333,12 +328,12 @@ def test_what_nobody_excludes_is_not_calibrated(tokenizer, capsys):
 
 
 def test_a_calibration_with_phrases_is_read_as_it_was_saved(tmp_path):
-    calibration = Calibration("m", 9, 1.0, {FINAL: (1.0, 0.5)}, "", 1.0, {JUDGED: 2.0}, {"": 0.5, "hat": 0.25})
+    calibration = Calibration("m", 9, 1.0, {FINAL: (1.0, 0.5)}, "", 1.0, (2.0, 0.5, 0.25))
     calibration.save(tmp_path / "m.json")
     assert Calibration.load(tmp_path / "m.json") == calibration
     content = json.loads((tmp_path / "m.json").read_text())
-    for offsets in ({"hat": 1.0}, {"": float("nan")}, {"": "two"}, {"": (1.0, 2.0)}, 2):
-        (tmp_path / "m.json").write_text(json.dumps(content | {"phrase_offsets": offsets}))
+    for curve in ((1.0,), (1.0, float("nan")), ("two", 1.0), 2, {"hat": 1.0}):
+        (tmp_path / "m.json").write_text(json.dumps(content | {"phrase_curve": curve}))
         with pytest.raises(ConfigError, match=r"m\.json is no calibration.*cada calibrate"):
             Calibration.load(tmp_path / "m.json")
 
@@ -360,7 +355,7 @@ def test_phrases_are_calibrated_where_the_model_judges_them(tmp_path, capsys):
     assert all(count > 100 for count in counts)
     calibration = load_retriever(str(tmp_path / "judges.py"), weights).calibration
     assert (set(calibration.stages), calibration.phrase_weight) == ({STAGE_ONE, FINAL}, 0.5)
-    assert calibration.phrase_slopes[JUDGED] > 0
+    assert calibration.phrase_curve[0] > 0
     explanation = load_retriever(str(tmp_path / "judges.py"), weights).explain(
         "a man in a red coat", next((tmp_path / "people/imgs").rglob("*.jpg"))
     )
@@ -377,4 +372,4 @@ def test_phrases_are_calibrated_where_the_model_judges_them(tmp_path, capsys):
     told = capsys.readouterr()
     assert "phrases of the val split are not calibrated: none is known to be true" in told.err
     assert status == 0, told.err
-    assert not load_retriever(str(tmp_path / "judges.py"), weights).calibration.phrase_slopes
+    assert not load_retriever(str(tmp_path / "judges.py"), weights).calibration.phrase_curve

@@ -34,6 +34,7 @@ from cada_plugin.evaluation.calibration import (
 )
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.files import writable_file
+from cada_plugin.portable.calibration import phrase_features
 from cada_plugin.portable.meanings import Meaning, phrase_meaning
 from cada_plugin.portable.phrases import lexicon_tags, phrase_spans
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
@@ -99,7 +100,7 @@ def _curves(
     }
     if phrases is not None:
         name = f"phrases, {split} ({len(phrases.true):,})"
-        curves[name] = reliability(calibration.phrase_probability(phrases.evidence, phrases.things), phrases.true)
+        curves[name] = reliability(calibration.phrase_probability(phrases.features), phrases.true)
     return curves
 
 
@@ -109,7 +110,8 @@ def _judged_phrases(retriever: Retriever, result: RetrievalResult, split: str) -
     if the model judges no phrases, or if there is only one kind."""
     if not retriever.judges_phrases:
         return None
-    said = [_phrases(retriever.tokenizer.encode(caption)) for caption in result.captions]
+    encoded = [retriever.tokenizer.encode(caption) for caption in result.captions]
+    said = [_phrases(caption) for caption in encoded]
     of_people: dict[int, list[list[Meaning]]] = {}
     for person, phrases in zip(result.query_ids.tolist(), said, strict=True):
         of_people.setdefault(person, []).append([meaning for _, meaning in phrases])
@@ -120,23 +122,20 @@ def _judged_phrases(retriever: Retriever, result: RetrievalResult, split: str) -
         cosine = result.cosine(query, query + 1)[0].masked_fill(own, -math.inf)
         for image in cosine.topk(min(_LOOKALIKES, len(own) - int(own.sum()))).indices.tolist():
             shown.setdefault(image, []).append(query)
-    evidence: dict[str, list[float]] = {}
-    things: list[str | None] = []
+    features: list[np.ndarray] = []
     true: list[bool] = []
     for image, queries in progress_bar(sorted(shown.items()), desc="judging phrases", delay=2, leave=False):
         person = known.get(int(result.gallery_ids[image]))
         if person is None:  # without captions
             continue
-        picture = retriever.encode_image([result.img_paths[image]])
+        tokens = retriever.encode_image([result.img_paths[image]]).tokens
         for query in queries:
             truths = person.judge(EncodedMeanings.of([meaning for _, meaning in said[query]]))
-            told = [(*one, bool(verdict)) for one, verdict in zip(said[query], truths, strict=True) if verdict >= 0]
-            if told:
-                spans, meanings, verdicts = zip(*told, strict=True)
-                for kind, values in retriever.phrase_evidence(result.captions[query], spans, picture).items():
-                    evidence.setdefault(kind, []).extend(values.tolist())
-                things += [meaning.thing for meaning in meanings]
-                true += verdicts
+            if (truths >= 0).any():
+                spans = [span for span, _ in said[query]]
+                evidence = retriever.judge_phrases(encoded[query], spans, tokens)
+                features.append(phrase_features(evidence)[truths >= 0])
+                true += (truths[truths >= 0] == 1).tolist()
     kinds = np.flatnonzero(true), np.flatnonzero(~np.array(true, dtype=bool))
     fewest = min(map(len, kinds))
     if not fewest:
@@ -144,11 +143,7 @@ def _judged_phrases(retriever: Retriever, result: RetrievalResult, split: str) -
         print(f"phrases of the {split} split are not calibrated: none is known to be {missing}", file=sys.stderr)
         return None
     kept = np.concatenate([np.random.default_rng(0).permutation(kind)[:fewest] for kind in kinds])
-    return JudgedPhrases(
-        {kind: np.array(values)[kept] for kind, values in evidence.items()},
-        [things[row] for row in kept],
-        np.array(true)[kept],
-    )
+    return JudgedPhrases(np.concatenate(features)[kept], np.array(true)[kept])
 
 
 def _phrases(encoded: EncodedCaption) -> list[tuple[tuple[int, int], Meaning]]:

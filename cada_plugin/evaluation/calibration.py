@@ -9,9 +9,8 @@ The probability that an image of score s shows the described person is estimated
 stage 1 and once for the final score. The last term is ours. A gallery of G images holds G / G0 times as many images of
 other people at any score, while the described person has as many images as before, so the odds fall by that factor.
 
-The probability that a single phrase is true of a picture has no such term. It has a slope for each kind of evidence,
-and an offset for each thing that enough phrases are about: bags are harder to see than trousers, and people who look
-alike seldom differ in their sex.
+The probability that a single phrase is true of a picture has no such term. It is made of the log-odds of the phrase and
+of how well its caption fits as a whole, with a slope for each.
 """
 
 import math
@@ -25,7 +24,6 @@ from torch import Tensor
 from cada_plugin.errors import ConfigError
 from cada_plugin.evaluation.result import RetrievalResult, stage_one_shortlist
 from cada_plugin.portable.calibration import Calibration, calibration_path, sigmoid
-from cada_plugin.portable.explanation import JUDGED
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
 
 __all__ = [
@@ -40,16 +38,13 @@ __all__ = [
 
 _FOR_STAGE_ONE = 32  # images of each query that stage 1 is calibrated on if the model has no second stage
 _STEPS = 100
-_FEWEST = 40  # true ones, and false ones, among the phrases about a thing that has an offset of its own
 
 
 class JudgedPhrases(NamedTuple):
     """Phrases that a model has judged, on pictures of which it is known whether they are true."""
 
-    evidence: dict[str, np.ndarray]
-    """(n,) of each kind, see ``portable.explanation.JUDGED``."""
-    things: list[str | None]
-    """What each of them is about, see ``Meaning.thing``."""
+    features: np.ndarray
+    """(n, K), see :func:`~cada_plugin.portable.calibration.phrase_features`."""
     true: np.ndarray
     """(n,) bool, as many of them true as false."""
 
@@ -72,8 +67,7 @@ def calibrate(
             cannot, because true ones are judged no higher than false ones.
     """
     stages: dict[str, tuple[float, float]] = {}
-    slopes: dict[str, float] = {}
-    offsets: dict[str, float] = {}
+    curve: tuple[float, ...] = ()
     for stage, (scores, right) in scored_pairs(result).items():
         slope, offset = fit_logistic(scores, right)
         if not slope > 0:
@@ -83,35 +77,22 @@ def calibrate(
             )
         stages[stage] = slope, offset
     if phrases is not None:
-        slopes, offsets = _of_phrases(phrases)
-    return Calibration(
-        fingerprint, len(result.gallery_ids), result.cosine_weight, stages, about, phrase_weight, slopes, offsets
-    )
+        curve = _of_phrases(phrases)
+    return Calibration(fingerprint, len(result.gallery_ids), result.cosine_weight, stages, about, phrase_weight, curve)
 
 
-def _of_phrases(phrases: JudgedPhrases) -> tuple[dict[str, float], dict[str, float]]:
-    """Slopes of the kinds of evidence, and offsets of the things."""
-    names = np.array([thing or "" for thing in phrases.things])
-    enough = [
-        name for name in np.unique(names) if min(np.bincount(phrases.true[names == name], minlength=2)) >= _FEWEST
-    ]
-    things = np.where(np.isin(names, enough), names, "")
-    listed = np.unique(things).tolist()
-    offsets_of = (things[:, None] == np.array(listed)).astype(np.float64)
-    kinds = list(phrases.evidence)
-    while True:
-        weights = _likeliest(np.stack([phrases.evidence[kind] for kind in kinds], axis=1), offsets_of, phrases.true)
-        slopes = dict(zip(kinds, weights, strict=False))
-        if not slopes[JUDGED] > 0:
-            raise ConfigError(
-                "single phrases cannot be calibrated: true ones are not judged higher than false ones. Is this the "
-                "checkpoint of a model that was trained with loss_phrases?"
-            )
-        if min(slopes.values()) > 0:
-            offsets = dict(zip(listed, weights[len(kinds) :], strict=True))
-            counts = offsets_of.sum(0)
-            return slopes, {"": float(np.average(list(offsets.values()), weights=counts)), **offsets}
-        kinds.remove(min(slopes, key=slopes.__getitem__))  # what speaks for a phrase cannot speak against it
+def _of_phrases(phrases: JudgedPhrases) -> tuple[float, ...]:
+    """Slopes and offset."""
+    judged, *caption, offset = fit_logistic(phrases.features, phrases.true)
+    if caption and min(caption) < 0:  # a caption that fits better does not make its phrases less likely
+        judged, offset = fit_logistic(phrases.features[:, :1], phrases.true)
+        caption = [0.0] * len(caption)
+    if not judged > 0:
+        raise ConfigError(
+            "single phrases cannot be calibrated: true ones are not judged higher than false ones. Is this the "
+            "checkpoint of a model that was trained with loss_phrases?"
+        )
+    return judged, *caption, offset
 
 
 def scored_pairs(result: RetrievalResult) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -136,29 +117,25 @@ def _of_shortlist(scores: Callable[[int, int], Tensor], shortlist: Tensor, chunk
     return torch.cat(parts).double()
 
 
-def fit_logistic(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of the likeliest logistic curve, by Newton's method.
+def fit_logistic(scores: np.ndarray, right: np.ndarray) -> tuple[float, ...]:
+    """Slope, or slopes, and offset of the likeliest logistic curve, by Newton's method.
 
     Platt's targets, a little inside of 0 and 1, keep the slope finite where one score separates right from wrong.
 
     Args:
-        scores, right: (n,) float and bool.
+        scores: (n,) of one kind, or (n, K) of K kinds.
+        right: (n,) bool.
     """
-    slope, offset = _likeliest(scores[:, None], np.ones((len(scores), 1)), right)
-    return slope, offset
-
-
-def _likeliest(scores: np.ndarray, members: np.ndarray, right: np.ndarray) -> list[float]:
-    """Slopes of K kinds of scores (n, K), and offsets of M classes, of which (n, M) says to which each row belongs."""
     positives, negatives = int(right.sum()), int((~right).sum())
     if not positives or not negatives:
         raise ConfigError("a calibration needs right and wrong images in the shortlists of the validation split")
     targets = np.where(right, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    scores = scores.reshape(len(scores), -1)
     middle, spread = scores.mean(0), scores.std(0)
     spread[spread == 0] = 1.0
-    design = np.concatenate([(scores - middle) / spread, members], axis=1)  # (n, K + M)
+    design = np.column_stack([(scores - middle) / spread, np.ones(len(scores))])  # (n, K + 1)
     weights = np.zeros(design.shape[1])
-    weights[len(middle) :] = math.log(positives / negatives)
+    weights[-1] = math.log(positives / negatives)
     for _ in range(_STEPS):
         p = sigmoid(design @ weights)
         gradient = design.T @ (p - targets)
@@ -167,8 +144,8 @@ def _likeliest(scores: np.ndarray, members: np.ndarray, right: np.ndarray) -> li
         weights = weights - step
         if np.abs(step).max() < 1e-10:
             break
-    slopes = weights[: len(middle)] / spread
-    return [*slopes.tolist(), *(weights[len(middle) :] - slopes @ middle).tolist()]
+    slopes = weights[:-1] / spread
+    return *slopes.tolist(), float(weights[-1] - slopes @ middle)
 
 
 def reliability(probabilities: np.ndarray, right: np.ndarray, bins: int = 10) -> dict[str, list[float] | float]:

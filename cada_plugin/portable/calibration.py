@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.files import write_json
-from cada_plugin.portable.explanation import JUDGED
+from cada_plugin.portable.explanation import IN_CAPTION, JUDGED
 
 _FORMAT = "cada_plugin.calibration.1"
 
@@ -28,9 +28,8 @@ class Calibration:
             logit + ``cosine_weight`` * cosine).
         about: what it was fitted on, for people.
         phrase_weight: of the evidence of phrases in the match logit, see ``CADA``.
-        phrase_slopes: of each kind of evidence for a phrase, see ``portable.explanation.JUDGED``. Empty where phrases
-            were not calibrated.
-        phrase_offsets: of phrases about a thing, see ``Meaning.thing``; under "" that of the other phrases.
+        phrase_curve: slopes and offset of the log-odds of single phrases, see :meth:`phrase_probability`. Empty where
+            phrases were not calibrated.
     """
 
     fingerprint: str
@@ -39,8 +38,7 @@ class Calibration:
     stages: Mapping[str, tuple[float, float]]
     about: str = ""
     phrase_weight: float = 0.0
-    phrase_slopes: Mapping[str, float] = field(default_factory=dict)
-    phrase_offsets: Mapping[str, float] = field(default_factory=dict)
+    phrase_curve: tuple[float, ...] = ()
 
     def probability(self, stage: str, scores: np.ndarray, gallery_images: int) -> np.ndarray:
         """The probability that images show the described person.
@@ -54,20 +52,15 @@ class Calibration:
         prior = math.log(max(gallery_images, 1) / self.gallery_images)
         return sigmoid(slope * np.asarray(scores, dtype=np.float64) + offset - prior)
 
-    def phrase_probability(self, evidence: Mapping[str, np.ndarray], things: Sequence[str | None]) -> np.ndarray:
+    def phrase_probability(self, features: np.ndarray) -> np.ndarray:
         """The probability (n,) that phrases are true of a picture of somebody who looks similar to the described
         person, where as many phrases are true as false.
 
         Args:
-            evidence: (n,) of each kind. If phrases were not calibrated, ``JUDGED`` is taken as log-odds.
-            things: what each phrase is about.
+            features: (n, K), see :func:`phrase_features`. If phrases were not calibrated, the first is taken as it is.
         """
-        if not self.phrase_slopes:
-            return sigmoid(np.asarray(evidence[JUDGED], dtype=np.float64))
-        log_odds = np.array([self.phrase_offsets.get(thing or "", self.phrase_offsets[""]) for thing in things])
-        for kind, slope in self.phrase_slopes.items():
-            log_odds = log_odds + slope * np.asarray(evidence[kind], dtype=np.float64)
-        return sigmoid(log_odds)
+        *slopes, offset = self.phrase_curve or (*np.eye(1, features.shape[1])[0], 0.0)
+        return sigmoid(features @ slopes + offset)
 
     def save(self, path: Path) -> None:
         write_json(path, {"format": _FORMAT, **asdict(self)})
@@ -85,16 +78,25 @@ class Calibration:
             if content.pop("format") != _FORMAT:
                 raise ValueError("it has another format")
             content["stages"] = {stage: (float(a), float(b)) for stage, (a, b) in content["stages"].items()}
+            content["phrase_curve"] = tuple(float(n) for n in content.get("phrase_curve", ()))
             calibration = cls(**content)
-            phrases = calibration.phrase_slopes, calibration.phrase_offsets
-            numbers = [*chain.from_iterable(calibration.stages.values()), *chain(*(one.values() for one in phrases))]
-            if phrases[0] and "" not in phrases[1]:
-                raise ValueError("it has no offset of phrases")
+            numbers = [*chain.from_iterable(calibration.stages.values()), *calibration.phrase_curve]
+            if len(calibration.phrase_curve) == 1:
+                raise ValueError("phrases have no slope")
             if not np.isfinite(numbers).all() or calibration.gallery_images < 1:
                 raise ValueError("its numbers are impossible")
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"{path} is no calibration that this version reads ({error}): {advice}") from error
         return calibration
+
+
+def phrase_features(evidence: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What the probability of phrases of one caption is made of: (G, 1) the log-odds of each, or (G, 2) these and how
+    well the caption fits as a whole, if the model says so."""
+    columns = [np.asarray(evidence[JUDGED], dtype=np.float64)]
+    if IN_CAPTION in evidence:
+        columns.append(np.full(len(columns[0]), np.mean(evidence[IN_CAPTION], dtype=np.float64)))
+    return np.stack(columns, axis=1)
 
 
 def calibration_path(checkpoint: Path) -> Path:

@@ -6,10 +6,9 @@ import numpy as np
 
 from cada_plugin.errors import ConfigError
 
-JUDGED, IN_CAPTION, PREDICTED, LEFT_OUT = "judged", "in the caption", "predicted", "left out"
-"""Kinds of evidence for a phrase: log-odds of the head that judges each phrase for itself; log-odds of the head that
-ATP trains on groups of the tokens of a caption; log-likelihood of its word pieces by ARA's decoder, where they are
-masked; and how much the match logit of the caption falls without it."""
+JUDGED, IN_CAPTION = "judged", "in the caption"
+"""Kinds of evidence for a phrase: log-odds of the head that judges each phrase for itself, and of the head that ATP
+trains on groups of the tokens of a caption."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,10 @@ import numpy as np
 from PIL import Image
 
 from cada_plugin.errors import ConfigError, GalleryError, ImageError
-from cada_plugin.portable.calibration import Calibration, sigmoid
+from cada_plugin.portable.calibration import Calibration, phrase_features, sigmoid
 from cada_plugin.portable.captions import CaptionRules, EncodedCaption
-from cada_plugin.portable.explanation import JUDGED, LEFT_OUT, Explanation, Phrase
+from cada_plugin.portable.explanation import Explanation, Phrase
 from cada_plugin.portable.features import ImageFeatures, TextFeatures
-from cada_plugin.portable.meanings import phrase_meaning
 from cada_plugin.portable.phrases import lexicon_tags, phrase_spans, without_words
 from cada_plugin.portable.pictures import find_images, load_person_image, raise_for_bad_images, to_person_image
 from cada_plugin.portable.stages import FINAL
@@ -210,65 +209,39 @@ class BaseRetriever(ABC):
         encoded = self.tokenizer.encode(caption)
         words = encoded.read_words
         spans = phrase_spans(lexicon_tags(words))
-        texts, match, changes = self._leave_out(caption, words, spans, image)
+        shorter = [without_words(words, *span) for span in spans]
+        left = [len(self.tokenizer.encode(text).input_ids) > 2 for text in shorter]  # more than start and end
+        kept = [text for text, is_left in zip(shorter, left, strict=True) if is_left]
+        texts = self.encode_text([caption, *kept])
+        match, *others = np.asarray(self.match(texts, image))[:, 0].tolist()
+        changes = iter(others)
         maps, layer = self._word_maps(caption, image.tokens, layer)
-        evidence = self._evidence(encoded, spans, image, changes) if spans and self.judges_phrases else {}
-        judged = self._probabilities_of(words, spans, evidence)
+        judged = self.phrase_probabilities(encoded, spans, image.tokens)
         phrases = tuple(
             Phrase(
                 " ".join(words[start:stop]),
                 start,
                 stop,
-                change,
+                next(changes) - match if is_left else None,
                 None if maps is None else maps[start:stop].mean(0),
                 true,
             )
-            for (start, stop), change, true in zip(spans, changes, judged, strict=True)
+            for (start, stop), is_left, true in zip(spans, left, judged, strict=True)
         )
         probability = self._probability(match, texts, image, gallery_images)
         return Explanation(caption, tuple(words), match, probability, phrases, maps, layer)
 
-    def phrase_evidence(
-        self, caption: str, spans: Sequence[tuple[int, int]], image: EncodedImages | ImageFeatures
-    ) -> dict[str, np.ndarray]:
-        """As :meth:`judge_phrases`, of one image, with what the caption loses without each phrase."""
-        encoded = self.tokenizer.encode(caption)
-        read = " ".join(encoded.read_words)  # of a caption that is too long, without a warning
-        _, _, changes = self._leave_out(read, encoded.read_words, spans, image)
-        return self._evidence(encoded, spans, image, changes)
-
-    def _leave_out(
-        self, caption: str, words: Sequence[str], spans: Sequence[tuple[int, int]], image: EncodedImages | ImageFeatures
-    ) -> tuple[TextFeatures, float, list[float | None]]:
-        """The encoded sentences, the caption first; its match logit, and how this changes without each phrase. None for
-        a phrase without which nothing is left."""
-        shorter = [without_words(words, *span) for span in spans]
-        left = [len(self.tokenizer.encode(text).input_ids) > 2 for text in shorter]  # more than start and end
-        texts = self.encode_text([caption, *(text for text, is_left in zip(shorter, left, strict=True) if is_left)])
-        match, *others = np.asarray(self.match(texts, image))[:, 0].tolist()
-        without = iter(others)
-        return texts, match, [next(without) - match if is_left else None for is_left in left]
-
-    def _evidence(
-        self,
-        encoded: EncodedCaption,
-        spans: Sequence[tuple[int, int]],
-        image: EncodedImages | ImageFeatures,
-        changes: Sequence[float | None],
-    ) -> dict[str, np.ndarray]:
-        left_out = np.array([-(change or 0.0) for change in changes])
-        return {**self.judge_phrases(encoded, spans, image.tokens), LEFT_OUT: left_out}
-
-    def _probabilities_of(
-        self, words: Sequence[str], spans: Sequence[tuple[int, int]], evidence: dict[str, np.ndarray]
+    def phrase_probabilities(
+        self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Any
     ) -> list[float] | list[None]:
-        """See ``Phrase.probability``."""
-        if not evidence:
+        """The probability that each phrase of a caption, a span of its words, is true of the picture with these tokens;
+        None where phrases are not judged. See ``Phrase.probability``."""
+        if not spans or not self.judges_phrases:
             return [None] * len(spans)
+        features = phrase_features(self.judge_phrases(encoded, spans, tokens))
         if self.calibration is None:
-            return sigmoid(np.asarray(evidence[JUDGED], np.float64)).tolist()
-        things = [phrase_meaning(words[start:stop]).thing for start, stop in spans]
-        return self.calibration.phrase_probability(evidence, things).tolist()
+            return sigmoid(features[:, 0]).tolist()
+        return self.calibration.phrase_probability(features).tolist()
 
     def _probability(
         self, match: float, texts: TextFeatures, image: EncodedImages | ImageFeatures, gallery_images: int | None
