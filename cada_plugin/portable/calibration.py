@@ -59,7 +59,9 @@ class Calibration:
         Args:
             features: (n, K), see :func:`phrase_features`. If phrases were not calibrated, the first is taken as it is.
         """
-        *slopes, offset = self.phrase_curve or (*np.eye(1, features.shape[1])[0], 0.0)
+        if not self.phrase_curve:
+            return sigmoid(features[:, 0])
+        *slopes, offset = self.phrase_curve
         return sigmoid(features @ slopes + offset)
 
     def save(self, path: Path) -> None:

@@ -32,15 +32,8 @@ KINDS: dict[str, str] = {
 may be true of the same thing, so one never replaces another. Only those that no slash separates mean the same."""
 
 _HAIR_COLOURS = {"blonde": "blonde", "blond": "blonde", "fair": "blonde", "ginger": "red", "auburn": "red"}
-_NAMES = {
-    "garment": "upper",
-    "top": "upper",
-    "footwear": "shoes",
-    "shoes": "shoes",
-    "headwear": "hat",
-    "hat": "hat",
-    "bag": "bag",
-}
+_NAMES = {"garment": "upper", "top": "upper", "footwear": "shoes", "headwear": "hat"}
+_NAMES |= {name: name for name in ("shoes", "hat", "bag")}  # also before "in her left hand"
 _THINGS = ("sex", "upper", "lower", "shoes", "bag", "hat", "held", "glasses", "hair")  # the other kinds say how one is
 
 _WORDS = [

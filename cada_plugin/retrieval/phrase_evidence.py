@@ -27,8 +27,8 @@ def phrase_evidence(model: CADA, input_ids: Tensor, phrase_index: Tensor, tokens
     found = {}
     if model.phrase_head is not None:
         found[JUDGED] = model.phrase_logits(TextFeatures(None, input_ids, everything), phrase_index, memory)[0][0]
-    head = model.itm_head if model.itm_local_head is None else model.itm_local_head
-    if model.grouping is not None and head is not None:
+    if model.can_match and model.grouping is not None:
+        head = model.itm_head if model.itm_local_head is None else model.itm_local_head
         states = model.fuse(input_ids, everything, memory)
         no, yes = head(group_means(states, phrase_index, int(phrase_index.max()) + 1)[0])[0].float().unbind(-1)
         found[IN_CAPTION] = yes - no
