@@ -14,6 +14,7 @@ from cada_plugin.datasets.transforms.text import SaidPhrase
 from cada_plugin.errors import ConfigError
 from cada_plugin.models.distributed import gather, max_over_processes, mean_over_processes
 from cada_plugin.portable.meanings import phrase_meaning
+from cada_plugin.text.known_people import KnownPerson
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,8 @@ def whole() -> dict:
     """Four pairs, whose captions say different numbers of phrases."""
     batch = build_batch(PEOPLE)
     said = [PHRASES[:1], PHRASES[1:2], [], PHRASES[1:]]
-    batch["inputs"] |= judged_phrases(said, [[phrase.meaning for phrase in of_image] for of_image in said])
+    known = [KnownPerson([phrase.meaning for phrase in of_image], frozenset()) for of_image in said]
+    batch["inputs"] |= judged_phrases(said, known)
     return batch
 
 
