@@ -6,7 +6,6 @@ Debian's ``chromium`` is used; where there is none, one line says that these tes
 import io
 import re
 import shutil
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -112,16 +111,20 @@ def test_a_sentence_is_typed_and_its_images_come_in_the_order_of_the_gallery(pag
 
 
 def test_the_first_order_is_shown_before_the_re_ranked_one(page, gallery):
-    def later(route: Route) -> None:
-        if '"final"' in route.request.post_data:
-            time.sleep(1)
-        route.continue_()
+    held: list[Route] = []  # the request for the final list
 
-    page.route("**/api/search", later)
+    def wait(route: Route) -> None:
+        if '"final"' in route.request.post_data:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/api/search", wait)
     page.get_by_label("Description of the person").fill(SENTENCE)
     page.keyboard.press("Enter")
     expect(page.locator("#status")).to_contain_text("re-ranking")
     assert shown(page) == wanted(gallery, Query([SENTENCE], topk=48, rerank=False))
+    held[0].continue_()
     expect(page.locator("#status")).to_contain_text("Best of")
     assert shown(page)[:48] == wanted(gallery, Query([SENTENCE], topk=48))
 
