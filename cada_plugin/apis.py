@@ -42,7 +42,6 @@ from cada_plugin.export.fingerprint import fingerprint, image_size
 from cada_plugin.export.folder import Trained, read_weights_folder, write_weights_folder
 from cada_plugin.export.manifest import Manifest, holds_onnx, is_exported
 from cada_plugin.files import new_folder
-from cada_plugin.models.cada import CADA
 from cada_plugin.models.retriever import ImageFeatures, TextFeatures, TextImageRetriever
 from cada_plugin.portable.calibration import Calibration, calibration_path
 from cada_plugin.portable.captions import EncodedCaption
@@ -51,7 +50,7 @@ from cada_plugin.portable.features import Hit
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
 from cada_plugin.retrieval import EncodedImages, match_shortlists, reranks, retrieve, token_maps, word_means
 from cada_plugin.retrieval.base_retriever import BaseRetriever, ImageInput, to_picture
-from cada_plugin.retrieval.phrase_evidence import phrase_evidence
+from cada_plugin.retrieval.phrase_features import phrase_features
 from cada_plugin.text import CaptionTokenizer
 
 if TYPE_CHECKING:
@@ -296,16 +295,11 @@ class Retriever(BaseRetriever):
             for found in scores.ranked(topk)
         ]
 
-    def judge_phrases(
-        self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Tensor
-    ) -> dict[str, np.ndarray]:
-        if not isinstance(self.model, CADA):
-            return {}
+    def judge_phrases(self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Tensor) -> np.ndarray:
         phrase_of = {word: number for number, span in enumerate(spans) for word in range(*span)}
         index = torch.tensor([[phrase_of.get(word, -1) for word in encoded.word_index]], device=self.device)
         ids = torch.tensor([encoded.input_ids], device=self.device)
-        found = phrase_evidence(self.model, ids, index, torch.as_tensor(tokens).to(self.device))
-        return {kind: values.cpu().numpy() for kind, values in found.items()}
+        return phrase_features(self.model, ids, index, torch.as_tensor(tokens).to(self.device)).cpu().numpy()
 
     def _word_maps(self, caption: str, tokens: object, layer: int | None) -> tuple[np.ndarray, int]:
         encoded = self.tokenizer.encode(caption)

@@ -36,7 +36,6 @@ from cada_plugin.datasets.procedural.writer import claims_of_phrase
 from cada_plugin.engine.config import read_config
 from cada_plugin.models.groupings import group_means
 from cada_plugin.models.retriever import TextFeatures
-from cada_plugin.portable.explanation import JUDGED
 from cada_plugin.portable.phrases import without_words
 from cada_plugin.progress import progress_bar
 from cada_plugin.retrieval import EncodedImages
@@ -114,7 +113,7 @@ def evidence(retriever: Retriever, record: dict, tokens: torch.Tensor) -> dict[s
         memory = model.image_memory(tokens)
         found: dict[str, list[float]] = {}
         if retriever.judges_phrases:
-            found["judged"] = retriever.judge_phrases(encoded, spans, tokens)[JUDGED].tolist()
+            found["judged"] = retriever.judge_phrases(encoded, spans, tokens)[:, 0].tolist()
             if retriever.calibration is not None and retriever.calibration.phrase_curve:
                 found["calibrated"] = retriever.phrase_probabilities(encoded, spans, tokens)
         if model.itm_local_head is not None:

@@ -26,8 +26,6 @@ from cada_plugin.evaluation.calibration import (
     scored_pairs,
 )
 from cada_plugin.evaluation.result import RetrievalResult
-from cada_plugin.portable.calibration import phrase_features
-from cada_plugin.portable.explanation import IN_CAPTION, JUDGED
 from cada_plugin.portable.meanings import phrase_meaning
 from cada_plugin.portable.phrases import lexicon_tags, phrase_spans
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
@@ -244,12 +242,6 @@ def test_a_caption_that_fits_never_makes_its_phrases_less_likely():
         calibrated(phrases_like(-1.0, offset=0.0))
 
 
-def test_what_a_caption_tells_of_its_phrases_is_the_mean_of_its_groups():
-    evidence = {JUDGED: np.array([1.0, 2.0, 4.0]), IN_CAPTION: np.array([0.0, -3.0, 9.0])}
-    np.testing.assert_array_equal(phrase_features(evidence), [[1, 2], [2, 2], [4, 2]])
-    np.testing.assert_array_equal(phrase_features({JUDGED: evidence[JUDGED]}), [[1], [2], [4]])
-
-
 @pytest.fixture
 def tokenizer():
     return CaptionTokenizer("procedural", max_length=24)
@@ -267,7 +259,7 @@ class _Judge:
         return Mock(tokens=int(paths[0]))
 
     def judge_phrases(self, encoded, spans, tokens):
-        return {JUDGED: np.full(len(spans), float(tokens))}
+        return np.full((len(spans), 1), float(tokens))
 
 
 def test_phrases_are_judged_on_the_first_pictures_of_other_people(tokenizer):

@@ -22,7 +22,6 @@ from serve_factory import HOSTILE, build_gallery, running
 from cada_plugin.cli import demo
 from cada_plugin.cli.main import main
 from cada_plugin.gallery import Filter, Gallery, Query
-from cada_plugin.portable.explanation import JUDGED
 from cada_plugin.serve import api as api_module
 from cada_plugin.serve import create_app
 from cada_plugin.serve.guard import MAX_BODY, MAX_UPLOAD
@@ -150,7 +149,7 @@ def test_an_explanation_is_that_of_the_gallery(client, gallery):
 
 def test_judged_phrases_are_told(client, gallery, monkeypatch):
     monkeypatch.setattr(type(gallery.retriever), "judges_phrases", True)
-    monkeypatch.setattr(gallery.retriever, "judge_phrases", lambda *_: {JUDGED: [3.0, -3.0, 0.1]})
+    monkeypatch.setattr(gallery.retriever, "judge_phrases", lambda *_: [[3.0], [-3.0], [0.1]])
     known = {"id": gallery.search(SENTENCE)[0].row.id, "sentences": [SENTENCE]}
     (told,) = client.post("/api/explain", json=known).json()["captions"]
     assert [phrase["verdict"] for phrase in told["phrases"]] == ["yes", "no", "unsure"]

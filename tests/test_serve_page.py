@@ -15,7 +15,6 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_play
 from serve_factory import build_gallery, running
 
 from cada_plugin.gallery import Filter, Gallery, Query
-from cada_plugin.portable.explanation import JUDGED
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_BROWSER = f"{__name__} was left out: there is no chromium (apt-get install chromium)"
@@ -303,7 +302,7 @@ def test_an_open_picture_tells_why_it_was_found(page, gallery):
 
 def test_judged_phrases_have_their_verdict(page, gallery, monkeypatch):
     monkeypatch.setattr(type(gallery.retriever), "judges_phrases", True)
-    monkeypatch.setattr(gallery.retriever, "judge_phrases", lambda *_: {JUDGED: [3.0, -3.0, 0.2]})
+    monkeypatch.setattr(gallery.retriever, "judge_phrases", lambda *_: [[3.0], [-3.0], [0.2]])
     type_sentence(page)
     page.locator(".hit .open").first.click()
     page.get_by_role("button", name="Why?").click()

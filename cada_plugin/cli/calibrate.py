@@ -34,7 +34,6 @@ from cada_plugin.evaluation.calibration import (
 )
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.files import writable_file
-from cada_plugin.portable.calibration import phrase_features
 from cada_plugin.portable.meanings import Meaning, phrase_meaning
 from cada_plugin.portable.phrases import lexicon_tags, phrase_spans
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
@@ -116,6 +115,7 @@ def _judged_phrases(retriever: Retriever, result: RetrievalResult, split: str) -
     for person, phrases in zip(result.query_ids.tolist(), said, strict=True):
         of_people.setdefault(person, []).append([meaning for _, meaning in phrases])
     known = known_people(of_people)
+    meanings = [EncodedMeanings.of([meaning for _, meaning in phrases]) for phrases in said]
     shown: dict[int, list[int]] = {}  # for each picture the captions that are judged on it
     for query in range(min(len(said), _MOST_CAPTIONS)):
         own = (result.gallery_ids == result.query_ids[query]).to(result.text_embed.device)
@@ -130,11 +130,10 @@ def _judged_phrases(retriever: Retriever, result: RetrievalResult, split: str) -
             continue
         tokens = retriever.encode_image([result.img_paths[image]]).tokens
         for query in queries:
-            truths = person.judge(EncodedMeanings.of([meaning for _, meaning in said[query]]))
+            truths = person.judge(meanings[query])
             if (truths >= 0).any():
                 spans = [span for span, _ in said[query]]
-                evidence = retriever.judge_phrases(encoded[query], spans, tokens)
-                features.append(phrase_features(evidence)[truths >= 0])
+                features.append(retriever.judge_phrases(encoded[query], spans, tokens)[truths >= 0])
                 true += (truths[truths >= 0] == 1).tolist()
     kinds = np.flatnonzero(true), np.flatnonzero(~np.array(true, dtype=bool))
     fewest = min(map(len, kinds))

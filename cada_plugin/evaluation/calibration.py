@@ -44,7 +44,7 @@ class JudgedPhrases(NamedTuple):
     """Phrases that a model has judged, on pictures of which it is known whether they are true."""
 
     features: np.ndarray
-    """(n, K), see :func:`~cada_plugin.portable.calibration.phrase_features`."""
+    """(n, K), see :func:`~cada_plugin.retrieval.phrase_features.phrase_features`."""
     true: np.ndarray
     """(n,) bool, as many of them true as false."""
 

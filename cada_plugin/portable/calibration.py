@@ -11,7 +11,6 @@ import numpy as np
 
 from cada_plugin.errors import ConfigError
 from cada_plugin.files import write_json
-from cada_plugin.portable.explanation import IN_CAPTION, JUDGED
 
 _FORMAT = "cada_plugin.calibration.1"
 
@@ -57,7 +56,8 @@ class Calibration:
         person, where as many phrases are true as false.
 
         Args:
-            features: (n, K), see :func:`phrase_features`. If phrases were not calibrated, the first is taken as it is.
+            features: (n, K), see :func:`~cada_plugin.retrieval.phrase_features.phrase_features`. If phrases were not
+                calibrated, the first, their log-odds, is taken as it is.
         """
         if not self.phrase_curve:
             return sigmoid(features[:, 0])
@@ -90,15 +90,6 @@ class Calibration:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"{path} is no calibration that this version reads ({error}): {advice}") from error
         return calibration
-
-
-def phrase_features(evidence: Mapping[str, np.ndarray]) -> np.ndarray:
-    """What the probability of phrases of one caption is made of: (G, 1) the log-odds of each, or (G, 2) these and how
-    well the caption fits as a whole, if the model says so."""
-    columns = [np.asarray(evidence[JUDGED], dtype=np.float64)]
-    if IN_CAPTION in evidence:
-        columns.append(np.full(len(columns[0]), np.mean(evidence[IN_CAPTION], dtype=np.float64)))
-    return np.stack(columns, axis=1)
 
 
 def calibration_path(checkpoint: Path) -> Path:

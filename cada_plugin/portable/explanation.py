@@ -6,10 +6,6 @@ import numpy as np
 
 from cada_plugin.errors import ConfigError
 
-JUDGED, IN_CAPTION = "judged", "in the caption"
-"""Kinds of evidence for a phrase: log-odds of the head that judges each phrase for itself, and of the head that ATP
-trains on groups of the tokens of a caption."""
-
 
 @dataclass(frozen=True, eq=False)
 class Phrase:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from cada_plugin.errors import ConfigError, GalleryError, ImageError
-from cada_plugin.portable.calibration import Calibration, phrase_features, sigmoid
+from cada_plugin.portable.calibration import Calibration, sigmoid
 from cada_plugin.portable.captions import CaptionRules, EncodedCaption
 from cada_plugin.portable.explanation import Explanation, Phrase
 from cada_plugin.portable.features import ImageFeatures, TextFeatures
@@ -76,17 +76,15 @@ class BaseRetriever(ABC):
         """Maps (W, rows, columns) of the words of a caption over an image with ``tokens`` (1, S, C), and their layer.
         None and None where there are no gradients."""
 
-    def judge_phrases(
-        self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Any
-    ) -> dict[str, np.ndarray]:
-        """Evidence (G,) that G phrases of a caption are true of an image with ``tokens`` (1, S, C), of each kind that
-        the model has. See :data:`~cada_plugin.portable.explanation.JUDGED`.
+    def judge_phrases(self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Any) -> np.ndarray:
+        """What says whether G phrases of a caption are true of an image with ``tokens`` (1, S, C), where the model
+        ``judges_phrases``: (G, K), first their log-odds. See :mod:`cada_plugin.retrieval.phrase_features`.
 
         Args:
             encoded: the caption, as the tokenizer gives it.
             spans: the words [start, stop) of each phrase, of those that have a token.
         """
-        return {}
+        raise NotImplementedError
 
     def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> EncodedImages:
         """Encode one or many images on the model's device; the result is in host memory.
@@ -238,7 +236,7 @@ class BaseRetriever(ABC):
         None where phrases are not judged. See ``Phrase.probability``."""
         if not spans or not self.judges_phrases:
             return [None] * len(spans)
-        features = phrase_features(self.judge_phrases(encoded, spans, tokens))
+        features = np.asarray(self.judge_phrases(encoded, spans, tokens))
         if self.calibration is None:
             return sigmoid(features[:, 0]).tolist()
         return self.calibration.phrase_probability(features).tolist()
