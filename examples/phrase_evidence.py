@@ -104,6 +104,7 @@ def evidence(retriever: Retriever, record: dict, tokens: torch.Tensor) -> dict[s
     model, tokenizer, caption = retriever.model, retriever.tokenizer, record["captions"][0]
     phrases, words = record["phrases"][0], tokenizer.split(caption)
     spans = [[len(tokenizer.split(caption[: p[end]])) for end in ("start", "stop")] for p in phrases]
+    spans = [[start + (words[start] in ("a", "an")), stop] for start, stop in spans]  # as explanations have them
     encoded = tokenizer.encode(caption)
     place_of = {word: number for number, span in enumerate(spans) for word in range(*span)}
     index = torch.tensor([[place_of.get(word, -1) for word in encoded.word_index]])

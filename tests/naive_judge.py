@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 
-from cada_plugin.portable.meanings import KINDS, Meaning
+from cada_plugin.portable.meanings import KINDS, NAMED_THINGS, Meaning
 from cada_plugin.text.known_people import KnownPerson
+
+KINDS_HERE = KINDS | {"colour of marks": KINDS["colour"], "shade": "dark; pale light bright"}
 
 
 def group(kind: str, sense: str) -> str:
     """All the words of the group that a word belongs to."""
-    return next((one for one in KINDS[kind].split(";") if sense in one.replace("/", " ").split()), sense)
+    return next((one for one in KINDS_HERE[kind].split(";") if sense in one.replace("/", " ").split()), sense)
 
 
 def contradict(a: Mapping[str, frozenset[str]], b: Mapping[str, frozenset[str]]) -> bool:
@@ -20,7 +22,7 @@ def contradict(a: Mapping[str, frozenset[str]], b: Mapping[str, frozenset[str]])
 
 
 def is_true(phrase: Meaning, person: KnownPerson) -> bool | None:
-    if not phrase.says or phrase.thing is None:
+    if phrase.thing is None or not (phrase.says or phrase.thing in NAMED_THINGS):
         return None
     if phrase.thing in person.absent:
         return False

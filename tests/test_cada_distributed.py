@@ -13,14 +13,13 @@ from cada_plugin.datasets.collate import judged_phrases
 from cada_plugin.datasets.transforms.text import SaidPhrase
 from cada_plugin.errors import ConfigError
 from cada_plugin.models.distributed import gather, max_over_processes, mean_over_processes
-from cada_plugin.portable.meanings import phrase_meaning
 from cada_plugin.text.known_people import KnownPerson
 
 pytestmark = pytest.mark.slow
 
 GROUPINGS = {"position": 2, "tokens": 3, "phrases": None}
 PHRASES = [
-    SaidPhrase(pieces, phrase_meaning(words.split()))
+    SaidPhrase(tuple(words.split()), pieces)
     for pieces, words in (((7, 8), "red coat"), ((9, 8), "blue coat"), ((5,), "woman"))
 ]
 PEOPLE = (1, 1, 1, 2)  # the first process has no negative of its own: its must come from the second

@@ -191,13 +191,18 @@ def test_cada_plus_is_cada_with_what_helped(name):
             cosine = {"cosine_weight": 20.0} if name == "procedural" else {}
             assert plus[loop] == plain[loop] | {"hubness": hubness} | cosine
     steps, before = (some.train_dataloader.dataset.pipeline for some in (plus, plain))
-    (tag,) = (step for step in before if step["type"] == "TagAttributes")
-    read = tag | {"type": "ReadPhrases"}
-    assert read in steps
-    assert [step for step in steps if step != read] == before
+    assert_phrases_are_read_too(steps, before)
     rest = {"model", "val_cfg", "test_cfg", "train_dataloader", "trained_weights"}
     one, other = ({k: v for k, v in settings_of(some).items() if k not in rest} for some in (plus, plain))
     assert one == other
+
+
+def assert_phrases_are_read_too(steps: list[dict], before: list[dict]) -> None:
+    """A pipeline is another one with phrases that are read, and contradicted, behind the attributes."""
+    (place,) = (number for number, step in enumerate(before) if step["type"] == "TagAttributes")
+    contradict = {"type": "ContradictPhrases", "tokenizer": before[place]["tokenizer"]}
+    read = before[place] | {"type": "ReadPhrases"}
+    assert steps == [*before[: place + 1], read, contradict, *before[place + 1 :]]
 
 
 # ---------------------------------------------------------------- grids of variants
@@ -244,10 +249,7 @@ def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
         assert (changed, model) == ({"model", "train_dataloader"}, set())
         assert ours.model.pop("loss_phrases") == {"type": "PhraseMatchingLoss"}
         main_steps, steps = (some["train_dataloader"]["dataset"]["pipeline"] for some in (before, after))
-        (tag,) = (step for step in main_steps if step["type"] == "TagAttributes")
-        read = tag | {"type": "ReadPhrases"}
-        assert [step for step in steps if step != read] == main_steps
-        assert read in steps
+        assert_phrases_are_read_too(steps, main_steps)
         assert ours.model == main.model
     elif variant.name == "nnn":
         assert changed == {"test_cfg"}

@@ -8,7 +8,7 @@ from naive_judge import is_true
 
 from cada_plugin.datasets import ProceduralPEDES
 from cada_plugin.datasets.collate import judged_phrases, person_collate
-from cada_plugin.datasets.transforms import EncodeCaptions, PackPersonInputs, ReadPhrases, TagAttributes
+from cada_plugin.datasets.transforms import ContradictPhrases, EncodeCaptions, PackPersonInputs, ReadPhrases
 from cada_plugin.datasets.transforms.text import SaidPhrase
 from cada_plugin.errors import ConfigError
 from cada_plugin.losses import PhraseMatchingLoss
@@ -25,11 +25,11 @@ NO_ATP = {"loss_atp": None, "loss_ara": None, "text_decoder": None}
 
 def read(*captions: str) -> list[dict]:
     """The items of captions, of which the first two and then each two are of one person."""
-    tag, reader = (kind({"type": "LexiconTagger"}, TOKENIZER) for kind in (TagAttributes, ReadPhrases))
+    reader = ReadPhrases({"type": "LexiconTagger"}, TOKENIZER)
     people = [number // 2 for number in range(len(captions))]
     reader.prepare_people({person: captions[2 * person : 2 * person + 2] for person in people})
     items = [{"caption": caption, "person_id": person} for person, caption in zip(people, captions, strict=True)]
-    return [reader(tag(EncodeCaptions(TOKENIZER)(item))) for item in items]
+    return [reader(EncodeCaptions(TOKENIZER)(item)) for item in items]
 
 
 def test_phrases_are_read_with_what_they_say():
@@ -69,18 +69,50 @@ def test_a_data_set_shows_all_captions_of_a_person(people):
         assert known[person].meanings == unique
 
 
-def test_phrases_are_read_after_they_are_found():
-    reader = ReadPhrases({"type": "LexiconTagger"}, TOKENIZER)
+def test_steps_that_are_not_prepared_or_come_too_early_are_told():
     item = EncodeCaptions(TOKENIZER)({"caption": "a red coat", "person_id": 0})
-    with pytest.raises(ConfigError, match=r"put dict\(type='TagAttributes'"):
-        reader(item)
     with pytest.raises(ConfigError, match="ReadPhrases must be a direct step"):
-        reader(TagAttributes({"type": "LexiconTagger"}, TOKENIZER)(item))
+        ReadPhrases({"type": "LexiconTagger"}, TOKENIZER)(item)
+    with pytest.raises(ConfigError, match=r"put dict\(type='ReadPhrases', tagger=...\) before it"):
+        ContradictPhrases(TOKENIZER)(item)
+    with pytest.raises(ConfigError, match="ContradictPhrases must be a direct step"):
+        ContradictPhrases(TOKENIZER)({"said_phrases": said("red coat")})
+
+
+def test_a_whole_phrase_is_one_and_the_end_of_a_long_caption_is_left_out():
+    short = TOKENIZER | {"max_length": 10}
+    reader = ReadPhrases({"type": "LexiconTagger"}, short)
+    caption = "a red bag in her left hand and a blue coat"
+    reader.prepare_people({0: [caption]})
+    item = EncodeCaptions(short)({"caption": caption, "person_id": 0})
+    assert len(item["encoded"][0].read_words) < len(item["encoded"][0].words)
+    assert [" ".join(phrase.words) for phrase in reader(item)["said_phrases"]] == ["red bag in her left hand"]
+
+
+def test_phrases_are_contradicted_in_one_word():
+    captions = ["A man with a red coat and a bag in his left hand.", "She has blue jeans and a bag in her right hand."]
+    (item, _) = read(*captions[:1], "")
+    contradict = ContradictPhrases(TOKENIZER)
+    contradict.prepare(captions)
+    tokenizer = CaptionTokenizer(**{key: value for key, value in TOKENIZER.items() if key != "type"})
+    truths = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        own, copies = contradict(item)["said_phrases"][:3], contradict(item)["said_phrases"][3:]
+        assert own == item["said_phrases"]
+        changed = [
+            [(a, b) for a, b in zip(one.words, other.words, strict=True) if a != b]
+            for one, other in zip(own[1:], copies, strict=True)  # no caption has a word that excludes "man"
+        ]
+        assert changed == [[("red", "blue")], [("left", "right")]]
+        assert all(list(one.pieces) == tokenizer.encode(" ".join(one.words)).input_ids[1:-1] for one in copies)
+        truths |= {is_true(copy.meaning, item["known"]) for copy in copies}
+    assert truths == {False}
 
 
 def said(*phrases: str) -> list[SaidPhrase]:
     number = {word: place for place, word in enumerate(["red", "blue", "coat", "man", "woman", "boots", "black"], 1)}
-    return [SaidPhrase(tuple(number[word] for word in one.split()), phrase_meaning(one.split())) for one in phrases]
+    return [SaidPhrase(tuple(one.split()), tuple(number[word] for word in one.split())) for one in phrases]
 
 
 def test_what_captions_say_decides_which_phrases_are_true():
@@ -198,7 +230,7 @@ def test_the_judgement_of_a_phrase_ignores_the_other_words(padded):
 
 
 def test_phrases_are_judged_by_models_that_learnt_to():
-    with pytest.raises(ConfigError, match=r"and dict\(type='ReadPhrases'\) to the pipeline"):
+    with pytest.raises(ConfigError, match=r"add dict\(type='ReadPhrases'\) to the pipeline"):
         build_tiny(**JUDGES).loss(**build_batch())
     with pytest.raises(ConfigError, match="this model judges no phrases"):
         build_tiny().phrase_logits(None, None, None)

@@ -12,7 +12,7 @@ from conftest import TOKENIZER
 from cada_plugin.datasets.cache import cache_dir
 from cada_plugin.datasets.transforms import EncodeCaptions, TagAttributes
 from cada_plugin.errors import ConfigError, MissingExtraError
-from cada_plugin.portable.phrases import lexicon_tags, phrase_numbers
+from cada_plugin.portable.phrases import lexicon_tags, phrase_numbers, whole_phrase_spans
 from cada_plugin.registry import TASK_UTILS
 from cada_plugin.text import (
     CaptionTokenizer,
@@ -285,13 +285,38 @@ def test_phrases_equal_a_naive_parser():
         assert phrase_spans(tags) == naive_phrases(tags)
 
 
+@pytest.mark.parametrize(
+    ("caption", "phrases"),
+    [
+        ("a man in a red coat with jeans", ["man", "red coat", "jeans"]),
+        ("a black bag in her left hand and a cup", ["black bag in her left hand", "cup"]),
+        ("a bag over the shoulder", ["bag over the shoulder"]),
+        ("a bag on her very left shoulder", ["bag", "left shoulder"]),
+        ("a white coat with black checks in his hand", ["white coat with black checks in his hand"]),
+        ("a woman with black hair in a bun", ["woman", "black hair in a bun"]),
+        ("a woman in a ponytail", ["woman", "ponytail"]),
+        ("a violet sun hat", ["violet sun hat"]),
+        ("a red shoulder bag at his hip", ["red shoulder bag at his hip"]),
+        ("a hat, on her head", ["hat", "head"]),
+        ("in her left hand", ["left hand"]),
+        ("jeans under a coat", ["jeans", "coat"]),
+        ("", []),
+    ],
+)
+def test_a_whole_phrase_says_where_a_thing_is_and_how_it_is_patterned(caption, phrases):
+    words = caption.replace(",", " ,").split()
+    spans = whole_phrase_spans(words, lexicon_tags(words))
+    assert [" ".join(words[start:end]) for start, end in spans] == phrases
+
+
 def test_phrases_found_in_pieces_are_those_of_the_words(tokenizer):
     """Of any words, marks and hyphens, but for a hyphen between spaces and a last word that is cut."""
     generator = random.Random(0)
     words = ["a", "red", "t-shirt", "blue-and-white", "man's", "coat", "and", "qxz", "jeans", "5", "shirts,", "don't."]
+    words += ["in", "her", "hand", "with", "stripes", "sun", "hat"]
     for _ in range(300):
         encoded = tokenizer.encode(" ".join(generator.choices(words, k=generator.randrange(1, 14))))
-        spans = enumerate(phrase_spans(lexicon_tags(encoded.words)))
+        spans = enumerate(whole_phrase_spans(encoded.words, lexicon_tags(encoded.words)))
         number_of = {word: number for number, span in spans for word in range(*span)}
         expected = [number_of.get(word, -1) for word in encoded.word_index]
         assert phrase_numbers(tokenizer.decode(encoded.input_ids)) == expected

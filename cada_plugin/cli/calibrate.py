@@ -35,7 +35,7 @@ from cada_plugin.evaluation.calibration import (
 from cada_plugin.evaluation.result import RetrievalResult
 from cada_plugin.files import writable_file
 from cada_plugin.portable.meanings import Meaning, phrase_meaning
-from cada_plugin.portable.phrases import lexicon_tags, phrase_spans
+from cada_plugin.portable.phrases import lexicon_tags, whole_phrase_spans
 from cada_plugin.portable.stages import FINAL, STAGE_ONE
 from cada_plugin.progress import progress_bar
 from cada_plugin.text import EncodedCaption
@@ -148,4 +148,7 @@ def _judged_phrases(retriever: Retriever, result: RetrievalResult, split: str) -
 def _phrases(encoded: EncodedCaption) -> list[tuple[tuple[int, int], Meaning]]:
     """Spans of words and meanings of the phrases of a caption that the model reads."""
     words = encoded.read_words
-    return [((start, stop), phrase_meaning(words[start:stop])) for start, stop in phrase_spans(lexicon_tags(words))]
+    return [
+        ((start, stop), phrase_meaning(words[start:stop]))
+        for start, stop in whole_phrase_spans(words, lexicon_tags(words))
+    ]

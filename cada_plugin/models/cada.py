@@ -50,7 +50,7 @@ class CADA(FusionRetriever):
         loss_ara: see ``MaskedAttributeLoss``; None leaves ARA out.
         loss_ranking: see ``MatchRankingLoss``: the match head also learns to put true pairs before wrong ones.
         loss_phrases: see ``PhraseMatchingLoss``. With it a ``PhraseHead`` says of each attribute phrase alone whether
-            it is true of an image (:meth:`phrase_logits`). Needs ``TagAttributes`` and ``ReadPhrases`` in the pipeline.
+            it is true of an image (:meth:`phrase_logits`). Needs ``ReadPhrases`` in the pipeline.
         phrase_weight: :meth:`match` adds this many times the mean log-odds of the phrases of a caption to its match
             logit. The phrases are those of the plugin's word list. Needs ``loss_phrases``; 0 asks captions as a whole
             alone.
@@ -251,8 +251,8 @@ class CADA(FusionRetriever):
         """All phrases of the batch are judged with all its images."""
         if "said_ids" not in inputs:
             raise ConfigError(
-                "loss_phrases needs phrases that are known to be true or false: add dict(type='TagAttributes') and "
-                "dict(type='ReadPhrases') to the pipeline, or set loss_phrases=None"
+                "loss_phrases needs phrases that are known to be true or false: add dict(type='ReadPhrases') to the "
+                "pipeline, or set loss_phrases=None"
             )
         ids, truths = inputs["said_ids"], inputs["said_truths"]  # (N, W), (B, N)
         one = torch.where(ids == self.tokenizer.pad_id, -1, 0)

@@ -1,9 +1,10 @@
 """What attribute phrases say: "a dark-blue parka" says of an upper garment that it is a navy coat. Needs no torch."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
-from cada_plugin.portable.phrases import lexicon_tags
+from cada_plugin.portable.phrases import MARKS, PLACES, lexicon_tags
 
 KINDS: dict[str, str] = {
     "colour": """
@@ -32,8 +33,16 @@ KINDS: dict[str, str] = {
 may be true of the same thing, so one never replaces another. Only those that no slash separates mean the same."""
 
 _HAIR_COLOURS = {"blonde": "blonde", "blond": "blonde", "fair": "blonde", "ginger": "red", "auburn": "red"}
-_NAMES = {"garment": "upper", "top": "upper", "footwear": "shoes", "headwear": "hat"}
-_NAMES |= {name: name for name in ("shoes", "hat", "bag")}  # also before "in her left hand"
+_COMPOUNDS = {
+    "shoulder bag": ("bag", "satchel"), "crossbody bag": ("bag", "satchel"), "knit hat": ("hat", "beanie"),
+    "knitted hat": ("hat", "beanie"), "woolly hat": ("hat", "beanie"), "sun hat": ("hat", "brimmed"),
+    "brimmed hat": ("hat", "brimmed"),
+}  # fmt: skip
+_PATTERN_OF = {"checks": "checked", "squares": "checked", "stripes": "striped", "dots": "dotted", "spots": "dotted"}
+_PATTERN_OF |= {"flowers": "floral"}
+_NAMES = {"garment": "upper", "top": "upper", "footwear": "shoes", "headwear": "hat", "shawl": "scarf"}
+_NAMES |= {"person": "sex", "pedestrian": "sex"}
+_NAMES |= {name: name for name in ("shoes", "hat", "bag", "scarf")}
 _THINGS = ("sex", "upper", "lower", "shoes", "bag", "hat", "held", "glasses", "hair")  # the other kinds say how one is
 
 _WORDS = [
@@ -48,7 +57,11 @@ GROUP_OF = {word: (kind, group) for word, kind, group, _ in _WORDS}
 _SENSE_OF = {word: sense for word, _, _, sense in _WORDS}
 SENSES = {kind: {sense: group for _, its_kind, group, sense in _WORDS if its_kind == kind} for kind in KINDS}
 """The senses of each kind, each called by the first of the words that mean the same, and their groups."""
-SENSES["colour"]["blonde"] = "blonde"  # of hair alone, see _HAIR_COLOURS, so never exchanged with other colours
+# of hair, of compounds and of marks alone, so words are never exchanged with these
+SENSES["colour"]["blonde"] = "blonde"
+SENSES["hat"]["brimmed"] = "brimmed"
+SENSES["colour of marks"] = SENSES["colour"]
+SENSES["shade"] = {"dark": "dark", "pale": "pale", "light": "pale", "bright": "pale"}  # of whatever colour
 
 
 def exclude(a: str, b: str) -> bool:
@@ -63,18 +76,44 @@ class Meaning(NamedTuple):
     thing: str | None
     """What it speaks of: a kind of thing, such as ``upper``, or else its last noun; None if it has none."""
     says: dict[str, frozenset[str]]
-    """What its words of each kind mean, such as ``{"colour": {"navy"}, "upper": {"coat"}}`` for "dark-blue parka"."""
+    """What its words of each kind mean, such as ``{"colour": {"navy"}, "upper": {"coat"}}`` for "dark-blue parka". The
+    colours of a pattern have a kind of their own."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether what captions say of people can confirm or exclude it. "A scarf" only says that there is one."""
+        return bool(self.says) or self.thing in NAMED_THINGS
+
+
+NAMED_THINGS = frozenset({*_THINGS, *_NAMES.values()})
+"""The things that go by several names, of which captions therefore surely speak if they speak of them."""
 
 
 def phrase_meaning(words: Sequence[str]) -> Meaning:
+    """What an attribute phrase says; it may be a whole one, with a place and a pattern."""
     says: dict[str, frozenset[str]] = {}
-    for word in words:
-        if word in GROUP_OF:
-            kind = GROUP_OF[word][0]
-            says[kind] = says.get(kind, frozenset()) | {_SENSE_OF[word]}
+
+    def say(kind: str, sense: str) -> None:
+        says[kind] = says.get(kind, frozenset()) | {sense}
+
+    marks = list(words).index("with") if words and words[-1] in MARKS and "with" in words else len(words)
+    for place, word in enumerate(words):
+        kind = GROUP_OF[word][0] if word in GROUP_OF else "order"
+        if kind != "order":  # "over" tells where a bag is, and not what is above what
+            say("colour of marks" if kind == "colour" and place > marks else kind, _SENSE_OF[word])
+        if word in SENSES["shade"]:
+            say("shade", word)
+    if marks < len(words):
+        say("pattern", _PATTERN_OF[words[-1]])
+    for pair in pairwise(words):
+        if compound := _COMPOUNDS.get(" ".join(pair)):
+            say(*compound)
     nouns = [word for word, tag in zip(words, lexicon_tags(words), strict=True) if tag.startswith("NN")]
+    nouns = [noun for noun in nouns if noun not in PLACES | MARKS] or nouns
     named = [kind for kind in _THINGS if kind in says] + [_NAMES[noun] for noun in nouns if noun in _NAMES]
     thing = next(iter(named + nouns[-1:]), None)
-    if thing == "hair" and (colours := {_HAIR_COLOURS[word] for word in words if word in _HAIR_COLOURS}):
-        says["colour"] = says.get("colour", frozenset()) | colours
+    if thing == "hair":
+        for word in words:
+            if word in _HAIR_COLOURS:
+                say("colour", _HAIR_COLOURS[word])
     return Meaning(thing, says)

@@ -9,6 +9,15 @@ from importlib import resources
 _CODES = {"JJ": "J", "CC": "C", "NN": "N", "NNS": "S"}
 _PHRASE = re.compile(r"(?:JC?)*N?S?")
 _ARTICLES = frozenset({"a", "an", "the", "his", "her", "their", "its", "this", "that", "these", "those"})
+_PREPOSITIONS = frozenset({"in", "on", "at", "over", "across", "around", "under", "by"})
+PLACES = frozenset({
+    "ankle", "ankles", "arm", "arms", "back", "chest", "elbow", "hand", "hands", "head", "hip", "hips", "knee", "knees",
+    "neck", "shoulder", "shoulders", "side", "waist", "wrist",
+})  # fmt: skip
+"""Nouns that say where a thing is worn or carried."""
+MARKS = frozenset({"checks", "dots", "flowers", "spots", "squares", "stripes"})
+"""Nouns for the pattern of a garment."""
+_HAIRDOS = frozenset({"bun", "ponytail", "pigtail", "pigtails", "braid", "braids"})
 _JOINERS = ("-", "'")
 _PUNCTUATION = re.compile(r"[^\w\s]")
 
@@ -37,8 +46,40 @@ def phrase_spans(tags: Sequence[str]) -> list[tuple[int, int]]:
     return [match.span() for match in _PHRASE.finditer(coded) if match.end() > match.start()]
 
 
+def whole_phrase_spans(words: Sequence[str], tags: Sequence[str]) -> list[tuple[int, int]]:
+    """Word spans ``[start, end)`` of the attribute phrases, each with what belongs to its thing: where it is, the
+    pattern of a garment, how hair is worn; and compound nouns as one.
+
+    Alone, "right hand" or "black checks" say nothing that a picture could show to be true or false.
+
+    >>> words = "a black sun hat and a red bag in her left hand".split()
+    >>> [" ".join(words[start:end]) for start, end in whole_phrase_spans(words, lexicon_tags(words))]
+    ['black sun hat', 'red bag in her left hand']
+    """
+    whole: list[tuple[int, int]] = []
+    for start, end in phrase_spans(tags):
+        if whole and _belongs(words, tags, whole[-1], (start, end)):
+            whole[-1] = whole[-1][0], end
+        else:
+            whole.append((start, end))
+    return whole
+
+
+def _belongs(words: Sequence[str], tags: Sequence[str], thing: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether a phrase says more of the thing of the phrase before it."""
+    link, last = list(words[thing[1] : other[0]]), words[other[1] - 1]
+    if not link:
+        return tags[thing[1] - 1].startswith("NN") and tags[other[0]].startswith("NN")
+    if len(link) == 2 and link[1] in _ARTICLES:
+        link.pop()
+    if link == ["with"]:
+        return last in MARKS
+    is_hairdo = last in _HAIRDOS and words[thing[1] - 1] == "hair"
+    return len(link) == 1 and link[0] in _PREPOSITIONS and (last in PLACES or is_hairdo)
+
+
 def phrase_numbers(pieces: Sequence[str]) -> list[int]:
-    """The number of the attribute phrase that each WordPiece of a caption is in, from 0, and -1 outside of phrases.
+    """The number of the whole attribute phrase that each WordPiece of a caption is in, from 0, and -1 outside of them.
 
     The words are put together again from the pieces; hyphens and apostrophes join what stands beside them.
 
@@ -56,7 +97,7 @@ def phrase_numbers(pieces: Sequence[str]) -> list[int]:
             words.append(piece)
         joins = joiner
         word_of.append(len(words) - 1)
-    spans = enumerate(phrase_spans(lexicon_tags(words)))
+    spans = enumerate(whole_phrase_spans(words, lexicon_tags(words)))
     number_of = {word: number for number, span in spans for word in range(*span)}
     return [number_of.get(word, -1) for word in word_of]
 

@@ -15,7 +15,7 @@ from cada_plugin.portable.calibration import Calibration, sigmoid
 from cada_plugin.portable.captions import CaptionRules, EncodedCaption
 from cada_plugin.portable.explanation import Explanation, Phrase
 from cada_plugin.portable.features import ImageFeatures, TextFeatures
-from cada_plugin.portable.phrases import lexicon_tags, phrase_spans, without_words
+from cada_plugin.portable.phrases import lexicon_tags, whole_phrase_spans, without_words
 from cada_plugin.portable.pictures import find_images, load_person_image, raise_for_bad_images, to_person_image
 from cada_plugin.portable.stages import FINAL
 from cada_plugin.retrieval.encoded_images import EncodedImages
@@ -206,7 +206,7 @@ class BaseRetriever(ABC):
             raise ConfigError(f"explain needs one image with its tokens, these are {count}: give one, as gallery[3]")
         encoded = self.tokenizer.encode(caption)
         words = encoded.read_words
-        spans = phrase_spans(lexicon_tags(words))
+        spans = whole_phrase_spans(words, lexicon_tags(words))
         shorter = [without_words(words, *span) for span in spans]
         left = [len(self.tokenizer.encode(text).input_ids) > 2 for text in shorter]  # more than start and end
         kept = [text for text, is_left in zip(shorter, left, strict=True) if is_left]

@@ -11,11 +11,11 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from cada_plugin.portable.meanings import KINDS, SENSES, Meaning
+from cada_plugin.portable.meanings import NAMED_THINGS, SENSES, Meaning
 
 Person = TypeVar("Person", bound=Hashable)
 
-_KINDS = list(KINDS)
+_KINDS = list(SENSES)
 _BITS = {
     (kind, sense): (1 << place, 1 << list(senses.values()).index(group))
     for kind, senses in SENSES.items()
@@ -39,8 +39,8 @@ class KnownPerson:
 
         A phrase is true if one of the captions says the same of the same thing. It is false if the person lacks the
         thing, or if all that the captions say of the thing contradicts the phrase, or may be about one that does, as
-        "coat" beside "black coat". Nothing is known of phrases that say nothing with a group, such as "scarf", because
-        nothing would contradict them.
+        "coat" beside "black coat". Nothing is known of phrases that tell nothing (see :attr:`Meaning.tells`), such as
+        "style", because nothing would contradict them.
         """
         known = self._encoded
         about = phrases.things[:, None] == known.things  # (n, m)
@@ -51,7 +51,8 @@ class KnownPerson:
         false = against.any(-1) & (~about | against | (against @ one)).all(-1)
         false |= np.isin(phrases.things, list(self.absent))
         says = (phrases.senses != 0).any(-1) & (phrases.things != "")
-        return np.where(says & (true | false), true, -1).astype(np.int8)
+        tells = says | np.isin(phrases.things, list(NAMED_THINGS))
+        return np.where(tells & (true | false), true, -1).astype(np.int8)
 
     @cached_property
     def _encoded(self) -> "EncodedMeanings":
@@ -70,7 +71,7 @@ class EncodedMeanings(NamedTuple):
 
     @classmethod
     def of(cls, meanings: Sequence[Meaning]) -> "EncodedMeanings":
-        bits = np.zeros((2, len(meanings), len(KINDS)), dtype=np.int64)
+        bits = np.zeros((2, len(meanings), len(_KINDS)), dtype=np.int64)
         for row, meaning in enumerate(meanings):
             for kind, senses in meaning.says.items():
                 for sense in senses:
@@ -99,7 +100,7 @@ def known_people(captions: Mapping[Person, Sequence[Sequence[Meaning]]]) -> dict
     for person, of_person in captions.items():
         meanings: list[Meaning] = []
         for phrase in chain.from_iterable(of_person):
-            if phrase.says and phrase not in meanings:
+            if phrase.tells and phrase not in meanings:
                 meanings.append(phrase)
         found[person] = KnownPerson(meanings, absent[person])
     return found

@@ -2,9 +2,19 @@
 
 from .image import LoadPersonImage, TorchvisionTransform
 from .packing import PackPersonInputs
-from .text import EncodeCaptions, FalsifyCaption, KeepPhrases, MaskAttributes, MaskTokens, ReadPhrases, TagAttributes
+from .text import (
+    ContradictPhrases,
+    EncodeCaptions,
+    FalsifyCaption,
+    KeepPhrases,
+    MaskAttributes,
+    MaskTokens,
+    ReadPhrases,
+    TagAttributes,
+)
 
 __all__ = [
+    "ContradictPhrases",
     "EncodeCaptions",
     "FalsifyCaption",
     "KeepPhrases",

@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from cada_plugin.datasets.cache import read_cache, write_cache
 from cada_plugin.errors import ConfigError
 from cada_plugin.portable.meanings import Meaning, phrase_meaning
+from cada_plugin.portable.phrases import whole_phrase_spans
 from cada_plugin.progress import progress_bar
 from cada_plugin.registry import TASK_UTILS, TRANSFORMS, build_part
 from cada_plugin.text import phrase_spans
@@ -113,7 +114,7 @@ class KeepPhrases(_Tagging):
         if torch.rand(()) >= self.probability:
             return item
         words = self.tokenizer.split(item["caption"])
-        spans = phrase_spans(self.tags(item["caption"], words))
+        spans = whole_phrase_spans(words, self.tags(item["caption"], words))
         if not spans:
             return item
         count = 1 + int(torch.randint(len(spans), ()))
@@ -264,25 +265,30 @@ class FalsifyCaption(_Falsifying):
 
 
 class SaidPhrase(NamedTuple):
-    """An attribute phrase of a caption, alone."""
+    """An attribute phrase, alone."""
 
+    words: tuple[str, ...]
     pieces: tuple[int, ...]
-    """Its word pieces."""
-    meaning: Meaning
+    """The word pieces of its words."""
+
+    @property
+    def meaning(self) -> Meaning:
+        return phrase_meaning(self.words)
 
 
 @TRANSFORMS.register_module()
 class ReadPhrases(_Tagging):
-    """Add the attribute phrases of a caption that say something, and what all captions of its person tell.
+    """Add the attribute phrases of a caption that tell something, and what all captions of its person tell.
 
     The new fields are ``said_phrases``, a list of :class:`SaidPhrase`, and ``known``, a :class:`KnownPerson`.
     ``CADA(loss_phrases=...)`` judges each phrase of a batch with each of its images, and what is known of the person
     decides whether it is true. All captions count, because people call one colour by several names: what one of them
     says is not false. And what none of several captions speaks of is absent, if people mostly speak of it where it is
-    there. The transform stands after ``TagAttributes``, which has the same arguments.
+    there. Phrases are whole ones, see :func:`cada_plugin.portable.phrases.whole_phrase_spans`. The transform stands
+    after ``EncodeCaptions``.
 
     Args:
-        tagger, tokenizer: see ``TagAttributes``.
+        tagger, tokenizer: see ``TagAttributes``, which has the same ones.
     """
 
     def __init__(self, tagger: dict, tokenizer: dict) -> None:
@@ -297,23 +303,43 @@ class ReadPhrases(_Tagging):
 
     def _meanings(self, caption: str) -> list[Meaning]:
         words = self.tokenizer.split(caption)
-        return [phrase_meaning(words[start:end]) for start, end in phrase_spans(self.tags(caption, words))]
+        spans = whole_phrase_spans(words, self.tags(caption, words))
+        return [phrase_meaning(words[start:end]) for start, end in spans]
 
     def __call__(self, item: dict) -> dict:
-        if "phrase_index" not in item:
-            raise ConfigError("ReadPhrases needs phrases: put dict(type='TagAttributes', tagger=...) before it")
         if self._known is None:
             raise ConfigError("ReadPhrases must be a direct step of the data set's pipeline, which prepares it")
         encoded = item["encoded"][0]
-        found: dict[int, tuple[list[int], list[int]]] = {}  # pieces and words of each phrase
-        for piece, word, phrase in zip(encoded.input_ids, encoded.word_index, item["phrase_index"], strict=True):
-            if phrase >= 0:
-                pieces, words = found.setdefault(phrase, ([], []))
-                pieces.append(piece)
-                words.append(word)
-        said = [
-            SaidPhrase(tuple(pieces), phrase_meaning(encoded.words[words[0] : words[-1] + 1]))
-            for pieces, words in found.values()
-        ]
-        said = [phrase for phrase in said if phrase.meaning.says]
+        words = encoded.read_words  # of a long caption, the end is cut
+        said = []
+        for start, end in whole_phrase_spans(words, self.tags(item["caption"], encoded.words)[: len(words)]):
+            pieces = [
+                piece for piece, word in zip(encoded.input_ids, encoded.word_index, strict=True) if start <= word < end
+            ]
+            said.append(SaidPhrase(tuple(words[start:end]), tuple(pieces)))
+        said = [phrase for phrase in said if phrase.meaning.tells]
         return {**item, "said_phrases": said, "known": self._known[item["person_id"]]}
+
+
+@TRANSFORMS.register_module()
+class ContradictPhrases(_Falsifying):
+    """Add to ``said_phrases`` a copy of each phrase in which a word is replaced by one that excludes it.
+
+    Beside "black bag in her left hand" then also "black bag in her right hand" is judged, with each image of the batch.
+    By themselves, two phrases of a batch rarely differ in one detail only, and a head that never meets them learns no
+    details. The transform stands after ``ReadPhrases``. See :mod:`cada_plugin.text.opposites`.
+
+    Args:
+        tokenizer: config of the model's tokenizer.
+    """
+
+    def __call__(self, item: dict) -> dict:
+        if "said_phrases" not in item:
+            raise ConfigError("ContradictPhrases needs phrases: put dict(type='ReadPhrases', tagger=...) before it")
+        copies = []
+        for phrase in item["said_phrases"]:
+            words = self.opposites.falsify(list(phrase.words))
+            if words is not None and phrase_meaning(words) != phrase.meaning:
+                pieces = self.tokenizer.encode(" ".join(words)).input_ids[1:-1]
+                copies.append(SaidPhrase(tuple(words), tuple(pieces)))
+        return {**item, "said_phrases": item["said_phrases"] + copies}

@@ -26,6 +26,7 @@ judging_pipeline = [
     dict(type='FalsifyCaption', tokenizer=tokenizer),
     dict(type='TagAttributes', tagger=dict(type='LexiconTagger'), tokenizer=tokenizer),
     dict(type='ReadPhrases', tagger=dict(type='LexiconTagger'), tokenizer=tokenizer),
+    dict(type='ContradictPhrases', tokenizer=tokenizer),
     dict(type='MaskAttributes', tokenizer=tokenizer, unit='words', probability=0.3),
     dict(type='PackPersonInputs'),
 ]

@@ -27,6 +27,7 @@ judging_pipeline = [
     *__train,
     dict(type='TagAttributes', tagger=dict(type='NLTKTagger'), tokenizer=tokenizer),
     dict(type='ReadPhrases', tagger=dict(type='NLTKTagger'), tokenizer=tokenizer),
+    dict(type='ContradictPhrases', tokenizer=tokenizer),
     dict(type='MaskAttributes', tokenizer=tokenizer, unit='words', probability=0.4),
     dict(type='PackPersonInputs'),
 ]
