@@ -47,6 +47,7 @@ from cada_plugin.portable.calibration import Calibration, calibration_path
 from cada_plugin.portable.captions import EncodedCaption
 from cada_plugin.portable.explanation import Explanation, Phrase, patch_grid
 from cada_plugin.portable.features import Hit
+from cada_plugin.portable.meanings import phrase_meaning
 from cada_plugin.registry import MODELS, TRANSFORMS, build_part
 from cada_plugin.retrieval import EncodedImages, match_shortlists, reranks, retrieve, token_maps, word_means
 from cada_plugin.retrieval.base_retriever import BaseRetriever, ImageInput, to_picture
@@ -299,7 +300,9 @@ class Retriever(BaseRetriever):
         phrase_of = {word: number for number, span in enumerate(spans) for word in range(*span)}
         index = torch.tensor([[phrase_of.get(word, -1) for word in encoded.word_index]], device=self.device)
         ids = torch.tensor([encoded.input_ids], device=self.device)
-        return phrase_features(self.model, ids, index, torch.as_tensor(tokens).to(self.device)).cpu().numpy()
+        seen = phrase_features(self.model, ids, index, torch.as_tensor(tokens).to(self.device)).cpu().numpy()
+        meanings = [phrase_meaning(encoded.words[start:stop]) for start, stop in spans]
+        return np.column_stack([seen, ["side" not in meaning.says for meaning in meanings]])
 
     def _word_maps(self, caption: str, tokens: object, layer: int | None) -> tuple[np.ndarray, int]:
         encoded = self.tokenizer.encode(caption)

@@ -10,7 +10,7 @@ __cosine_weight = 20.0
 model = dict(
     visual_encoder=dict(stem='residual'),
     loss_ranking=dict(type='MatchRankingLoss', cosine_weight=__cosine_weight, negatives=5),
-    loss_phrases=dict(type='PhraseMatchingLoss', weight=5.0),
+    loss_phrases=dict(type='PhraseMatchingLoss', weight=10.0),
     phrase_weight=1.0,
     init_cfg=dict(type='Pretrained', checkpoint='cada_plugin://web_plus_start.safetensors'),
 )

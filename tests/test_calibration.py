@@ -238,6 +238,11 @@ def test_a_caption_that_fits_never_makes_its_phrases_less_likely():
     judged, caption, _ = calibrated(phrases_like(1.0, -0.5, offset=0.0)).phrase_curve
     assert judged > 0
     assert caption == 0
+    phrases = phrases_like(1.0, -0.5, offset=0.0)
+    no_side = np.arange(len(phrases.true)) % 2
+    more = JudgedPhrases(np.column_stack([phrases.features, no_side]), phrases.true | (no_side == 1))
+    judged, caption, side, _ = calibrated(more).phrase_curve
+    assert (judged > 0, caption, side > 0) == (True, 0, True)
     with pytest.raises(ConfigError, match="true ones are not judged higher than false ones"):
         calibrated(phrases_like(-1.0, offset=0.0))
 
@@ -328,6 +333,12 @@ def test_a_calibration_with_phrases_is_read_as_it_was_saved(tmp_path):
         (tmp_path / "m.json").write_text(json.dumps(content | {"phrase_curve": curve}))
         with pytest.raises(ConfigError, match=r"m\.json is no calibration.*cada calibrate"):
             Calibration.load(tmp_path / "m.json")
+
+
+def test_a_calibration_for_other_features_is_refused_where_it_is_used():
+    calibration = Calibration("m", 9, 1.0, {FINAL: (1.0, 0.5)}, "", 1.0, (2.0, 0.5, 0.25))
+    with pytest.raises(ConfigError, match=r"has 2 slopes .* this version knows 3 things .* `cada calibrate`"):
+        calibration.phrase_probability(np.zeros((1, 3)))
 
 
 @pytest.mark.slow

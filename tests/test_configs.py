@@ -181,7 +181,7 @@ def test_cada_plus_is_cada_with_what_helped(name):
     phrases = {"loss_phrases": {"type": "PhraseMatchingLoss"}, "phrase_weight": 1.0}
     model = plain.model | {"loss_ranking": ranking} | phrases
     if name == "procedural":
-        model["loss_phrases"]["weight"] = 5.0
+        model["loss_phrases"]["weight"] = 10.0
         model["visual_encoder"] = plain.model.visual_encoder | {"stem": "residual"}
         model["init_cfg"] = {"type": "Pretrained", "checkpoint": "cada_plugin://web_plus_start.safetensors"}
     assert plus.model == model

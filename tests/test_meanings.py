@@ -39,6 +39,11 @@ def meaning(text: str) -> Meaning:
                 "colour of marks": {"black", "red"},
             },
         ),
+        (
+            "bag with red dots in her left hand",
+            "bag",
+            {"colour of marks": {"red"}, "pattern": {"dotted"}, "side": {"left"}},
+        ),
         ("black checks", "checks", {"colour": {"black"}}),
         ("pedestrian", "sex", {}),
         ("red coat and black shoes", "upper", {"colour": {"red", "black"}, "upper": {"coat"}}),

@@ -9,8 +9,8 @@ The probability that an image of score s shows the described person is estimated
 stage 1 and once for the final score. The last term is ours. A gallery of G images holds G / G0 times as many images of
 other people at any score, while the described person has as many images as before, so the odds fall by that factor.
 
-The probability that a single phrase is true of a picture has no such term. It is made of the log-odds of the phrase and
-of how well its caption fits as a whole, with a slope for each.
+The probability that a single phrase is true of a picture has no such term. It is made of the log-odds of the phrase, of
+how well its caption fits as a whole and of whether it tells left from right, which models hardly see. Each has a slope.
 """
 
 import math
@@ -44,7 +44,7 @@ class JudgedPhrases(NamedTuple):
     """Phrases that a model has judged, on pictures of which it is known whether they are true."""
 
     features: np.ndarray
-    """(n, K), see :func:`~cada_plugin.retrieval.phrase_features.phrase_features`."""
+    """(n, K), see :meth:`Retriever.judge_phrases`."""
     true: np.ndarray
     """(n,) bool, as many of them true as false."""
 
@@ -82,17 +82,23 @@ def calibrate(
 
 
 def _of_phrases(phrases: JudgedPhrases) -> tuple[float, ...]:
-    """Slopes and offset."""
-    judged, *caption, offset = fit_logistic(phrases.features, phrases.true)
-    if caption and min(caption) < 0:  # a caption that fits better does not make its phrases less likely
-        judged, offset = fit_logistic(phrases.features[:, :1], phrases.true)
-        caption = [0.0] * len(caption)
+    """Slopes and offset. Only log-odds may have a negative slope, which is refused: a caption that fits better, or a
+    phrase without a side, does not make phrases less likely, so what would is left out."""
+    used = list(range(phrases.features.shape[1]))
+    while True:
+        *slopes, offset = fit_logistic(phrases.features[:, used], phrases.true)
+        lowest = int(np.argmin(slopes[1:])) + 1 if len(slopes) > 1 else 0
+        if not lowest or slopes[lowest] >= 0:
+            break
+        used.pop(lowest)
+    judged = slopes[0]
     if not judged > 0:
         raise ConfigError(
             "single phrases cannot be calibrated: true ones are not judged higher than false ones. Is this the "
             "checkpoint of a model that was trained with loss_phrases?"
         )
-    return judged, *caption, offset
+    of = dict(zip(used, slopes, strict=True))
+    return *(of.get(place, 0.0) for place in range(phrases.features.shape[1])), offset
 
 
 def scored_pairs(result: RetrievalResult) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -56,12 +56,20 @@ class Calibration:
         person, where as many phrases are true as false.
 
         Args:
-            features: (n, K), see :func:`~cada_plugin.retrieval.phrase_features.phrase_features`. If phrases were not
-                calibrated, the first, their log-odds, is taken as it is.
+            features: (n, K), see ``Retriever.judge_phrases``. If phrases were not calibrated, the first, their
+                log-odds, is taken as it is.
+
+        Raises:
+            ConfigError: another version of the plugin made the calibration, from other features.
         """
         if not self.phrase_curve:
             return sigmoid(features[:, 0])
         *slopes, offset = self.phrase_curve
+        if len(slopes) != features.shape[1]:
+            raise ConfigError(
+                f"the calibration has {len(slopes)} slopes for what is known of a phrase, and this version knows "
+                f"{features.shape[1]} things of it: make it again with `cada calibrate`"
+            )
         return sigmoid(features @ slopes + offset)
 
     def save(self, path: Path) -> None:

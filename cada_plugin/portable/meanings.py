@@ -96,15 +96,16 @@ def phrase_meaning(words: Sequence[str]) -> Meaning:
     def say(kind: str, sense: str) -> None:
         says[kind] = says.get(kind, frozenset()) | {sense}
 
-    marks = list(words).index("with") if words and words[-1] in MARKS and "with" in words else len(words)
+    pattern = list(words).index("with") if "with" in words else len(words)
+    marks = [word for word in words[pattern:] if word in MARKS]
     for place, word in enumerate(words):
         kind = GROUP_OF[word][0] if word in GROUP_OF else "order"
         if kind != "order":  # "over" tells where a bag is, and not what is above what
-            say("colour of marks" if kind == "colour" and place > marks else kind, _SENSE_OF[word])
+            say("colour of marks" if kind == "colour" and marks and place > pattern else kind, _SENSE_OF[word])
         if word in SENSES["shade"]:
             say("shade", word)
-    if marks < len(words):
-        say("pattern", _PATTERN_OF[words[-1]])
+    for mark in marks:
+        say("pattern", _PATTERN_OF[mark])
     for pair in pairwise(words):
         if compound := _COMPOUNDS.get(" ".join(pair)):
             say(*compound)

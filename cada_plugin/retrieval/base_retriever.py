@@ -78,7 +78,8 @@ class BaseRetriever(ABC):
 
     def judge_phrases(self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Any) -> np.ndarray:
         """What says whether G phrases of a caption are true of an image with ``tokens`` (1, S, C), where the model
-        ``judges_phrases``: (G, K), first their log-odds. See :mod:`cada_plugin.retrieval.phrase_features`.
+        ``judges_phrases``: (G, K), first the features of :mod:`cada_plugin.retrieval.phrase_features`, and last 1 for
+        a phrase that does not tell left from right, else 0.
 
         Args:
             encoded: the caption, as the tokenizer gives it.
