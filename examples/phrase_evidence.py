@@ -20,6 +20,9 @@ for a phrase are compared, those that the model has:
 Reported are the area under the curve for true against false phrases (0.5 is chance); the same within phrases that speak
 of the same attributes, such as the colour and the kind of shoes, which only a picture can tell apart; and how often the
 phrase with the least evidence is a false one, among captions that have true and false ones.
+
+A last line tells which words the head for phrases sees: for each kind of word, how often it finds a phrase likelier to
+be true of its own picture than a copy in which a word of this kind is replaced by one that excludes it.
 """
 
 import sys
@@ -36,10 +39,12 @@ from cada_plugin.datasets.procedural.writer import claims_of_phrase
 from cada_plugin.engine.config import read_config
 from cada_plugin.models.groupings import group_means
 from cada_plugin.models.retriever import TextFeatures
+from cada_plugin.portable.meanings import GROUP_OF
 from cada_plugin.portable.phrases import without_words
 from cada_plugin.progress import progress_bar
 from cada_plugin.retrieval import EncodedImages
 from cada_plugin.tables import markdown_table
+from cada_plugin.text.opposites import Opposites
 
 
 def phrase_claims(record: dict) -> list[dict]:
@@ -175,6 +180,29 @@ def compare(retriever: Retriever, records: Sequence[dict], gallery: EncodedImage
     return f"{len(true):,} phrases, {100 * np.mean(true):.0f} % true of the wrong person\n{table}\n{first}: {kinds}\n"
 
 
+def told_apart(retriever: Retriever, records: Sequence[dict], gallery: EncodedImages) -> dict[str, tuple[float, int]]:
+    """For each kind of word: the share of phrases that are judged likelier to be true of their own picture than a copy
+    with another word of this kind, and how many phrases that are. Each phrase of the first captions has one copy."""
+    tokenizer = retriever.tokenizer
+    opposites = Opposites(tokenizer.split(record["captions"][0]) for record in records)
+    torch.manual_seed(0)
+    found: dict[str, list[bool]] = {}
+    for number, record in enumerate(progress_bar(records, desc="copies wrong in one word")):
+        for phrase in record["phrases"][0]:
+            words = tokenizer.split(record["captions"][0][phrase["start"] : phrase["stop"]])
+            words = words[words[0] in ("a", "an") :]
+            copy = opposites.falsify(words)
+            if copy is None:
+                continue
+            differ = [word for word, other in zip(words, copy, strict=True) if word != other]
+            changed = next(word for word in differ if word in GROUP_OF)  # and perhaps an article
+            spans = [(0, len(words)), (len(words), 2 * len(words))]
+            tokens = torch.as_tensor(gallery.tokens[number : number + 1])
+            own, others = retriever.judge_phrases(tokenizer.encode(" ".join(words + copy)), spans, tokens)[:, 0]
+            found.setdefault(GROUP_OF[changed][0], []).append(own > others)
+    return {kind: (float(np.mean(right)), len(right)) for kind, right in sorted(found.items())}
+
+
 def split_of(config: str, split: str) -> tuple[list[dict], list[str]]:
     """The records of a split of a config's procedural people, and the paths of their pictures."""
     loader = read_config(config).test_dataloader
@@ -195,6 +223,9 @@ def main(config: str, checkpoint: str, captions: str = "1000", chooser: str | No
         print(
             f"{len(wrong):,} captions, wrong person {name}: {compare(retriever, records, gallery, wrong)}", flush=True
         )
+    if retriever.judges_phrases:
+        told = told_apart(retriever, records[: int(captions)], gallery)
+        print("told from a copy: " + ", ".join(f"{kind} {100 * x:.0f} % of {n}" for kind, (x, n) in told.items()))
 
 
 def wrong_people(

@@ -14,6 +14,7 @@ from conftest import VISION
 from cada_plugin.checkpoints import write_weights
 from cada_plugin.engine.config import read_config
 from cada_plugin.registry import MODELS, build_part
+from cada_plugin.text import CaptionTokenizer
 
 OTHERS = ("group", "asked alone", "left out", "predicted", "what it is about", "chance")
 EXAMPLE = runpy.run_path(str(factory.REPO / "examples/phrase_evidence.py"))
@@ -81,6 +82,33 @@ def test_a_phrase_is_predicted_word_by_word_where_it_is_masked(tiny_model):
         torch.testing.assert_close(found[phrase], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_kinds_of_words_that_a_head_sees_are_told():
+    """A head that knows colours, calls every side a left one, and looks at the picture that the caption is of."""
+    captions = ["a man with a red bag in his left hand", "a woman with a blue bag in her right hand"]
+    records = [
+        {"captions": [one], "phrases": [[{"start": one.index("a", 1 + one.index("with")), "stop": len(one)}]]}
+        for one in captions
+    ]
+    tokenizer = CaptionTokenizer("procedural", max_length=40)
+
+    def judge(encoded, spans, tokens):
+        likely = []
+        for start, stop in spans:
+            words = encoded.words[start:stop]
+            right = {"red": 0.0, "blue": 1.0}[words[0]] == float(tokens)
+            likely.append([10.0 * right + ("left" in words), 0.0])
+        return np.array(likely)
+
+    retriever = SimpleNamespace(tokenizer=tokenizer, judge_phrases=judge)
+    gallery = SimpleNamespace(tokens=np.arange(2.0).repeat(60))
+    records = [record for record in records for _ in range(60)]
+    told = EXAMPLE["told_apart"](retriever, records, gallery)
+    assert set(told) == {"colour", "side"}
+    assert told["colour"] == (1.0, 120 - told["side"][1])
+    assert 0.3 < told["side"][0] < 0.7  # of the captions in which it is the left one
+    assert min(count for _, count in told.values()) > 30
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("judges", [False, True])
 def test_all_kinds_of_evidence_are_compared(tmp_path, capsys, judges):
@@ -95,6 +123,7 @@ def test_all_kinds_of_evidence_are_compared(tmp_path, capsys, judges):
     assert kinds == 2 * ["evidence", "---", *(["judged"] if judges else []), *OTHERS]
     assert "8 captions, wrong person first by the cosine: " in printed
     assert "8 captions, wrong person random: " in printed
+    assert ("told from a copy: " in printed) == judges
     # the same wrong people, if the same weights choose them, and others, if the embeddings of images are turned round
     for sign, same in ((1, True), (-1, False)):
         model.vision_proj.load_state_dict({key: sign * x for key, x in model.vision_proj.state_dict().items()})
