@@ -185,9 +185,11 @@ def test_phrases_are_judged_one_by_one_by_a_model_that_learnt_it(made, picture, 
             places = [place for place, word in enumerate(encoded.word_index) if start <= word < stop]
             no, yes = ours.model.itm_local_head(states[places].mean(0)).tolist()
             groups.append(yes - no)
-    ours.calibration = Calibration("x", 100, 1.0, {}, "", 0.0, (3.0, 0.5, -0.5))
-    expected = sigmoid(3.0 * np.array(odds) + 0.5 * np.mean(groups) - 0.5)
+    ours.calibration = Calibration("x", 100, 1.0, {}, "", 0.0, (3.0, 0.5, 0.25, -0.5))
+    expected = sigmoid(3.0 * np.array(odds) + 0.5 * np.mean(groups) + 0.25 - 0.5)  # no phrase tells a side
     assert [p.probability for p in ours.explain(CAPTION, picture).phrases] == pytest.approx(expected, abs=1e-5)
+    sided = ours.tokenizer.encode("a red coat and a black bag in her left hand")
+    assert ours.judge_phrases(sided, [(1, 3), (5, 10)], tokens)[:, -1].tolist() == [1.0, 0.0]
     ours.calibration = Calibration("x", 100, 1.0, {})  # of a version that did not calibrate phrases
     assert [p.probability for p in ours.explain(CAPTION, picture).phrases] == pytest.approx(sigmoid(np.array(odds)))
     assert ours.explain("he is there", picture).phrases == ()
