@@ -297,6 +297,8 @@ class Retriever(BaseRetriever):
         ]
 
     def judge_phrases(self, encoded: EncodedCaption, spans: Sequence[tuple[int, int]], tokens: Tensor) -> np.ndarray:
+        if not self.judges_phrases:
+            return super().judge_phrases(encoded, spans, tokens)
         phrase_of = {word: number for number, span in enumerate(spans) for word in range(*span)}
         index = torch.tensor([[phrase_of.get(word, -1) for word in encoded.word_index]], device=self.device)
         ids = torch.tensor([encoded.input_ids], device=self.device)

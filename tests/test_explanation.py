@@ -195,6 +195,8 @@ def test_phrases_are_judged_one_by_one_by_a_model_that_learnt_it(made, picture, 
     assert ours.explain("he is there", picture).phrases == ()
     for other in made.values():
         assert {(p.probability, p.verdict) for p in other.explain(CAPTION, picture).phrases} == {(None, None)}
+        with pytest.raises(ConfigError, match="judges no phrases: use PyTorch weights of a model"):
+            other.judge_phrases(sided, [(1, 3)], tokens)
 
 
 def test_a_verdict_leaves_doubt():

@@ -84,8 +84,14 @@ class BaseRetriever(ABC):
         Args:
             encoded: the caption, as the tokenizer gives it.
             spans: the words [start, stop) of each phrase, of those that have a token.
+
+        Raises:
+            ConfigError: the model judges no phrases.
         """
-        raise NotImplementedError
+        raise ConfigError(
+            f"{self.name} judges no phrases: use PyTorch weights of a model that was trained with loss_phrases, as "
+            "those of cada_plus_procedural"
+        )
 
     def encode_image(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 64) -> EncodedImages:
         """Encode one or many images on the model's device; the result is in host memory.

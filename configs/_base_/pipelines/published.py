@@ -22,7 +22,7 @@ train_pipeline = [
     dict(type='MaskAttributes', tokenizer=tokenizer, unit='words', probability=0.4),
     dict(type='PackPersonInputs'),
 ]
-# for CADA that judges phrases one by one
+# for CADA that judges phrases one by one; as pictures are mirrored, no phrase about left or right can be learnt
 judging_pipeline = [
     *__train,
     dict(type='TagAttributes', tagger=dict(type='NLTKTagger'), tokenizer=tokenizer),
