@@ -14,7 +14,7 @@ gallery.save('my_photos.safetensors')  # EncodedImages.load reads it
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,14 +27,6 @@ from torchvision.transforms.v2 import functional
 
 from cada_plugin.checkpoints import load_checkpoint
 from cada_plugin.checkpoints.io import shipped_path
-from cada_plugin.datasets.transforms import (
-    EncodeCaptions,
-    LoadPersonImage,
-    MaskAttributes,
-    MaskTokens,
-    PackPersonInputs,
-    TagAttributes,
-)
 from cada_plugin.engine.config import read_config
 from cada_plugin.errors import ConfigError
 from cada_plugin.export import hub
@@ -48,9 +40,10 @@ from cada_plugin.portable.captions import EncodedCaption
 from cada_plugin.portable.explanation import Explanation, Phrase, patch_grid
 from cada_plugin.portable.features import Hit
 from cada_plugin.portable.meanings import phrase_meaning
-from cada_plugin.registry import MODELS, TRANSFORMS, build_part
+from cada_plugin.registry import MODELS, build_part
 from cada_plugin.retrieval import EncodedImages, match_shortlists, reranks, retrieve, token_maps, word_means
 from cada_plugin.retrieval.base_retriever import BaseRetriever, ImageInput, to_picture
+from cada_plugin.retrieval.image_transforms import image_transforms_of
 from cada_plugin.retrieval.phrase_features import phrase_features
 from cada_plugin.text import CaptionTokenizer
 
@@ -60,9 +53,6 @@ if TYPE_CHECKING:
 __all__ = ["EncodedImages", "Explanation", "Hit", "Phrase", "Retriever", "load_retriever"]
 
 logger = logging.getLogger(__name__)  # and not MMEngine's, which prints to stdout where a program may print results
-
-# Steps of a test pipeline that have no part in encoding an image: reading the file, captions, packing.
-_OTHER_STEPS = (LoadPersonImage, EncodeCaptions, TagAttributes, MaskAttributes, MaskTokens, PackPersonInputs)
 
 
 class Retriever(BaseRetriever):
@@ -378,7 +368,7 @@ def load_uncalibrated(
         raise ConfigError(
             "a retriever needs weights: give checkpoint=PATH, the config has no trained_weights, init_cfg or load_from"
         )
-    image_transforms = _image_transforms(config)
+    image_transforms = image_transforms_of(config)
     model = build_part(MODELS, model_cfg)
     logger.info(str(load_checkpoint(model, checkpoint)))
     test_cfg = config.get("test_cfg") or {}
@@ -424,43 +414,3 @@ def _calibration(retriever: Retriever, checkpoint: str | os.PathLike) -> Calibra
             )
             return None
     return calibration
-
-
-def _image_transforms(config: Config) -> list[Callable]:
-    """The steps of the test pipeline that change the image; each is tried on a small image.
-
-    Only steps that are known to do something else, such as packing, are left out. Leaving out an unknown step would
-    encode images in another way than in the model's test.
-    """
-    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
-    steps = dataset.get("pipeline")
-    if steps is None:
-        raise ConfigError(
-            "the config has no test_dataloader.dataset.pipeline, which says how images are read: add it there, with "
-            "dict(type='torchvision/Resize', size=(H, W)) at least"
-        )
-    transforms = []
-    item = {"image": torch.zeros(3, 64, 32, dtype=torch.uint8)}
-    for step in steps:
-        name = step.get("type") if isinstance(step, dict) else step
-        kind = TRANSFORMS.get(name) if isinstance(name, str) else name
-        if isinstance(step, _OTHER_STEPS) or (isinstance(kind, type) and issubclass(kind, _OTHER_STEPS)):
-            continue
-        try:
-            if isinstance(step, dict):
-                step = build_part(TRANSFORMS, step)
-            item = step(item)
-            image = item["image"]
-        except Exception as error:  # a foreign transform can fail in any way
-            raise ConfigError(
-                f"the step {name!r} of test_dataloader.dataset.pipeline cannot be used on an image alone "
-                f"({type(error).__name__}: {error}): load_retriever needs steps that take and return "
-                "{'image': uint8 tensor (3, H, W)}. Register it (with its scope, 'package.Name') or remove it"
-            ) from error
-        if not isinstance(image, Tensor) or image.ndim != 3:
-            raise ConfigError(
-                f"the step {name!r} of test_dataloader.dataset.pipeline makes no image tensor (3, H, W) but a "
-                f"{type(image).__name__}: load_retriever cannot use it"
-            )
-        transforms.append(step)
-    return transforms
