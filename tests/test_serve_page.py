@@ -378,9 +378,15 @@ def test_a_token_is_asked_for_and_kept(browser, gallery):
         page.context.close()
 
 
-def test_a_telephone_shows_three_images_in_a_row_and_nothing_beside_the_screen(browser, address):
+@pytest.fixture
+def telephone(browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, color_scheme="dark")
-    page = context.new_page()
+    yield context.new_page()
+    context.close()
+
+
+def test_a_telephone_shows_three_images_in_a_row_and_nothing_beside_the_screen(telephone, address):
+    page = telephone
     page.goto(f"{address}/?q=a+woman+in+a+red+coat")
     expect(page.locator("#status")).to_contain_text("Best of")
     page.get_by_role("button", name="Filters").click()
@@ -389,7 +395,15 @@ def test_a_telephone_shows_three_images_in_a_row_and_nothing_beside_the_screen(b
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
     dark = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
     assert sum(map(int, re.findall(r"\d+", dark))) < 150
-    context.close()
+
+
+def test_a_telephone_scrolls_to_the_explanation_that_was_asked_for(telephone, address):
+    telephone.goto(f"{address}/?q=a+woman+in+a+red+coat")
+    expect(telephone.locator("#status")).to_contain_text("Best of")
+    telephone.locator(".hit .open").first.click()
+    telephone.get_by_role("button", name="Why?").click()
+    why = telephone.get_by_role("region", name="Why it was found")
+    expect(why.get_by_role("figure").first).to_be_in_viewport()
 
 
 def test_the_reference_of_the_api_is_drawn(page, address):

@@ -446,10 +446,11 @@ function mapOf(map, text) {
   return canvas;
 }
 
-function toggleWhy() {
+async function toggleWhy() {
   if (get("explain").hidden) return;
   explaining = !explaining;
-  showWhy();
+  await showWhy();
+  if (explaining) get("why").scrollIntoView({ block: "nearest" }); // on a telephone it is below the fold
 }
 
 function closeLarge() {
