@@ -20,12 +20,13 @@ ROOT = Path(__file__).parents[1]
 CONFIG_DIR = ROOT / "configs"
 CONFIGS = sorted(str(path.relative_to(CONFIG_DIR)) for path in CONFIG_DIR.rglob("*.py") if "_base_" not in path.parts)
 GRIDS = {
-    "grids/beyond": ["cada_procedural", "cada_plus_procedural"],
+    "grids/beyond": ["cada_procedural"],
+    "grids/plus": ["cada_procedural", "cada_plus_procedural"],
     "grids/procedural": ["cada_procedural"],
     "grids/published": ["cada_cuhk", "cada_icfg", "cada_rstp"],
 }
 ALONE = {"text_decoder", "loss_atp", "loss_ara"}  # what is None where the global association stands alone
-BEYOND = {  # the parts of the model that a variant of grids/beyond changes
+BEYOND = {  # the parts of the model that a variant of grids/beyond and grids/plus changes
     "global_tal": {"loss_global", *ALONE},
     "global_sdm": {"loss_global", *ALONE},
     "tal": {"loss_global"},
