@@ -264,6 +264,9 @@ def test_a_variant_changes_what_its_name_says_and_nothing_else(config, variant):
         new = {key: value for key, value in after["model"].items() if key not in before["model"]}
         assert new == added.get(variant.name, {})
         assert all(ours.model[part] is None for part in ALONE) == variant.name.startswith("global_")
+    elif variant.name == "conv_k16":
+        assert (changed, model) == ({"model", "test_cfg"}, BEYOND["conv"])
+        assert ours.test_cfg == main.test_cfg | {"rerank_topk": 16}
     elif variant.name == "weight1":
         assert changed == {"test_cfg"}
         assert ours.test_cfg == main.test_cfg | {"cosine_weight": 1.0}
